@@ -1,0 +1,48 @@
+"""CrossViT, the cross-attention multi-scale vision transformer, for Keras 3."""
+
+from keras_crossvit import layers
+from keras_crossvit.models import (
+    BranchConfig,
+    CrossViT,
+    CrossViT9,
+    CrossViT9Dagger,
+    CrossViT15,
+    CrossViT15Dagger,
+    CrossViT18,
+    CrossViT18Dagger,
+    CrossViTBase,
+    CrossViTConfig,
+    CrossViTSmall,
+    CrossViTTiny,
+    branch_logits,
+    count_macs,
+    decode_predictions,
+    preprocess_input,
+    presets,
+)
+from keras_crossvit.weights import load_checkpoint, save_checkpoint
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BranchConfig",
+    "CrossViT",
+    "CrossViT15",
+    "CrossViT15Dagger",
+    "CrossViT18",
+    "CrossViT18Dagger",
+    "CrossViT9",
+    "CrossViT9Dagger",
+    "CrossViTBase",
+    "CrossViTConfig",
+    "CrossViTSmall",
+    "CrossViTTiny",
+    "branch_logits",
+    "count_macs",
+    "decode_predictions",
+    "layers",
+    "load_checkpoint",
+    "preprocess_input",
+    "presets",
+    "save_checkpoint",
+]

@@ -1,0 +1,28 @@
+"""Checks of layer arguments, so that every message has one form."""
+
+
+def check_positive_int(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    return value
+
+
+def check_rate(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be a number in [0, 1). Received: {name}={value!r}")
+    return float(value)
+
+
+def check_divides(num_heads, embed_dim):
+    if embed_dim % num_heads:
+        raise ValueError(
+            f"`num_heads` must divide the width of the tokens, {embed_dim}. "
+            f"Received: num_heads={num_heads}"
+        )
+
+
+def check_choice(name, value, choices):
+    if value not in choices:
+        allowed = ", ".join(repr(choice) for choice in sorted(choices))
+        raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
+    return value

@@ -1,0 +1,35 @@
+"""The plain Keras layers that the others are made of, set up as in the released code."""
+
+import keras
+
+
+def linear_kernel():
+    """Kernels of linear layers, class tokens and position embeddings: N(0, 0.02).
+
+    The released code calls PyTorch's `trunc_normal_(std=0.02)`, which cuts at the absolute
+    values -2 and 2: a hundred standard deviations away, so nothing is cut. Keras'
+    `TruncatedNormal` would cut at two standard deviations and leave a spread of 0.0176.
+    """
+    return keras.initializers.RandomNormal(stddev=0.02)
+
+
+def conv_kernel():
+    """Kernels of patch embeddings: U(-b, b) with b = 1 / sqrt(fan_in), PyTorch's default."""
+    return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+
+
+def dense(units, name, dtype, use_bias=True):
+    """A linear layer."""
+    return keras.layers.Dense(
+        units, use_bias=use_bias, kernel_initializer=linear_kernel(), dtype=dtype, name=name
+    )
+
+
+def layer_norm(name, dtype=None):
+    """Layer normalisation over the width; 1e-5 instead of 1e-6 moves the logits by 4e-5."""
+    return keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name=name)
+
+
+def dense_macs(length, *widths):
+    """Multiply-accumulates of linear layers in a row, over `length` tokens."""
+    return length * sum(a * b for a, b in zip(widths, widths[1:], strict=False))

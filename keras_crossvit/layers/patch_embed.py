@@ -1,0 +1,141 @@
+"""Patch embeddings: from an image to patch tokens."""
+
+import keras
+from keras import ops
+
+from keras_crossvit.layers.checks import check_choice, check_positive_int
+from keras_crossvit.layers.parts import conv_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class PatchEmbed(keras.layers.Layer):
+    """Linear patch embedding: each patch of the image becomes one token (section 3.1).
+
+    Args:
+        patch_size: Side of the square patches, in pixels, positive.
+        embed_dim: Width C of the tokens, positive.
+
+    Call arguments:
+        images: `(B, H, W, channels)`, H and W known multiples of `patch_size`.
+
+    Returns:
+        Patch tokens `(B, N, C)`, row by row, `N = (H / patch_size) * (W / patch_size)`.
+
+    Raises:
+        ValueError: If an argument is not a positive integer, or the image is no multiple of
+            the patch size.
+    """
+
+    def __init__(self, patch_size, embed_dim, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = check_positive_int("patch_size", patch_size)
+        self.embed_dim = check_positive_int("embed_dim", embed_dim)
+
+    def build(self, input_shape):
+        self.grid = self._check_grid(input_shape)
+        self.convs = []
+        table = self.conv_table()
+        for index, (filters, kernel, stride, _) in enumerate(table):
+            conv = keras.layers.Conv2D(
+                filters,
+                kernel,
+                stride,
+                data_format="channels_last",
+                kernel_initializer=conv_kernel(),
+                dtype=self.dtype_policy,
+                name=f"conv_{index}" if len(table) > 1 else "proj",
+            )
+            conv.build(input_shape)
+            input_shape = (*input_shape[:3], filters)
+            self.convs.append(conv)
+
+    def _check_grid(self, input_shape):
+        """Rows and columns of patches."""
+        sides = tuple(input_shape[1:3])
+        if len(input_shape) != 4 or None in sides or any(s % self.patch_size for s in sides):
+            raise ValueError(
+                "Images must be `(B, H, W, channels)` with H and W multiples of "
+                f"patch_size={self.patch_size}. Received: input_shape={input_shape}"
+            )
+        return tuple(side // self.patch_size for side in sides)
+
+    def conv_table(self):
+        """The convolutions in order, each as `(filters, kernel, stride, padding)`."""
+        return ((self.embed_dim, self.patch_size, self.patch_size, 0),)
+
+    def call(self, images):
+        x = images
+        for index, (conv, (_, _, _, pad)) in enumerate(
+            zip(self.convs, self.conv_table(), strict=True)
+        ):
+            if index > 0:
+                x = ops.relu(x)
+            if pad:
+                # Symmetric, as in PyTorch: TensorFlow's "same" pads a strided convolution
+                # more at the end than at the start, which gives other numbers.
+                x = ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+            x = conv(x)
+        rows, columns = self.grid
+        return ops.reshape(x, (-1, rows * columns, self.embed_dim))
+
+    def compute_output_shape(self, input_shape):
+        rows, columns = self._check_grid(input_shape)
+        return (input_shape[0], rows * columns, self.embed_dim)
+
+    def macs(self, input_shape):
+        """Multiply-accumulates for one image."""
+        _, height, width, channels = input_shape
+        total = 0
+        for filters, kernel, stride, pad in self.conv_table():
+            height = (height + 2 * pad - kernel) // stride + 1
+            width = (width + 2 * pad - kernel) // stride + 1
+            total += height * width * kernel**2 * channels * filters
+            channels = filters
+        return total
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "embed_dim": self.embed_dim,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class ConvPatchEmbed(PatchEmbed):
+    """Patch embedding by three convolutions with ReLU between them: the dagger models.
+
+    The paper says "three convolutional layers" (section 4.1); kernels, strides and padding
+    are the released code's, which exist for patches of 12 and 16 pixels.
+
+    Args:
+        patch_size: 12 or 16, in pixels.
+        embed_dim: Width C of the tokens, a multiple of 4: the layers have C/4, C/2, C filters.
+
+    Call arguments:
+        images: `(B, H, W, channels)`, H and W known multiples of `patch_size`.
+
+    Returns:
+        Patch tokens `(B, N, C)`, row by row, `N = (H / patch_size) * (W / patch_size)`.
+
+    Raises:
+        ValueError: If an argument is not allowed, or the image is no multiple of the patch.
+    """
+
+    _STRIDE_AND_PADDING = {12: ((3, 0), (1, 1)), 16: ((2, 1), (2, 1))}
+
+    def __init__(self, patch_size, embed_dim, **kwargs):
+        super().__init__(check_choice("patch_size", patch_size, {12, 16}), embed_dim, **kwargs)
+        if embed_dim % 4:
+            raise ValueError(f"`embed_dim` must be a multiple of 4. Received: {embed_dim=}")
+
+    def conv_table(self):
+        second, third = self._STRIDE_AND_PADDING[self.patch_size]
+        return (
+            (self.embed_dim // 4, 7, 4, 3),
+            (self.embed_dim // 2, 3, *second),
+            (self.embed_dim, 3, *third),
+        )
+
+
+PATCH_EMBEDS = {"linear": PatchEmbed, "conv": ConvPatchEmbed}

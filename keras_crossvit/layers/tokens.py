@@ -1,0 +1,98 @@
+"""What the first line of equation 1 adds to the patch tokens, and how tokens are pooled."""
+
+import keras
+from keras import ops
+
+from keras_crossvit.layers.checks import check_choice
+from keras_crossvit.layers.parts import linear_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class ClassToken(keras.layers.Layer):
+    """Puts a learnt class token before the patch tokens, `[x_cls || x_patch]` of equation 1.
+
+    Call arguments:
+        tokens: `(B, N, C)`.
+
+    Returns:
+        `(B, 1 + N, C)`.
+    """
+
+    def build(self, input_shape):
+        self.token = self.add_weight(
+            shape=(1, 1, input_shape[-1]), initializer=linear_kernel(), name="token"
+        )
+
+    def call(self, tokens):
+        batch, _, width = ops.shape(tokens)
+        token = ops.cast(self.token, self.compute_dtype)
+        return ops.concatenate([ops.broadcast_to(token, (batch, 1, width)), tokens], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        batch, length, width = input_shape
+        return (batch, None if length is None else 1 + length, width)
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds a learnt embedding to each token, the class token included, `x_pos` of equation 1.
+
+    Call arguments:
+        tokens: `(B, N, C)`, N known.
+
+    Returns:
+        `(B, N, C)`.
+    """
+
+    def build(self, input_shape):
+        if None in input_shape[1:]:
+            raise ValueError(
+                "PositionEmbedding needs a known number of tokens. "
+                f"Received: input_shape={input_shape}"
+            )
+        self.embedding = self.add_weight(
+            shape=(1, *input_shape[1:]), initializer=linear_kernel(), name="embedding"
+        )
+
+    def call(self, tokens):
+        return tokens + ops.cast(self.embedding, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class TokenPool(keras.layers.Layer):
+    """One vector for a branch's tokens.
+
+    Args:
+        mode: `"token"` takes the class token, `"avg"` and `"max"` pool the patch tokens.
+        class_token: Whether the first token is a class token.
+
+    Call arguments:
+        tokens: `(B, N, C)`.
+
+    Returns:
+        `(B, C)`.
+
+    Raises:
+        ValueError: If `mode` is none of the three, or `"token"` without a class token.
+    """
+
+    def __init__(self, mode, class_token=True, **kwargs):
+        super().__init__(**kwargs)
+        allowed = {"token", "avg", "max"} if class_token else {"avg", "max"}
+        self.mode = check_choice("mode", mode, allowed)
+        self.class_token = class_token
+
+    def call(self, tokens):
+        if self.mode == "token":
+            return tokens[:, 0]
+        patches = tokens[:, 1:] if self.class_token else tokens
+        return ops.mean(patches, axis=1) if self.mode == "avg" else ops.max(patches, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[2])
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode, "class_token": self.class_token}

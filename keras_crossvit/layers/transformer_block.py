@@ -1,0 +1,143 @@
+"""The regular transformer encoder."""
+
+import keras
+
+from keras_crossvit.layers.activations import gelu
+from keras_crossvit.layers.attention import SelfAttention
+from keras_crossvit.layers.drop_path import DropPath
+from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class Mlp(keras.layers.Layer):
+    """Feed-forward network, FFN of equation 1: linear, exact GELU, linear.
+
+    Args:
+        mlp_ratio: Hidden width over the tokens' width (r of table 1), positive; the
+            product is cut to an integer.
+
+    Call arguments:
+        tokens: `(B, N, C)`.
+
+    Returns:
+        `(B, N, C)`.
+
+    Raises:
+        ValueError: If `mlp_ratio` is not positive.
+    """
+
+    def __init__(self, mlp_ratio=4.0, **kwargs):
+        super().__init__(**kwargs)
+        if not mlp_ratio > 0:
+            raise ValueError(f"`mlp_ratio` must be positive. Received: mlp_ratio={mlp_ratio}")
+        self.mlp_ratio = mlp_ratio
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        hidden = int(width * self.mlp_ratio)
+        self.fc1 = dense(hidden, "fc1", self.dtype_policy)
+        self.fc1.build(input_shape)
+        self.fc2 = dense(width, "fc2", self.dtype_policy)
+        self.fc2.build((*input_shape[:-1], hidden))
+
+    def call(self, tokens):
+        return self.fc2(gelu(self.fc1(tokens)))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def macs(self, input_shape):
+        """Multiply-accumulates for one sample."""
+        _, length, width = input_shape
+        return dense_macs(length, width, int(width * self.mlp_ratio), width)
+
+    def get_config(self):
+        return {**super().get_config(), "mlp_ratio": self.mlp_ratio}
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class TransformerBlock(keras.layers.Layer):
+    """Pre-norm transformer encoder, the second and third line of equation 1.
+
+    Args:
+        num_heads: Number of attention heads, a divisor of the width C.
+        mlp_ratio: Hidden width of the feed-forward network over C, positive.
+        qkv_bias: Whether the projection to queries, keys and values has a bias.
+        drop_path_rate: Probability that a sample skips a residual path, in [0, 1).
+        gradient_checkpointing: In training, keep only the block's input and compute the
+            rest again in the backward pass: less memory, about a third more time.
+        seed: Integer seed of drop path; `None` takes one from the global Keras seed.
+
+    Call arguments:
+        tokens: `(B, N, C)`.
+        training: Whether paths are dropped and the block is checkpointed.
+
+    Returns:
+        `(B, N, C)`.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        drop_path_rate=0.0,
+        gradient_checkpointing=False,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.qkv_bias = qkv_bias
+        self.drop_path_rate = drop_path_rate
+        self.gradient_checkpointing = gradient_checkpointing
+        self.seed = seed
+        self.norm1 = layer_norm("norm1", self.dtype_policy)
+        self.attention = SelfAttention(
+            num_heads, qkv_bias, dtype=self.dtype_policy, name="attention"
+        )
+        self.norm2 = layer_norm("norm2", self.dtype_policy)
+        self.mlp = Mlp(mlp_ratio, dtype=self.dtype_policy, name="mlp")
+        self.drop_path = DropPath(drop_path_rate, seed, dtype=self.dtype_policy, name="drop_path")
+
+    def build(self, input_shape):
+        for layer in (self.norm1, self.attention, self.norm2, self.mlp):
+            layer.build(input_shape)
+
+    def call(self, tokens, training=False):
+        # Drawn here, outside of what checkpointing computes twice.
+        scales = [self.drop_path.scale(tokens, training) for _ in range(2)]
+        if not (self.gradient_checkpointing and training):
+            return self._encode(tokens, *scales)
+        if scales[0] is None:
+            return keras.remat(lambda x: self._encode(x, None, None))(tokens)
+        return keras.remat(self._encode)(tokens, *scales)
+
+    def _encode(self, tokens, attention_scale, mlp_scale):
+        """`attention_scale`, `mlp_scale`: drop path's factor `(B, 1, 1)` or None."""
+        attended = self.attention(self.norm1(tokens))
+        tokens += attended if attention_scale is None else attended * attention_scale
+        fed_forward = self.mlp(self.norm2(tokens))
+        return tokens + (fed_forward if mlp_scale is None else fed_forward * mlp_scale)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def macs(self, input_shape):
+        """Multiply-accumulates for one sample."""
+        return self.attention.macs(input_shape) + self.mlp.macs(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "qkv_bias": self.qkv_bias,
+            "drop_path_rate": self.drop_path_rate,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "seed": self.seed,
+        }

@@ -1,0 +1,138 @@
+"""What an architecture is: two frozen dataclasses."""
+
+import dataclasses
+import math
+
+from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
+from keras_crossvit.layers.checks import check_choice, check_positive_int
+
+PRESETS = {}  # name -> CrossViTConfig; `models/presets.py` holds the rows
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchConfig:
+    """One branch.
+
+    Args:
+        image_size: Side of the square image that the branch sees when the model's input has
+            its default size, in pixels; a multiple of `patch_size`.
+        patch_size: Side of a patch, in pixels.
+        embed_dim: Width C of the tokens.
+        depth: Encoders per multi-scale block (N for the small, M for the large branch).
+        num_heads: Attention heads, a divisor of `embed_dim`.
+        mlp_ratio: Hidden width of the feed-forward network over `embed_dim` (r).
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    image_size: int
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+
+    def __post_init__(self):
+        for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
+            check_positive_int(name, getattr(self, name))
+        if not self.mlp_ratio > 0:
+            raise ValueError(f"`mlp_ratio` must be positive. Received: {self.mlp_ratio}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"`image_size` must be a multiple of patch_size={self.patch_size}. "
+                f"Received: image_size={self.image_size}"
+            )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"`num_heads` must divide embed_dim={self.embed_dim}. "
+                f"Received: num_heads={self.num_heads}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossViTConfig:
+    """A CrossViT architecture: everything that the paper varies (tables 1, 6 and 7).
+
+    `CrossViTConfig.preset(name)` reads one row of the table of presets;
+    `dataclasses.replace(config, fusion=...)` edits it, and so does
+    `dataclasses.replace(config, small=dataclasses.replace(config.small, depth=2))`.
+
+    Args:
+        small: The small (complementary) branch, the S-branch of figure 2.
+        large: The large (primary) branch, the L-branch of figure 2.
+        num_stages: Multi-scale blocks in a row (K).
+        fusion: Name of the fusion that ends each block, a key of
+            `keras_crossvit.layers.FUSIONS`.
+        fusion_depth: Fusion modules in a row (L).
+        patch_embed: Name of the patch embedding of both branches, a key of
+            `keras_crossvit.layers.PATCH_EMBEDS`.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    small: BranchConfig
+    large: BranchConfig
+    num_stages: int = 3
+    fusion: str = "cross_attention"
+    fusion_depth: int = 1
+    patch_embed: str = "linear"
+
+    def __post_init__(self):
+        for name in ("small", "large"):
+            if not isinstance(getattr(self, name), BranchConfig):
+                raise ValueError(
+                    f"`{name}` must be a BranchConfig. Received: {name}={getattr(self, name)!r}"
+                )
+        check_positive_int("num_stages", self.num_stages)
+        check_positive_int("fusion_depth", self.fusion_depth)
+        check_choice("fusion", self.fusion, FUSIONS)
+        check_choice("patch_embed", self.patch_embed, PATCH_EMBEDS)
+
+    @classmethod
+    def preset(cls, name):
+        """The configuration of a published model, by name; `keras_crossvit.presets()` lists them.
+
+        Raises:
+            ValueError: If there is no preset of that name.
+        """
+        return PRESETS[check_choice("name", name, PRESETS)]
+
+    @property
+    def input_size(self):
+        """Side of the default input, in pixels: what the small branch sees unresized."""
+        return self.small.image_size
+
+    def branch_sizes(self, height, width):
+        """The sizes at which the branches see an input of `(height, width)` pixels.
+
+        The small branch sees the nearest multiples of its patch size. The large branch
+        sees the input scaled by the ratio of the branches' image sizes, rounded up to its
+        patch size: for the published models `16 * ceil(7 * height / 120)`.
+
+        Returns:
+            `{"small": (rows, columns), "large": (rows, columns)}` in pixels.
+
+        Raises:
+            ValueError: If a side is smaller than the large branch's patch.
+        """
+        smallest = max(self.small.patch_size, self.large.patch_size)
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"`input_shape` must be at least {smallest} pixels high and wide, one patch "
+                f"of either branch. Received: height={height}, width={width}"
+            )
+
+        def small_side(side):
+            return self.small.patch_size * math.floor(side / self.small.patch_size + 0.5)
+
+        def large_side(side):
+            # Whole numbers only: a float quotient could round a fitting size up.
+            per_patch = self.small.image_size * self.large.patch_size
+            return self.large.patch_size * -(-side * self.large.image_size // per_patch)
+
+        return {
+            "small": (small_side(height), small_side(width)),
+            "large": (large_side(height), large_side(width)),
+        }

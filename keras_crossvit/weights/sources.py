@@ -1,0 +1,174 @@
+"""The `weights` argument: what it may be, and where the file comes from."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+
+import keras
+
+from keras_crossvit.weights.checkpoint import (
+    assign_state,
+    head_classes,
+    model_state,
+    read_checkpoint,
+    without_heads,
+)
+
+# timm's copies of the authors' weights: sides of the input, and where they lie.
+PUBLISHED_SIZES = {"imagenet": 240, "imagenet-408": 408}
+_PUBLISHED_408 = ("crossvit_15_dagger", "crossvit_18_dagger")
+_IMAGENET_CLASSES = 1000
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
+
+logger = logging.getLogger("keras_crossvit")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSource:
+    """A file of weights that exists on this machine.
+
+    Args:
+        origin: What the user wrote, for messages.
+        path: The file.
+        input_size: Side of the images that the weights were trained on, if published.
+    """
+
+    origin: str
+    path: pathlib.Path
+    input_size: int | None = None
+
+    def load_into(self, model):
+        """Loads the weights, all or none.
+
+        A head for ImageNet's 1000 classes does not go into a model with another number of
+        classes or without heads; where the model has heads, they keep their initial
+        values and a warning says so.
+
+        Raises:
+            ValueError: If the weights do not fit.
+        """
+        if self.path.name.endswith(".weights.h5"):
+            return self._load_keras_weights(model)
+        state = self._read_state()
+        has_heads = any(layer.name == "small_head" for layer in model.layers)
+        wanted = model.get_layer("small_head").units if has_heads else None
+        given = head_classes(state)
+        if given == wanted or given is None:
+            return assign_state(model, state, self.origin)
+        if has_heads and given != _IMAGENET_CLASSES:
+            raise ValueError(
+                f"`classes` must be {given}, as in the weights. Received: classes={wanted}, "
+                f"weights={self.origin!r}. (Only the heads of ImageNet's 1000 classes are "
+                "replaced by new ones.)"
+            )
+        assign_state(model, without_heads(state), self.origin, keep_heads=True)
+        if has_heads:
+            logger.warning(
+                "weights=%r: the two heads of %d classes are new and not trained; all other "
+                "weights are loaded (the file's heads are for %d classes).",
+                self.origin,
+                wanted,
+                given,
+            )
+
+    def _read_state(self):
+        if self.path.suffix != ".keras":
+            return read_checkpoint(self.path)
+        try:
+            saved = keras.saving.load_model(self.path, compile=False)
+        except Exception as error:  # Keras raises many kinds for files that are not its own
+            raise ValueError(
+                f"`weights` must be a whole .keras file. Received: {self.origin!r}, which "
+                f"cannot be read: {error}"
+            ) from error
+        return model_state(saved)
+
+    def _load_keras_weights(self, model):
+        before = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
+        try:
+            model.load_weights(self.path)
+        except Exception as error:
+            # Keras assigns one layer after the other: nothing half loaded may remain.
+            for variable, value in zip(model.weights, before, strict=True):
+                variable.assign(value)
+            raise ValueError(
+                "`weights` must be a .weights.h5 file of the same architecture, input size and "
+                f"classes. Received: {self.origin!r}, which does not fit: {error}"
+            ) from error
+
+
+def resolve(weights, preset=None):
+    """Finds the file that the `weights` argument of a model names.
+
+    Args:
+        weights: As in `CrossViT`.
+        preset: Name of the architecture, if it is a published one.
+
+    Returns:
+        A `WeightSource`, or None for `weights=None`.
+
+    Raises:
+        ValueError: If `weights` is not allowed, or there is no such file.
+        ConnectionError: If it has to be downloaded and cannot be.
+    """
+    if weights is None:
+        return None
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(_allowed(weights))
+    text = os.fspath(weights)
+    if text in PUBLISHED_SIZES:
+        repository, size = _published(text, preset)
+        return WeightSource(text, _download(repository, text), size)
+    if text.startswith("hf://"):
+        return WeightSource(text, _download(text.removeprefix("hf://"), text))
+    path = pathlib.Path(text).expanduser()
+    if not path.is_file() or not path.name.endswith(_SUFFIXES):
+        raise ValueError(_allowed(weights))
+    return WeightSource(text, path)
+
+
+def _allowed(weights):
+    names = ", ".join(f'"{name}"' for name in PUBLISHED_SIZES)
+    return (
+        f'`weights` must be None, one of {names}, "hf://owner/name", or the path of an existing '
+        f"file that ends in one of {', '.join(_SUFFIXES)}. Received: weights={weights!r}"
+    )
+
+
+def _published(weights, preset):
+    """Repository and input size of the published weights of a preset."""
+    if preset is None:
+        raise ValueError(
+            "`weights` must be None or a file for an architecture that is no preset: only the "
+            f"presets have published weights. Received: weights={weights!r}"
+        )
+    if weights == "imagenet-408" and preset not in _PUBLISHED_408:
+        raise ValueError(
+            f'`weights="imagenet-408"` exists for {" and ".join(_PUBLISHED_408)}. '
+            f"Received: the architecture {preset}"
+        )
+    size = PUBLISHED_SIZES[weights]
+    return f"timm/{preset}_{size}.in1k", size
+
+
+def _download(repository, weights):
+    """The checkpoint of a repository on the Hugging Face hub, from the cache if it is there.
+
+    `huggingface_hub` caches, resumes, and heeds `HF_HOME`, `HF_ENDPOINT` and
+    `HF_HUB_OFFLINE`.
+    """
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ValueError(
+            f'`weights` must have the form "hf://owner/name". Received: weights={weights!r}'
+        )
+    import huggingface_hub
+
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
+    except Exception as error:  # the hub's client raises its own, HTTP's and the system's
+        raise ConnectionError(
+            f"`weights={weights!r}` could not be had: {repository} is not in the cache of "
+            "huggingface_hub and cannot be downloaded. Allowed without a network: weights=None, "
+            f"or the path of a file. Received: {type(error).__name__}: {error}"
+        ) from error

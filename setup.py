@@ -1,0 +1,52 @@
+"""Package of keras_crossvit; the tools are set up in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+here = pathlib.Path(__file__).parent
+source = (here / "keras_crossvit" / "__init__.py").read_text(encoding="utf-8")
+
+TENSORFLOW = ["tensorflow>=2.20,<2.22"]
+TRAIN = [
+    *TENSORFLOW,
+    "keras-cv>=0.9,<0.10",
+    "tensorflow-datasets>=4.9.9,<5",
+    "scikit-learn>=1.5",  # the digits of `--dataset digits`
+    "matplotlib>=3.8",
+]
+TEST = [
+    *TRAIN,
+    "jax[cpu]>=0.7",
+    "pillow>=10",
+    "psutil>=5.9",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff==0.17.5",
+    "tensorflow-serving-api>=2.19,<2.22",
+]
+
+setup(
+    name="keras-crossvit",
+    version=re.search(r'__version__ = "(.+)"', source).group(1),
+    description="CrossViT, the cross-attention multi-scale vision transformer, for Keras 3",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["keras_crossvit", "keras_crossvit.*"]),
+    install_requires=[
+        "keras>=3.15,<4",
+        "numpy>=1.26",
+        "huggingface_hub>=0.30",
+        "safetensors>=0.4.3",
+    ],
+    extras_require={
+        "tensorflow": TENSORFLOW,
+        "jax": ["jax>=0.7"],
+        "torch": ["torch>=2.6"],
+        "train": TRAIN,
+        "test": TEST,
+    },
+)

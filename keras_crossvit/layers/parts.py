@@ -1,5 +1,7 @@
 """The plain Keras layers that the others are made of, set up as in the released code."""
 
+import itertools
+
 import keras
 
 
@@ -32,4 +34,4 @@ def layer_norm(name, dtype=None):
 
 def dense_macs(length, *widths):
     """Multiply-accumulates of linear layers in a row, over `length` tokens."""
-    return length * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    return length * sum(a * b for a, b in itertools.pairwise(widths))

@@ -6,6 +6,9 @@ from keras import ops
 from keras_crossvit.layers.checks import check_choice, check_positive_int
 from keras_crossvit.layers.parts import conv_kernel
 
+# Patch size of a dagger model -> stride and padding of its second and third convolution.
+_STRIDE_AND_PADDING = {12: ((3, 0), (1, 1)), 16: ((2, 1), (2, 1))}
+
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class PatchEmbed(keras.layers.Layer):
@@ -122,15 +125,13 @@ class ConvPatchEmbed(PatchEmbed):
         ValueError: If an argument is not allowed, or the image is no multiple of the patch.
     """
 
-    _STRIDE_AND_PADDING = {12: ((3, 0), (1, 1)), 16: ((2, 1), (2, 1))}
-
     def __init__(self, patch_size, embed_dim, **kwargs):
-        super().__init__(check_choice("patch_size", patch_size, {12, 16}), embed_dim, **kwargs)
+        super().__init__(check_choice("patch_size", patch_size, _STRIDE_AND_PADDING), embed_dim, **kwargs)
         if embed_dim % 4:
             raise ValueError(f"`embed_dim` must be a multiple of 4. Received: {embed_dim=}")
 
     def conv_table(self):
-        second, third = self._STRIDE_AND_PADDING[self.patch_size]
+        second, third = _STRIDE_AND_PADDING[self.patch_size]
         return (
             (self.embed_dim // 4, 7, 4, 3),
             (self.embed_dim // 2, 3, *second),

@@ -60,7 +60,7 @@ _COMPILED = tuple((_compile(pattern), name) for pattern, name in _TABLE)
 
 
 def timm_name(path):
-    """timm's name of the variable with this path, or None if timm has no such parameter."""
+    """The name in timm of the variable with this path, or None if timm has no such parameter."""
     for pattern, name in _COMPILED:
         if match := pattern.fullmatch(path):
             groups = match.groupdict()

@@ -13,8 +13,10 @@ TRAIN = [
     *TENSORFLOW,
     "keras-cv>=0.9,<0.10",
     "tensorflow-datasets>=4.9.9,<5",
+    "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
     "scikit-learn>=1.5",  # the digits of `--dataset digits`
     "matplotlib>=3.8",
+    "tensorboard>=2.19",
 ]
 TEST = [
     *TRAIN,

@@ -1,6 +1,7 @@
 """CrossViT, the cross-attention multi-scale vision transformer, for Keras 3."""
 
 from keras_crossvit import layers
+from keras_crossvit.export import export_saved_model
 from keras_crossvit.models import (
     BranchConfig,
     CrossViT,
@@ -40,6 +41,7 @@ __all__ = [
     "branch_logits",
     "count_macs",
     "decode_predictions",
+    "export_saved_model",
     "layers",
     "load_checkpoint",
     "preprocess_input",

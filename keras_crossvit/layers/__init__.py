@@ -7,22 +7,29 @@ from keras_crossvit.layers.cross_attention import CrossAttention
 from keras_crossvit.layers.drop_path import DropPath
 from keras_crossvit.layers.fusions import (
     FUSIONS,
+    AllAttentionFusion,
+    ClassTokenFusion,
     CrossAttentionBlock,
     CrossAttentionFusion,
     Fusion,
+    NoFusion,
+    PairwiseFusion,
     Projection,
     register_fusion,
 )
 from keras_crossvit.layers.multi_scale_block import MultiScaleBlock
 from keras_crossvit.layers.patch_embed import PATCH_EMBEDS, ConvPatchEmbed, PatchEmbed
+from keras_crossvit.layers.t2t import SoftSplit, T2TPatchEmbed, TokenPerformer
 from keras_crossvit.layers.tokens import ClassToken, PositionEmbedding, TokenPool
 from keras_crossvit.layers.transformer_block import Mlp, TransformerBlock
 
 __all__ = [
     "FUSIONS",
     "PATCH_EMBEDS",
+    "AllAttentionFusion",
     "BicubicResize",
     "ClassToken",
+    "ClassTokenFusion",
     "ConvPatchEmbed",
     "CrossAttention",
     "CrossAttentionBlock",
@@ -31,10 +38,15 @@ __all__ = [
     "Fusion",
     "Mlp",
     "MultiScaleBlock",
+    "NoFusion",
+    "PairwiseFusion",
     "PatchEmbed",
     "PositionEmbedding",
     "Projection",
     "SelfAttention",
+    "SoftSplit",
+    "T2TPatchEmbed",
+    "TokenPerformer",
     "TokenPool",
     "TransformerBlock",
     "gelu",

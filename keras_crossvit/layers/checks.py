@@ -26,3 +26,12 @@ def check_choice(name, value, choices):
         allowed = ", ".join(repr(choice) for choice in sorted(choices))
         raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
     return value
+
+
+def check_grid(name, grid):
+    """`(rows, columns)` as a tuple, also where a saved configuration holds a list; or None."""
+    if grid is None:
+        return None
+    if len(grid) != 2:
+        raise ValueError(f"`{name}` must be (rows, columns) or None. Received: {name}={grid}")
+    return tuple(check_positive_int(name, side) for side in grid)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_crossvit.layers.checks import check_choice, check_positive_int
+from keras_crossvit.layers.checks import check_choice, check_grid, check_positive_int
 from keras_crossvit.layers.drop_path import child_seeds
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.layers.transformer_block import TransformerBlock
@@ -28,9 +28,14 @@ class MultiScaleBlock(keras.layers.Layer):
             `None` means zeros.
         gradient_checkpointing: As in `TransformerBlock`.
         seed: Integer seed of drop path; `None` takes one from the global Keras seed.
+        class_token: Whether the first token of each branch is a class token.
+        small_grid: `(rows, columns)` of the small branch's patches, for fusions that need
+            to know; `None` leaves it to the fusion, which may take the grid to be square.
+        large_grid: `(rows, columns)` of the large branch's patches, or `None`, likewise.
 
     Call arguments:
-        tokens: `[small, large]`, `(B, 1 + N_small, C_small)` and `(B, 1 + N_large, C_large)`.
+        tokens: `[small, large]`, `(B, 1 + N_small, C_small)` and `(B, 1 + N_large, C_large)`;
+            without class tokens there is no `1 +`.
         training: Whether paths are dropped.
 
     Returns:
@@ -53,6 +58,9 @@ class MultiScaleBlock(keras.layers.Layer):
         drop_path_rates=None,
         gradient_checkpointing=False,
         seed=None,
+        class_token=True,
+        small_grid=None,
+        large_grid=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -67,6 +75,9 @@ class MultiScaleBlock(keras.layers.Layer):
         self.drop_path_rates = self._check_rates(drop_path_rates)
         self.gradient_checkpointing = gradient_checkpointing
         self.seed = seed
+        self.class_token = class_token
+        self.small_grid = check_grid("small_grid", small_grid)
+        self.large_grid = check_grid("large_grid", large_grid)
         self._seeds = child_seeds(seed)
         self.small_blocks = self._blocks("small", small_depth, small_num_heads, small_mlp_ratio)
         self.large_blocks = self._blocks("large", large_depth, large_num_heads, large_mlp_ratio)
@@ -76,6 +87,9 @@ class MultiScaleBlock(keras.layers.Layer):
             depth=fusion_depth,
             drop_path_rate=self.drop_path_rates[-1],
             seed=next(self._seeds),
+            class_token=class_token,
+            small_grid=small_grid,
+            large_grid=large_grid,
             dtype=self.dtype_policy,
             name="fusion",
         )
@@ -150,4 +164,7 @@ class MultiScaleBlock(keras.layers.Layer):
             "drop_path_rates": self.drop_path_rates,
             "gradient_checkpointing": self.gradient_checkpointing,
             "seed": self.seed,
+            "class_token": self.class_token,
+            "small_grid": self.small_grid,
+            "large_grid": self.large_grid,
         }

@@ -6,12 +6,50 @@ from keras import ops
 from keras_crossvit.layers.checks import check_choice, check_positive_int
 from keras_crossvit.layers.parts import conv_kernel
 
-# Patch size of a dagger model -> stride and padding of its second and third convolution.
-_STRIDE_AND_PADDING = {12: ((3, 0), (1, 1)), 16: ((2, 1), (2, 1))}
+# Patch size -> stride and padding of the second and third of three steps with kernels of 3
+# pixels, after a first one of stride 4: the convolutions of the dagger models (released code).
+STRIDE_AND_PADDING = {12: ((3, 0), (1, 1)), 16: ((2, 1), (2, 1))}
+
+
+class BasePatchEmbed(keras.layers.Layer):
+    """What all patch embeddings share: arguments, grid and shapes.
+
+    A subclass implements `build`, which sets `grid`, `call` and `macs`, as `PatchEmbed` does.
+
+    Args:
+        patch_size: Side of the square patches, in pixels, positive.
+        embed_dim: Width C of the tokens, positive.
+    """
+
+    def __init__(self, patch_size, embed_dim, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = check_positive_int("patch_size", patch_size)
+        self.embed_dim = check_positive_int("embed_dim", embed_dim)
+
+    def check_grid(self, input_shape):
+        """Rows and columns of patches."""
+        sides = tuple(input_shape[1:3])
+        if len(input_shape) != 4 or None in sides or any(s % self.patch_size for s in sides):
+            raise ValueError(
+                "Images must be `(B, H, W, channels)` with H and W multiples of "
+                f"patch_size={self.patch_size}. Received: input_shape={input_shape}"
+            )
+        return tuple(side // self.patch_size for side in sides)
+
+    def compute_output_shape(self, input_shape):
+        rows, columns = self.check_grid(input_shape)
+        return (input_shape[0], rows * columns, self.embed_dim)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "embed_dim": self.embed_dim,
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
-class PatchEmbed(keras.layers.Layer):
+class PatchEmbed(BasePatchEmbed):
     """Linear patch embedding: each patch of the image becomes one token (section 3.1).
 
     Args:
@@ -29,13 +67,8 @@ class PatchEmbed(keras.layers.Layer):
             the patch size.
     """
 
-    def __init__(self, patch_size, embed_dim, **kwargs):
-        super().__init__(**kwargs)
-        self.patch_size = check_positive_int("patch_size", patch_size)
-        self.embed_dim = check_positive_int("embed_dim", embed_dim)
-
     def build(self, input_shape):
-        self.grid = self._check_grid(input_shape)
+        self.grid = self.check_grid(input_shape)
         self.convs = []
         table = self.conv_table()
         for index, (filters, kernel, stride, _) in enumerate(table):
@@ -51,16 +84,6 @@ class PatchEmbed(keras.layers.Layer):
             conv.build(input_shape)
             input_shape = (*input_shape[:3], filters)
             self.convs.append(conv)
-
-    def _check_grid(self, input_shape):
-        """Rows and columns of patches."""
-        sides = tuple(input_shape[1:3])
-        if len(input_shape) != 4 or None in sides or any(s % self.patch_size for s in sides):
-            raise ValueError(
-                "Images must be `(B, H, W, channels)` with H and W multiples of "
-                f"patch_size={self.patch_size}. Received: input_shape={input_shape}"
-            )
-        return tuple(side // self.patch_size for side in sides)
 
     def conv_table(self):
         """The convolutions in order, each as `(filters, kernel, stride, padding)`."""
@@ -81,10 +104,6 @@ class PatchEmbed(keras.layers.Layer):
         rows, columns = self.grid
         return ops.reshape(x, (-1, rows * columns, self.embed_dim))
 
-    def compute_output_shape(self, input_shape):
-        rows, columns = self._check_grid(input_shape)
-        return (input_shape[0], rows * columns, self.embed_dim)
-
     def macs(self, input_shape):
         """Multiply-accumulates for one image."""
         _, height, width, channels = input_shape
@@ -95,13 +114,6 @@ class PatchEmbed(keras.layers.Layer):
             total += height * width * kernel**2 * channels * filters
             channels = filters
         return total
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "patch_size": self.patch_size,
-            "embed_dim": self.embed_dim,
-        }
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -126,12 +138,13 @@ class ConvPatchEmbed(PatchEmbed):
     """
 
     def __init__(self, patch_size, embed_dim, **kwargs):
-        super().__init__(check_choice("patch_size", patch_size, _STRIDE_AND_PADDING), embed_dim, **kwargs)
+        check_choice("patch_size", patch_size, STRIDE_AND_PADDING)
+        super().__init__(patch_size, embed_dim, **kwargs)
         if embed_dim % 4:
             raise ValueError(f"`embed_dim` must be a multiple of 4. Received: {embed_dim=}")
 
     def conv_table(self):
-        second, third = _STRIDE_AND_PADDING[self.patch_size]
+        second, third = STRIDE_AND_PADDING[self.patch_size]
         return (
             (self.embed_dim // 4, 7, 4, 3),
             (self.embed_dim // 2, 3, *second),

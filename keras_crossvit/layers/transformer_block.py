@@ -120,7 +120,8 @@ class TransformerBlock(keras.layers.Layer):
     def _encode(self, tokens, attention_scale, mlp_scale):
         """`attention_scale`, `mlp_scale`: drop path's factor `(B, 1, 1)` or None."""
         attended = self.attention(self.norm1(tokens))
-        tokens += attended if attention_scale is None else attended * attention_scale
+        # Not "+=", which on PyTorch would change the caller's tensor.
+        tokens = tokens + (attended if attention_scale is None else attended * attention_scale)
         fed_forward = self.mlp(self.norm2(tokens))
         return tokens + (fed_forward if mlp_scale is None else fed_forward * mlp_scale)
 

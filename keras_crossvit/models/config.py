@@ -18,7 +18,7 @@ class BranchConfig:
             its default size, in pixels; a multiple of `patch_size`.
         patch_size: Side of a patch, in pixels.
         embed_dim: Width C of the tokens.
-        depth: Encoders per multi-scale block (N for the small, M for the large branch).
+        depth: Encoders per stage (N for the small, M for the large branch), positive.
         num_heads: Attention heads, a divisor of `embed_dim`.
         mlp_ratio: Hidden width of the feed-forward network over `embed_dim` (r).
 
@@ -52,43 +52,54 @@ class BranchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CrossViTConfig:
-    """A CrossViT architecture: everything that the paper varies (tables 1, 6 and 7).
+    """A CrossViT architecture: everything that the paper varies (tables 1, 2, 6 and 7).
 
     `CrossViTConfig.preset(name)` reads one row of the table of presets;
     `dataclasses.replace(config, fusion=...)` edits it, and so does
     `dataclasses.replace(config, small=dataclasses.replace(config.small, depth=2))`.
+    `dataclasses.replace(config, small=None, fusion="none")` is the large branch alone: the
+    DeiT baseline of table 2.
 
     Args:
-        small: The small (complementary) branch, the S-branch of figure 2.
+        small: The small (complementary) branch, the S-branch of figure 2; `None` for a
+            model of the large branch alone.
         large: The large (primary) branch, the L-branch of figure 2.
-        num_stages: Multi-scale blocks in a row (K).
+        num_stages: Multi-scale blocks in a row (K), positive.
         fusion: Name of the fusion that ends each block, a key of
-            `keras_crossvit.layers.FUSIONS`.
-        fusion_depth: Fusion modules in a row (L).
+            `keras_crossvit.layers.FUSIONS`; "none" without a small branch.
+        fusion_depth: Fusion modules in a row (L), positive; 1 but for cross-attention.
         patch_embed: Name of the patch embedding of both branches, a key of
             `keras_crossvit.layers.PATCH_EMBEDS`.
+        class_token: Whether each branch has a class token. `False` is the model of
+            "Importance of CLS Tokens" (section 4.3): the average of a branch's patch tokens
+            is the query of its cross-attention, and the average of the normalised patch
+            tokens goes into its head.
 
     Raises:
         ValueError: If a value is outside its range.
     """
 
-    small: BranchConfig
+    small: BranchConfig | None
     large: BranchConfig
     num_stages: int = 3
     fusion: str = "cross_attention"
     fusion_depth: int = 1
     patch_embed: str = "linear"
+    class_token: bool = True
 
     def __post_init__(self):
-        for name in ("small", "large"):
-            if not isinstance(getattr(self, name), BranchConfig):
-                raise ValueError(
-                    f"`{name}` must be a BranchConfig. Received: {name}={getattr(self, name)!r}"
-                )
+        for name, branch in self.branches.items():
+            if not isinstance(branch, BranchConfig):
+                raise ValueError(f"`{name}` must be a BranchConfig. Received: {name}={branch!r}")
         check_positive_int("num_stages", self.num_stages)
         check_positive_int("fusion_depth", self.fusion_depth)
         check_choice("fusion", self.fusion, FUSIONS)
         check_choice("patch_embed", self.patch_embed, PATCH_EMBEDS)
+        if self.small is None and self.fusion != "none":
+            raise ValueError(
+                "`fusion` must be 'none' for a model of one branch (small=None). "
+                f"Received: fusion={self.fusion!r}"
+            )
 
     @classmethod
     def preset(cls, name):
@@ -100,39 +111,60 @@ class CrossViTConfig:
         return PRESETS[check_choice("name", name, PRESETS)]
 
     @property
+    def branches(self):
+        """The branches by name, the small one first: `{"small": ..., "large": ...}`."""
+        both = {"small": self.small, "large": self.large}
+        return both if self.small is not None else {"large": self.large}
+
+    @property
     def input_size(self):
-        """Side of the default input, in pixels: what the small branch sees unresized."""
-        return self.small.image_size
+        """Side of the default input, in pixels: what the first branch sees unresized."""
+        return next(iter(self.branches.values())).image_size
 
     def branch_sizes(self, height, width):
         """The sizes at which the branches see an input of `(height, width)` pixels.
 
         The small branch sees the nearest multiples of its patch size. The large branch
         sees the input scaled by the ratio of the branches' image sizes, rounded up to its
-        patch size: for the published models `16 * ceil(7 * height / 120)`.
+        patch size: for the published models `16 * ceil(7 * height / 120)`. A large branch
+        alone sees the nearest multiples of its patch size.
 
         Returns:
-            `{"small": (rows, columns), "large": (rows, columns)}` in pixels.
+            `{"small": (rows, columns), "large": (rows, columns)}` in pixels, without
+            "small" for a model of one branch.
 
         Raises:
-            ValueError: If a side is smaller than the large branch's patch.
+            ValueError: If a side is smaller than a patch of either branch.
         """
-        smallest = max(self.small.patch_size, self.large.patch_size)
+        smallest = max(branch.patch_size for branch in self.branches.values())
         if min(height, width) < smallest:
             raise ValueError(
                 f"`input_shape` must be at least {smallest} pixels high and wide, one patch "
                 f"of either branch. Received: height={height}, width={width}"
             )
 
-        def small_side(side):
-            return self.small.patch_size * math.floor(side / self.small.patch_size + 0.5)
+        def nearest(side, patch):
+            return patch * math.floor(side / patch + 0.5)
 
-        def large_side(side):
+        def scaled(side):
             # Whole numbers only: a float quotient could round a fitting size up.
             per_patch = self.small.image_size * self.large.patch_size
             return self.large.patch_size * -(-side * self.large.image_size // per_patch)
 
+        if self.small is None:
+            return {"large": tuple(nearest(s, self.large.patch_size) for s in (height, width))}
         return {
-            "small": (small_side(height), small_side(width)),
-            "large": (large_side(height), large_side(width)),
+            "small": tuple(nearest(s, self.small.patch_size) for s in (height, width)),
+            "large": (scaled(height), scaled(width)),
+        }
+
+    def grids(self, height, width):
+        """Rows and columns of each branch's patches for an input of `(height, width)` pixels.
+
+        Returns and raises as `branch_sizes`, in patches.
+        """
+        sizes = self.branch_sizes(height, width)
+        return {
+            name: tuple(side // branch.patch_size for side in sizes[name])
+            for name, branch in self.branches.items()
         }

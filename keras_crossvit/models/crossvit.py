@@ -19,17 +19,15 @@ from keras_crossvit.layers import (
     PATCH_EMBEDS,
     BicubicResize,
     ClassToken,
-    MultiScaleBlock,
     PositionEmbedding,
     TokenPool,
 )
 from keras_crossvit.layers.checks import check_choice, check_positive_int, check_rate
 from keras_crossvit.layers.parts import dense, layer_norm
 from keras_crossvit.models.config import CrossViTConfig
+from keras_crossvit.models.encoders import encode
 from keras_crossvit.models.preprocessing import normalization
 from keras_crossvit.models.presets import preset_name
-
-BRANCHES = ("small", "large")
 
 
 def CrossViT(
@@ -50,21 +48,26 @@ def CrossViT(
 ):
     """Builds the CrossViT of any configuration (figure 2).
 
+    A configuration without a small branch (`CrossViTConfig.preset("deit_small")`) gives the
+    large branch alone, a DeiT; what is said of two branches below then holds for one, and
+    a single tensor stands where there would be a list of two.
+
     Args:
         config: A `CrossViTConfig`.
         include_top: Whether the model ends in the two classification heads.
         weights: `None` for the reference's initialisation; `"imagenet"` for the published
-            checkpoint at 240 pixels; `"imagenet-408"` for the one at 408 (15 and 18 dagger;
-            the default input is then 408); `"hf://owner/name"` for a repository on the
-            Hugging Face hub; or the path of a `.safetensors`, `.pth`, `.weights.h5` or
-            `.keras` file. Position embeddings of another input size are resized; an
-            ImageNet head is left out, and this is said, if `classes` is not 1000.
+            checkpoint at 240 pixels (DeiT-Ti, -S and -B: at 224); `"imagenet-408"` for the
+            one at 408 (15 and 18 dagger; the default input is then 408);
+            `"hf://owner/name"` for a repository on the Hugging Face hub; or the path of a
+            `.safetensors`, `.pth`, `.weights.h5` or `.keras` file. Position embeddings of
+            another input size are resized; an ImageNet head is left out, and this is said,
+            if `classes` is not 1000.
         input_tensor: Keras tensor to build on, pixels `(B, H, W, 3)`.
         input_shape: `(H, W, 3)`, any size of at least one patch, square or not.
         pooling: What a model without a top returns. `None`: `[small_tokens, large_tokens]`,
             normalised, class token first; `"token"`: the two class tokens concatenated,
-            `(B, C_small + C_large)`; `"avg"` or `"max"`: over the patch tokens,
-            concatenated. Not used with a top.
+            `(B, C_small + C_large)`, not without class tokens; `"avg"` or `"max"`: over the
+            patch tokens, concatenated. Not used with a top.
         classes: Number of classes of the heads, positive.
         classifier_activation: Activation of the averaged logits; `None` returns the logits.
         include_preprocessing: Whether the model normalises pixels in 0..255 itself.
@@ -90,32 +93,19 @@ def CrossViT(
     pixels = normalization("normalization")(image) if include_preprocessing else image
 
     sizes = config.branch_sizes(*image.shape[1:3])
-    tokens = [
-        _embed(pixels, branch, getattr(config, branch), sizes[branch], config.patch_embed)
-        for branch in BRANCHES
-    ]
-    for stage, rates in enumerate(_drop_path_rates(config, drop_path_rate)):
-        tokens = MultiScaleBlock(
-            small_depth=config.small.depth,
-            large_depth=config.large.depth,
-            small_num_heads=config.small.num_heads,
-            large_num_heads=config.large.num_heads,
-            small_mlp_ratio=config.small.mlp_ratio,
-            large_mlp_ratio=config.large.mlp_ratio,
-            fusion=config.fusion,
-            fusion_depth=config.fusion_depth,
-            drop_path_rates=rates,
-            gradient_checkpointing=gradient_checkpointing,
-            name=f"stage_{stage}",
-        )(tokens)
+    tokens = {branch: _embed(pixels, branch, config, size) for branch, size in sizes.items()}
+    grids = config.grids(*image.shape[1:3])
+    tokens = encode(tokens, config, grids, drop_path_rate, gradient_checkpointing)
 
     if include_top:
-        features = [_pool(x, branch, "token") for x, branch in zip(tokens, BRANCHES, strict=True)]
-        outputs = _classify(features, classes, classifier_activation, drop_rate)
+        pooling = "token" if config.class_token else "avg"
+        features = [_pool(x, branch, pooling, config) for branch, x in tokens.items()]
+        outputs = _classify(features, config, classes, classifier_activation, drop_rate)
     elif pooling is None:
-        outputs = [_norm(x, branch) for x, branch in zip(tokens, BRANCHES, strict=True)]
+        outputs = [_norm(x, branch) for branch, x in tokens.items()]
+        outputs = outputs if len(outputs) > 1 else outputs[0]
     else:
-        features = [_pool(x, branch, pooling) for x, branch in zip(tokens, BRANCHES, strict=True)]
+        features = [_pool(x, branch, pooling, config) for branch, x in tokens.items()]
         outputs = keras.layers.Concatenate(name="features")(features)
 
     inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
@@ -133,6 +123,11 @@ def _check_arguments(config, include_top, pooling, classes, classifier_activatio
         )
     if pooling is not None:
         check_choice("pooling", pooling, {"token", "avg", "max"})
+        if pooling == "token" and not config.class_token:
+            raise ValueError(
+                "`pooling` must be 'avg', 'max' or None for a model without class tokens. "
+                f"Received: pooling={pooling!r}"
+            )
     if include_top:
         if isinstance(classes, np.integer):
             classes = int(classes)
@@ -181,39 +176,34 @@ def _image_input(config, source, input_tensor, input_shape, include_preprocessin
     return keras.Input(shape, name="images")
 
 
-def _embed(pixels, branch, branch_config, size, patch_embed):
+def _embed(pixels, branch, config, size):
     """From pixels to the tokens of one branch, equation 1, first line."""
     if tuple(pixels.shape[1:3]) != size:
         pixels = BicubicResize(*size, name=f"{branch}_resize")(pixels)
-    tokens = PATCH_EMBEDS[patch_embed](
+    branch_config = config.branches[branch]
+    tokens = PATCH_EMBEDS[config.patch_embed](
         branch_config.patch_size, branch_config.embed_dim, name=f"{branch}_patch_embed"
     )(pixels)
-    tokens = ClassToken(name=f"{branch}_class_token")(tokens)
+    if config.class_token:
+        tokens = ClassToken(name=f"{branch}_class_token")(tokens)
     return PositionEmbedding(name=f"{branch}_position_embedding")(tokens)
-
-
-def _drop_path_rates(config, last):
-    """The rates of each stage: linear over all encoders of the deeper branch."""
-    check_rate("drop_path_rate", last)
-    depth = max(config.small.depth, config.large.depth)
-    return np.linspace(0, last, config.num_stages * depth).reshape(config.num_stages, depth)
 
 
 def _norm(x, branch):
     return layer_norm(f"{branch}_norm")(x)
 
 
-def _pool(tokens, branch, mode):
+def _pool(tokens, branch, mode, config):
     """A branch's tokens, normalised, as one vector `(B, C)`."""
-    pool = TokenPool(mode, name=f"{branch}_pool")
+    pool = TokenPool(mode, config.class_token, name=f"{branch}_pool")
     # Only the class token is used, so only the class token is normalised.
     return _norm(pool(tokens), branch) if mode == "token" else pool(_norm(tokens, branch))
 
 
-def _classify(features, classes, activation, drop_rate):
-    """The mean of the two heads' logits, in float32 whatever the policy, and its activation."""
+def _classify(features, config, classes, activation, drop_rate):
+    """The mean of the heads' logits, in float32 whatever the policy, and its activation."""
     logits = []
-    for x, branch in zip(features, BRANCHES, strict=True):
+    for x, branch in zip(features, config.branches, strict=True):
         if drop_rate > 0:
             x = keras.layers.Dropout(drop_rate, name=f"{branch}_dropout")(x)
         logits.append(dense(classes, f"{branch}_head", dtype=None)(x))
@@ -242,8 +232,8 @@ def branch_logits(model):
             "`model` must be a CrossViT with include_top=True. "
             f"Received: a model without the layers small_head and large_head, {model.name!r}"
         )
-    heads = {branch: model.get_layer(f"{branch}_head").output for branch in BRANCHES}
-    return keras.Model(model.inputs, heads, name=f"{model.name}_branches")
+    heads = {branch: model.get_layer(f"{branch}_head").output for branch in ("small", "large")}
+    return keras.Model(model.input, heads, name=f"{model.name}_branches")
 
 
 def _constructor(preset, title):

@@ -10,8 +10,6 @@ import numpy as np
 from keras_crossvit.bicubic import resize_grid
 from keras_crossvit.weights.names import from_torch, named_variables, shorten, to_torch
 
-BRANCHES = {"0": "small", "1": "large"}
-
 
 def load_checkpoint(model, source):
     """Loads a checkpoint of timm or of the authors into a model of this package.
@@ -85,8 +83,16 @@ def read_checkpoint(path):
     if path.suffix not in readers:
         allowed = ", ".join(readers)
         raise ValueError(f"`source` must end in one of {allowed}. Received: {path}")
-    state = readers[path.suffix](path)
-    return {_timm_spelling(name): array for name, array in state.items()}
+    state = {}
+    for name, array in readers[path.suffix](path).items():
+        spelled = _timm_spelling(name)
+        if spelled in state:
+            raise ValueError(
+                f"`source` must hold each weight once. Received: {path}, where {name} is another "
+                f"spelling of a weight that it has already, {spelled}"
+            )
+        state[spelled] = array
+    return state
 
 
 def _timm_spelling(name):
@@ -122,9 +128,10 @@ def _read_torch(path):
         # weights_only: a pickle may hold any code, and must not run it.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for files that are not its own
+        reason = str(error).partition("\n")[0]
         raise ValueError(
             "`source` must be a whole PyTorch checkpoint that holds tensors alone. "
-            f"Received: {path}, which cannot be read: {str(error).splitlines()[0]}"
+            f"Received: {path}, which cannot be read: {type(error).__name__} {reason}"
         ) from error
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -167,8 +174,8 @@ def assign_state(model, state, origin, keep_heads=False):
     arrays = {}
     for name in variables.keys() & state.keys():
         array = state[name]
-        if name.startswith("pos_embed_") and array.ndim == 3:
-            array = _resize_positions(model, name, array, tuple(variables[name].shape))
+        if name.startswith("pos_embed") and array.ndim == 3:
+            array = _resize_positions(model, name, array, variables[name])
         arrays[name] = from_torch(array)
     wrong = [
         f"{name} {arrays[name].shape} for {tuple(variables[name].shape)}"
@@ -186,11 +193,15 @@ def assign_state(model, state, origin, keep_heads=False):
         variable.assign(arrays[name].astype("float32"))
 
 
-def _resize_positions(model, name, positions, shape):
+def _resize_positions(model, name, positions, variable):
     """Position embeddings `(1, 1 + N, C)` for the model's own grid of patches."""
+    shape = tuple(variable.shape)
     if positions.shape == shape or positions.shape[2] != shape[2]:
         return positions
-    class_position, patches = positions[0, :1], positions[0, 1:]
+    branch = variable.path.partition("_")[0]
+    rows, columns = model.get_layer(f"{branch}_patch_embed").grid
+    class_tokens = shape[1] - rows * columns  # one, or none in a model without them
+    class_position, patches = positions[0, :class_tokens], positions[0, class_tokens:]
     side = math.isqrt(len(patches))
     if side**2 != len(patches):
         raise ValueError(
@@ -198,6 +209,5 @@ def _resize_positions(model, name, positions, shape):
             f"Received: {name} with {len(patches)} patches"
         )
     grid = patches.reshape(side, side, -1)
-    rows, columns = model.get_layer(f"{BRANCHES[name[-1]]}_patch_embed").grid
     resized = resize_grid(grid, rows, columns).reshape(rows * columns, -1)
     return np.concatenate([class_position, resized])[None]

@@ -1,7 +1,9 @@
 """The one name table: Keras variables and the names that timm and the authors give them.
 
 timm and the authors agree but for `pos_embed_0` and `cls_token_0`, which the authors write
-`pos_embed.0` and `cls_token.0`. Branch 0 is the small one, branch 1 the large one.
+`pos_embed.0` and `cls_token.0`. Branch 0 is the small one, branch 1 the large one. A model of
+one branch, timm's `deit_*`, has the same names without the branch. What timm does not have
+(all-attention, the T2T module) has names in its style.
 """
 
 import re
@@ -13,12 +15,17 @@ import numpy as np
 _TABLE = (
     ("<b>_patch_embed/proj/<leaf>", "patch_embed.{b}.proj.{leaf}"),
     ("<b>_patch_embed/conv_<conv>/<leaf>", "patch_embed.{b}.proj.{conv}.{leaf}"),
+    ("<b>_patch_embed/project/<leaf>", "patch_embed.{b}.project.{leaf}"),
+    ("<b>_patch_embed/attention<n>/random_features", "patch_embed.{b}.attention{n}.w"),
+    ("<b>_patch_embed/attention<n>/<part>/<leaf>", "patch_embed.{b}.attention{n}.{part}.{leaf}"),
     ("<b>_class_token/token", "cls_token_{b}"),
     ("<b>_position_embedding/embedding", "pos_embed_{b}"),
+    ("<b>_block_<i>/<part>/<leaf>", "blocks.{b}.{i}.{part}.{leaf}"),
     ("stage_<k>/<b>_block_<i>/<part>/<leaf>", "blocks.{k}.blocks.{b}.{i}.{part}.{leaf}"),
     ("stage_<k>/fusion/<b>_projection/<step>/<leaf>", "blocks.{k}.projs.{b}.{step}.{leaf}"),
     ("stage_<k>/fusion/<b>_block/<part>/<leaf>", "blocks.{k}.fusion.{b}.{part}.{leaf}"),
     ("stage_<k>/fusion/<b>_block_<i>/<part>/<leaf>", "blocks.{k}.fusion.{b}.{i}.{part}.{leaf}"),
+    ("stage_<k>/fusion/<part>/<leaf>", "blocks.{k}.fusion.{part}.{leaf}"),
     (
         "stage_<k>/fusion/<b>_back_projection/<step>/<leaf>",
         "blocks.{k}.revert_projs.{b}.{step}.{leaf}",
@@ -43,6 +50,8 @@ _WORDS = {
         "attention/proj": "attn.proj",
         "mlp/fc1": "mlp.fc1",
         "mlp/fc2": "mlp.fc2",
+        "kqv": "kqv",
+        "proj": "proj",
     },
 }
 
@@ -59,10 +68,17 @@ def _compile(pattern):
 _COMPILED = tuple((_compile(pattern), name) for pattern, name in _TABLE)
 
 
-def timm_name(path):
-    """The name in timm of the variable with this path, or None if timm has no such parameter."""
+def timm_name(path, one_branch=False):
+    """The name in timm of the variable with this path, or None if the table has no such path.
+
+    Args:
+        path: `variable.path`.
+        one_branch: Whether the model has the large branch alone.
+    """
     for pattern, name in _COMPILED:
         if match := pattern.fullmatch(path):
+            if one_branch:
+                name = name.replace(".{b}", "").replace("_{b}", "")
             groups = match.groupdict()
             return name.format(**{g: _WORDS.get(g, {}).get(v, v) for g, v in groups.items()})
     return None
@@ -77,9 +93,10 @@ def named_variables(model):
     Raises:
         ValueError: Naming each variable that has no such name, or shares one.
     """
+    one_branch = not any(layer.name.startswith("small_") for layer in model.layers)
     named, foreign = {}, []
     for variable in model.weights:
-        name = timm_name(variable.path)
+        name = timm_name(variable.path, one_branch)
         if name is None or name in named:
             foreign.append(variable.path)
         else:

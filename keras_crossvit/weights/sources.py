@@ -15,9 +15,21 @@ from keras_crossvit.weights.checkpoint import (
     without_heads,
 )
 
-# timm's copies of the authors' weights: sides of the input, and where they lie.
-PUBLISHED_SIZES = {"imagenet": 240, "imagenet-408": 408}
-_PUBLISHED_408 = ("crossvit_15_dagger", "crossvit_18_dagger")
+# Published weights, all in timm's copies of the authors' files: for each value of `weights`
+# the presets that have them, with the repository and the side of the input.
+_CROSSVIT_240 = ("tiny", "small", "base", "9", "15", "18", "9_dagger", "15_dagger", "18_dagger")
+PUBLISHED = {
+    "imagenet": {
+        **{f"crossvit_{n}": (f"timm/crossvit_{n}_240.in1k", 240) for n in _CROSSVIT_240},
+        "deit_tiny": ("timm/deit_tiny_patch16_224.fb_in1k", 224),
+        "deit_small": ("timm/deit_small_patch16_224.fb_in1k", 224),
+        "deit_base": ("timm/deit_base_patch16_224.fb_in1k", 224),
+    },
+    "imagenet-408": {
+        "crossvit_15_dagger": ("timm/crossvit_15_dagger_408.in1k", 408),
+        "crossvit_18_dagger": ("timm/crossvit_18_dagger_408.in1k", 408),
+    },
+}
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
 
@@ -51,23 +63,24 @@ class WeightSource:
         if self.path.name.endswith(".weights.h5"):
             return self._load_keras_weights(model)
         state = self._read_state()
-        has_heads = any(layer.name == "small_head" for layer in model.layers)
-        wanted = model.get_layer("small_head").units if has_heads else None
+        heads = [layer for layer in model.layers if layer.name in ("small_head", "large_head")]
+        wanted = heads[0].units if heads else None
         given = head_classes(state)
         if given == wanted or given is None:
             return assign_state(model, state, self.origin)
-        if has_heads and given != _IMAGENET_CLASSES:
+        if heads and given != _IMAGENET_CLASSES:
             raise ValueError(
                 f"`classes` must be {given}, as in the weights. Received: classes={wanted}, "
                 f"weights={self.origin!r}. (Only the heads of ImageNet's 1000 classes are "
                 "replaced by new ones.)"
             )
         assign_state(model, without_heads(state), self.origin, keep_heads=True)
-        if has_heads:
+        if heads:
             logger.warning(
-                "weights=%r: the two heads of %d classes are new and not trained; all other "
+                "weights=%r: the %s of %d classes are new and not trained; all other "
                 "weights are loaded (the file's heads are for %d classes).",
                 self.origin,
+                "two heads" if len(heads) == 2 else "weights of the head",
                 wanted,
                 given,
             )
@@ -117,7 +130,7 @@ def resolve(weights, preset=None):
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(_allowed(weights))
     text = os.fspath(weights)
-    if text in PUBLISHED_SIZES:
+    if text in PUBLISHED:
         repository, size = _published(text, preset)
         return WeightSource(text, _download(repository, text), size)
     if text.startswith("hf://"):
@@ -129,7 +142,7 @@ def resolve(weights, preset=None):
 
 
 def _allowed(weights):
-    names = ", ".join(f'"{name}"' for name in PUBLISHED_SIZES)
+    names = ", ".join(f'"{name}"' for name in PUBLISHED)
     return (
         f'`weights` must be None, one of {names}, "hf://owner/name", or the path of an existing '
         f"file that ends in one of {', '.join(_SUFFIXES)}. Received: weights={weights!r}"
@@ -138,18 +151,13 @@ def _allowed(weights):
 
 def _published(weights, preset):
     """Repository and input size of the published weights of a preset."""
-    if preset is None:
+    if preset not in PUBLISHED[weights]:
         raise ValueError(
-            "`weights` must be None or a file for an architecture that is no preset: only the "
-            f"presets have published weights. Received: weights={weights!r}"
+            f'`weights="{weights}"` exists for {", ".join(PUBLISHED[weights])}; for any other '
+            "architecture `weights` must be None or a file. Received: "
+            + (f"the architecture {preset}" if preset else "an architecture that is no preset")
         )
-    if weights == "imagenet-408" and preset not in _PUBLISHED_408:
-        raise ValueError(
-            f'`weights="imagenet-408"` exists for {" and ".join(_PUBLISHED_408)}. '
-            f"Received: the architecture {preset}"
-        )
-    size = PUBLISHED_SIZES[weights]
-    return f"timm/{preset}_{size}.in1k", size
+    return PUBLISHED[weights][preset]
 
 
 def _download(repository, weights):

@@ -1,8 +1,10 @@
 """What every fusion is: a layer from the tokens of two branches to the tokens of two branches."""
 
+import math
+
 import keras
 
-from keras_crossvit.layers.checks import check_positive_int, check_rate
+from keras_crossvit.layers.checks import check_grid, check_positive_int, check_rate
 
 
 class Fusion(keras.layers.Layer):
@@ -12,28 +14,94 @@ class Fusion(keras.layers.Layer):
     `tokens` is `[small, large]` of shapes `(B, 1 + N_small, C_small)` and
     `(B, 1 + N_large, C_large)`, class token first, and returns the two in the same shapes.
     Add it to the registry with `register_fusion`, and its name is a value of
-    `CrossViTConfig.fusion`.
+    `CrossViTConfig.fusion`. All arguments below are attributes that it may use or not.
 
     Args:
         small_num_heads: Attention heads of the small branch.
         large_num_heads: Attention heads of the large branch.
-        depth: How many fusion modules follow each other (L of table 1), positive.
+        depth: How many fusion modules follow each other (L of table 1), positive; 1 for a
+            fusion whose class says `stackable = False`.
         drop_path_rate: Probability that a sample skips a residual path, in [0, 1).
         seed: Integer seed of drop path; `None` takes one from the global Keras seed.
+        class_token: Whether the first token of each branch is a class token; `False`: the
+            shapes are `(B, N_small, C_small)` and `(B, N_large, C_large)`. True for a fusion
+            whose class says `needs_class_token = True`.
+        small_grid: `(rows, columns)` of the small branch's patches; `None` if not known.
+        large_grid: `(rows, columns)` of the large branch's patches; `None` if not known.
 
     Raises:
         ValueError: If an argument is outside its range.
     """
 
+    stackable = True
+    needs_class_token = False
+
     def __init__(
-        self, small_num_heads, large_num_heads, depth=1, drop_path_rate=0.0, seed=None, **kwargs
+        self,
+        small_num_heads,
+        large_num_heads,
+        depth=1,
+        drop_path_rate=0.0,
+        seed=None,
+        class_token=True,
+        small_grid=None,
+        large_grid=None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.small_num_heads = check_positive_int("small_num_heads", small_num_heads)
         self.large_num_heads = check_positive_int("large_num_heads", large_num_heads)
-        self.depth = check_positive_int("depth", depth)
+        self.depth = self._check_depth(depth)
         self.drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
         self.seed = seed
+        self.class_token = self._check_class_token(class_token)
+        self.small_grid = check_grid("small_grid", small_grid)
+        self.large_grid = check_grid("large_grid", large_grid)
+
+    def _check_depth(self, depth):
+        check_positive_int("depth", depth)
+        if depth > 1 and not self.stackable:
+            raise ValueError(
+                f"`depth` (a configuration's `fusion_depth`) must be 1 for {type(self).__name__}, "
+                f"which does not stack. Received: depth={depth}"
+            )
+        return depth
+
+    def _check_class_token(self, class_token):
+        if self.needs_class_token and not class_token:
+            raise ValueError(
+                f"`class_token` must be True for {type(self).__name__}, which fuses class tokens. "
+                f"Received: class_token={class_token}"
+            )
+        return class_token
+
+    def patch_grids(self, input_shape):
+        """The grids of both branches' patches, for a fusion that needs to know who sits where.
+
+        A grid that was not given is taken to be square.
+
+        Args:
+            input_shape: As in `build`.
+
+        Returns:
+            `[(rows, columns), (rows, columns)]`, small branch first.
+
+        Raises:
+            ValueError: If a grid does not hold the branch's number of patches, or was not
+                given and is not square.
+        """
+        grids = []
+        for name, shape in zip(("small_grid", "large_grid"), input_shape, strict=True):
+            patches = shape[1] - self.class_token
+            side = math.isqrt(patches)
+            rows, columns = getattr(self, name) or (side, side)
+            if rows * columns != patches:
+                raise ValueError(
+                    f"`{name}` must be (rows, columns) of {patches} patches, as the tokens "
+                    f"have; None stands for a square. Received: {name}={getattr(self, name)}"
+                )
+            grids.append((rows, columns))
+        return grids
 
     def compute_output_shape(self, input_shape):
         return [tuple(shape) for shape in input_shape]
@@ -50,6 +118,9 @@ class Fusion(keras.layers.Layer):
             "depth": self.depth,
             "drop_path_rate": self.drop_path_rate,
             "seed": self.seed,
+            "class_token": self.class_token,
+            "small_grid": self.small_grid,
+            "large_grid": self.large_grid,
         }
 
 

@@ -3,48 +3,11 @@
 import keras
 from keras import ops
 
-from keras_crossvit.layers.activations import gelu
 from keras_crossvit.layers.cross_attention import CrossAttention
 from keras_crossvit.layers.drop_path import DropPath, child_seeds
 from keras_crossvit.layers.fusions.base import Fusion, register_fusion
-from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
-
-
-@keras.saving.register_keras_serializable(package="keras_crossvit")
-class Projection(keras.layers.Layer):
-    """The projections f and g that align the widths of the branches (equation 5).
-
-    The paper leaves their form open; as in the released code they are layer
-    normalisation, GELU and a linear layer.
-
-    Args:
-        units: Width of the output, positive.
-
-    Call arguments:
-        tokens: `(B, N, C)`.
-
-    Returns:
-        `(B, N, units)`.
-    """
-
-    def __init__(self, units, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.norm = layer_norm("norm", self.dtype_policy)
-        self.dense = dense(units, "dense", self.dtype_policy)
-
-    def build(self, input_shape):
-        self.norm.build(input_shape)
-        self.dense.build(input_shape)
-
-    def call(self, tokens):
-        return self.dense(gelu(self.norm(tokens)))
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
+from keras_crossvit.layers.fusions.projection import align
+from keras_crossvit.layers.parts import dense_macs, layer_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -108,23 +71,27 @@ class CrossAttentionFusion(Fusion):
     code keeps them, but no published checkpoint has equal widths). With `depth` above 1
     the further modules see the class token alone, as in the released code (table 7, row D).
 
+    Without class tokens the average of a branch's patch tokens is the query ("Importance of
+    CLS Tokens", section 4.3). The paper does not say how the answer returns to the branch;
+    here its difference from the query before is added to every patch token, so that after
+    the fusion the average is what the class token would have been.
+
     Args and call arguments: as in `Fusion`.
     """
 
     def build(self, input_shape):
-        small_shape, large_shape = input_shape
+        (_, _, small_width), (_, _, large_width) = input_shape
         seeds = child_seeds(self.seed)
-        self.small_blocks = self._blocks("small", large_shape, self.large_num_heads, seeds)
-        self.large_blocks = self._blocks("large", small_shape, self.small_num_heads, seeds)
-        small_width, large_width = small_shape[-1], large_shape[-1]
-        self.small_projection = self._projection("small_projection", small_width, large_width)
-        self.large_projection = self._projection("large_projection", large_width, small_width)
-        self.small_back = self._projection("small_back_projection", large_width, small_width)
-        self.large_back = self._projection("large_back_projection", small_width, large_width)
+        self.small_blocks = self._blocks("small", large_width, self.large_num_heads, seeds)
+        self.large_blocks = self._blocks("large", small_width, self.small_num_heads, seeds)
+        dtype = self.dtype_policy
+        self.small_projection = align("small_projection", small_width, large_width, dtype)
+        self.large_projection = align("large_projection", large_width, small_width, dtype)
+        self.small_back = align("small_back_projection", large_width, small_width, dtype)
+        self.large_back = align("large_back_projection", small_width, large_width, dtype)
 
-    def _blocks(self, branch, other_shape, other_heads, seeds):
+    def _blocks(self, branch, other_width, other_heads, seeds):
         """The attention of one branch's class token, in the other branch's width and heads."""
-        batch, length, width = other_shape
         blocks = []
         for index in range(self.depth):
             block = CrossAttentionBlock(
@@ -134,30 +101,36 @@ class CrossAttentionFusion(Fusion):
                 dtype=self.dtype_policy,
                 name=f"{branch}_block_{index}" if self.depth > 1 else f"{branch}_block",
             )
-            block.build((batch, length if index == 0 else 1, width))
+            block.build((None, None, other_width))
             blocks.append(block)
         return blocks
 
-    def _projection(self, name, width, units):
-        if width == units:
-            return keras.layers.Identity(dtype=self.dtype_policy, name=name)
-        projection = Projection(units, dtype=self.dtype_policy, name=name)
-        projection.build((None, 1, width))
-        return projection
-
     def call(self, tokens, training=False):
         small, large = tokens
-        small_class = self.small_projection(small[:, :1])
-        large_class = self.large_projection(large[:, :1])
-        small_class = self._cross(self.small_blocks, small_class, large[:, 1:], training)
-        large_class = self._cross(self.large_blocks, large_class, small[:, 1:], training)
+        small_agent, small_patches = self._split(small)
+        large_agent, large_patches = self._split(large)
+        small_query = self.small_projection(small_agent)
+        large_query = self.large_projection(large_agent)
+        small_answer = self._cross(self.small_blocks, small_query, large_patches, training)
+        large_answer = self._cross(self.large_blocks, large_query, small_patches, training)
         return [
-            ops.concatenate([self.small_back(small_class), small[:, 1:]], axis=1),
-            ops.concatenate([self.large_back(large_class), large[:, 1:]], axis=1),
+            self._join(small_agent, self.small_back(small_answer), small_patches),
+            self._join(large_agent, self.large_back(large_answer), large_patches),
         ]
 
-    def _cross(self, blocks, class_token, other_patches, training):
-        tokens = ops.concatenate([class_token, other_patches], axis=1)
+    def _split(self, tokens):
+        """What speaks for a branch, `(B, 1, C)`, and its patch tokens."""
+        if self.class_token:
+            return tokens[:, :1], tokens[:, 1:]
+        return ops.mean(tokens, axis=1, keepdims=True), tokens
+
+    def _join(self, agent, answer, patches):
+        if self.class_token:
+            return ops.concatenate([answer, patches], axis=1)
+        return patches + (answer - agent)
+
+    def _cross(self, blocks, query, other_patches, training):
+        tokens = ops.concatenate([query, other_patches], axis=1)
         for block in blocks:
             tokens = block(tokens, training=training)
         return tokens
@@ -169,6 +142,7 @@ class CrossAttentionFusion(Fusion):
         for blocks, (_, length, width) in zip(
             (self.large_blocks, self.small_blocks), input_shape, strict=True
         ):
-            total += blocks[0].attention.macs((None, length, width))
+            keys = length if self.class_token else 1 + length
+            total += blocks[0].attention.macs((None, keys, width))
             total += sum(block.attention.macs((None, 1, width)) for block in blocks[1:])
         return total

@@ -1,0 +1,154 @@
+"""From the bytes of a picture file to the pixels that a model is evaluated on.
+
+TensorFlow graph functions, for `tf.data` and for the exported SavedModel alike, so that a
+picture is the same in training, evaluation and serving.
+"""
+
+import math
+
+import tensorflow as tf
+
+from keras_crossvit.data.formats import decode_bmp, decode_gif, decode_jpeg, decode_png
+
+_DECODERS = {
+    b"\xff\xd8\xff": decode_jpeg,
+    b"\x89PNG\r\n\x1a\n": decode_png,
+    b"GIF8": decode_gif,
+    b"BM": decode_bmp,
+}
+_PARALLEL_READS = 4  # of one batch; each may take as much memory as MAX_PIXELS allows
+
+
+def decode(image_bytes):
+    """Decodes a picture file.
+
+    An animation gives its first frame; grey and CMYK become RGB; alpha is dropped, not
+    blended; of 16 bits the upper 8 are kept; an orientation tag (EXIF) is not applied, as
+    PIL and timm do not apply it either.
+
+    Args:
+        image_bytes: The file, JPEG, PNG, GIF or BMP; a scalar string.
+
+    Returns:
+        uint8 `(H, W, 3)`, RGB.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, if the bytes are no whole picture of
+            these formats, or claim more than `formats.MAX_PIXELS` pixels. The claim is read
+            from the header, before any pixel is decoded.
+    """
+
+    def refuse():
+        with tf.control_dependencies([_refusal(image_bytes)]):
+            return tf.zeros([1, 1, 3], tf.uint8)
+
+    branches = [
+        (_starts_with(image_bytes, magic), lambda decoder=decoder: decoder(image_bytes))
+        for magic, decoder in _DECODERS.items()
+    ]
+    pixels = tf.case(branches, default=refuse)
+    pixels.set_shape([None, None, 3])
+    return pixels
+
+
+def _starts_with(image_bytes, magic):
+    return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
+
+
+def _refusal(image_bytes):
+    # As numbers: an error message must be text, which these bytes need not be.
+    begin = tf.io.decode_raw(tf.strings.substr(image_bytes, 0, 8), tf.uint8)
+    message = "`image_bytes` must be a JPEG, PNG, GIF or BMP file. Received: bytes that begin with"
+    return tf.debugging.Assert(False, [message, begin])
+
+
+def default_crop_ratio(size):
+    """The crop of the published evaluation: 1.0 at 408 x 408 pixels, else 0.875."""
+    return 1.0 if tuple(size) == (408, 408) else 0.875
+
+
+def evaluation_transform(image, size, crop_ratio=0.875):
+    """Resizes and crops a picture as the published models were evaluated.
+
+    The shorter side becomes `floor(size / crop_ratio)` pixels, bicubic (a = -0.5) with
+    antialiasing, and the centre is kept: timm's transform, with its rounding of sizes and
+    offsets and with PIL's rounding of pixels after each pass. Only the crop is computed.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        size: `(height, width)` of the result, in pixels, known integers.
+        crop_ratio: Share of the resized picture's shorter side that is kept, in (0, 1].
+
+    Returns:
+        float32 `(height, width, 3)`, whole numbers in 0..255.
+
+    Raises:
+        ValueError: If `crop_ratio` is outside its range.
+    """
+    if not 0 < crop_ratio <= 1:
+        raise ValueError(f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={crop_ratio}")
+    original = tf.shape(image, tf.int64)[:2]
+    resized = _resized_size(original, [math.floor(side / crop_ratio) for side in size])
+    first = _round((resized - size) / 2)
+    scale = resized / original
+    # As PIL does it: along the rows and rounded, then along the columns and rounded. An axis
+    # of length 1 stands for the one that rests, since the operation would go over it too.
+    height, width = size
+    pixels = _resize(image[:, tf.newaxis], (1, width), (1.0, scale[1]), (0, first[1]))
+    pixels = tf.reshape(pixels, (1, original[0], 1, width * 3))
+    pixels = _resize(pixels, (height, 1), (scale[0], 1.0), (first[0], 0))
+    return tf.reshape(pixels, (height, width, 3))
+
+
+def _resized_size(original, smallest):
+    """The least size of the same shape that covers `smallest`, as timm rounds it."""
+    if smallest[0] == smallest[1]:
+        return original * smallest[0] // tf.reduce_min(original)
+    return _round(tf.cast(original, tf.float64) / tf.reduce_min(original / smallest))
+
+
+def _round(x):
+    """To the nearest whole number, halves to the even one, as Python does."""
+    return tf.cast(tf.round(x), tf.int64)
+
+
+def _resize(images, size, scale, first):
+    """The part of `size` that begins at `first` of the images `(B, H, W, C)` times `scale`."""
+    pixels = tf.raw_ops.ScaleAndTranslate(
+        images=images,
+        size=size,
+        scale=tf.cast(tf.stack(scale), tf.float32),
+        translation=-tf.cast(tf.stack(first), tf.float32),
+        kernel_type="keyscubic",
+        antialias=True,
+    )
+    return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
+
+
+def read_images(image_bytes, size, crop_ratio=0.875):
+    """Decodes and transforms a batch of picture files, some of which may not be pictures.
+
+    Args:
+        image_bytes: The files, `(N,)` strings.
+        size: As in `evaluation_transform`.
+        crop_ratio: As in `evaluation_transform`.
+
+    Returns:
+        float32 `(N, height, width, 3)` and bool `(N,)`: the pixels, 0 where a file could not
+        be read, and which files could be.
+    """
+    count = tf.shape(image_bytes, tf.int64)[0]
+
+    def read(row, encoded):
+        return row, evaluation_transform(decode(encoded), size, crop_ratio)
+
+    # Only tf.data lets a graph go on after an error. Rows are numbered before the bad ones
+    # drop out; the last row stands for none, so that there is always something to batch.
+    files = tf.data.Dataset.from_tensor_slices(image_bytes).enumerate()
+    pictures = files.map(read, num_parallel_calls=_PARALLEL_READS).ignore_errors()
+    none = tf.data.Dataset.from_tensors((count, tf.zeros([*size, 3])))
+    rows, pixels = pictures.concatenate(none).batch(count + 1).get_single_element()
+    rows = rows[:, tf.newaxis]
+    pixels = tf.scatter_nd(rows, pixels, tf.stack([count + 1, *size, 3]))
+    read_rows = tf.scatter_nd(rows, tf.ones_like(rows[:, 0]), [count + 1])
+    return pixels[:-1], read_rows[:-1] > 0

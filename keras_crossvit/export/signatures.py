@@ -1,0 +1,79 @@
+"""What the SavedModel answers: its three signatures, as TensorFlow functions."""
+
+import keras
+import tensorflow as tf
+
+from keras_crossvit.data.images import default_crop_ratio, read_images
+from keras_crossvit.models.preprocessing import preprocess_input
+
+# What a model without preprocessing of its own begins with.
+_FIRST_LAYERS = ("small_resize", "large_resize", "small_patch_embed", "large_patch_embed")
+
+
+def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
+    """Adds the signatures of `export_saved_model` to an archive.
+
+    Args:
+        archive: A `keras.export.ExportArchive`.
+        model: The classifier.
+        heads: The classifier's heads, the small branch's first: their inputs are the features.
+        labels_file: File with the name of a class per line; it becomes an asset.
+        top_k: How many classes `classify_bytes` names, at most all.
+        crop_ratio: As in `export_saved_model`.
+    """
+    size = model.input_shape[1:3]
+    crop_ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
+    names = _names(labels_file)
+    run = _runner(model, heads)
+
+    def serving_default(images):
+        return {"probabilities": run(images)[0]}
+
+    def features(images):
+        return {"features": run(images)[1]}
+
+    def classify_bytes(image_bytes):
+        images, readable = read_images(image_bytes, size, crop_ratio)
+        scores, indices = tf.math.top_k(run(images)[0], top_k)
+        indices = tf.where(readable[:, tf.newaxis], indices, -1)
+        return {
+            "classes": names.lookup(tf.cast(indices, tf.int64)),
+            "indices": indices,
+            "scores": tf.where(readable[:, tf.newaxis], scores, 0.0),
+        }
+
+    images = [tf.TensorSpec((None, *size, 3), tf.float32, name="images")]
+    image_bytes = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
+    archive.track(model)
+    archive.track(names)
+    archive.add_endpoint("serving_default", serving_default, images)
+    archive.add_endpoint("classify_bytes", classify_bytes, image_bytes)
+    archive.add_endpoint("features", features, images)
+
+
+def _names(labels_file):
+    """The table from a class's index to its name, "" for what is no index."""
+    lines = tf.lookup.TextFileInitializer(
+        str(labels_file),
+        key_dtype=tf.int64,
+        key_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+        value_dtype=tf.string,
+        value_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+    )
+    return tf.lookup.StaticHashTable(lines, default_value="")
+
+
+def _runner(model, heads):
+    """A function from pixels in 0..255 to probabilities and features, both float32."""
+    outputs = keras.Model(model.inputs, [model.output, *(head.input for head in heads)])
+    takes_pixels = model.layers[1].name not in _FIRST_LAYERS
+    activation = getattr(model.layers[-1], "activation", None)
+    gives_logits = activation in (None, keras.activations.linear)
+
+    def run(images):
+        images = preprocess_input(images, include_preprocessing=takes_pixels)
+        answer, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))
+        probabilities = tf.nn.softmax(answer) if gives_logits else answer
+        return probabilities, tf.concat(tokens, axis=-1)
+
+    return run

@@ -1,0 +1,61 @@
+"""The projections f and g, which align the widths of the branches."""
+
+import keras
+
+from keras_crossvit.layers.activations import gelu
+from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class Projection(keras.layers.Layer):
+    """The projections f and g that align the widths of the branches (equations 2 to 5).
+
+    The paper leaves their form open; as in the released code they are layer
+    normalisation, GELU and a linear layer.
+
+    Args:
+        units: Width of the output, positive.
+
+    Call arguments:
+        tokens: `(B, N, C)`.
+
+    Returns:
+        `(B, N, units)`.
+    """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.norm = layer_norm("norm", self.dtype_policy)
+        self.dense = dense(units, "dense", self.dtype_policy)
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.dense.build(input_shape)
+
+    def call(self, tokens):
+        return self.dense(gelu(self.norm(tokens)))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def macs(self, input_shape):
+        """Multiply-accumulates for one sample."""
+        _, length, width = input_shape
+        return dense_macs(length, width, self.units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def align(name, width, units, dtype):
+    """A built `Projection` from `width` to `units`, or the identity where they agree.
+
+    Branches of equal width have nothing to align: table 7, row B, has the parameters of a
+    model without these projections.
+    """
+    if width == units:
+        return keras.layers.Identity(dtype=dtype, name=name)
+    projection = Projection(units, dtype=dtype, name=name)
+    projection.build((None, None, width))
+    return projection

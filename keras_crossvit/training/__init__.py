@@ -1,0 +1,15 @@
+"""Training: a configuration and the run that it decides."""
+
+from keras_crossvit.training.cli import parse_config
+from keras_crossvit.training.config import TrainConfig
+from keras_crossvit.training.optimizer import make_optimizer
+from keras_crossvit.training.proof import classify_held_out_picture
+from keras_crossvit.training.run import train
+
+__all__ = [
+    "TrainConfig",
+    "classify_held_out_picture",
+    "make_optimizer",
+    "parse_config",
+    "train",
+]

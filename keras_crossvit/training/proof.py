@@ -1,0 +1,28 @@
+"""Whether the export works: one held-out picture, as a file, through the SavedModel."""
+
+import pathlib
+
+import tensorflow as tf
+
+
+def classify_held_out_picture(source, export, output_dir):
+    """Writes the first held-out picture to a file and classifies it by the SavedModel.
+
+    Args:
+        source: The `Source` that the model was trained on.
+        export: Folder of the SavedModel, `.../export/<version>`.
+        output_dir: Where the picture is written, as `held_out.png` or `held_out.jpg`.
+
+    Returns:
+        `(path, true class name, [(class name, score), ...])`, the highest score first.
+    """
+    encoded, label = next(iter(source.validation.examples.take(1)))
+    suffix = ".jpg" if tf.io.is_jpeg(encoded) else ".png"
+    path = pathlib.Path(output_dir) / f"held_out{suffix}"
+    path.write_bytes(encoded.numpy())
+
+    classify = tf.saved_model.load(export).signatures["classify_bytes"]
+    answer = classify(image_bytes=tf.constant([path.read_bytes()]))
+    names = [name.decode() for name in answer["classes"][0].numpy()]
+    scores = answer["scores"][0].numpy().tolist()
+    return path, source.class_names[int(label)], list(zip(names, scores, strict=True))

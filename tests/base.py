@@ -1,0 +1,63 @@
+"""What the tests share: a small model, and Python in a process of its own."""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+import keras_crossvit as kc
+from tests.reference import randomize
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def small_config(**changes):
+    """A CrossViT of a few thousand parameters with all parts of the published ones.
+
+    The large branch sees 32 pixels where the small one sees 40, so there is a resize.
+    """
+    config = kc.CrossViTConfig(
+        small=kc.BranchConfig(40, 8, embed_dim=16, depth=1, num_heads=2, mlp_ratio=2),
+        large=kc.BranchConfig(32, 16, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2),
+        num_stages=2,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def small_model(config=None, **kwargs):
+    """A model of `small_config()` for 5 classes, weights large enough to matter."""
+    arguments = {"weights": None, "classes": 5, **kwargs}
+    model = kc.CrossViT(config or small_config(), **arguments)
+    return randomize(model, scale=0.2)
+
+
+def pixels(batch=2, height=40, width=40, seed=0):
+    """Images with values 0..255, float32."""
+    return np.random.default_rng(seed).uniform(0, 255, (batch, height, width, 3)).astype("float32")
+
+
+def values_of(model):
+    """Copies of all variables."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights]
+
+
+def run_python(code, *arguments, **environment):
+    """Runs `code` in a new Python at the root of the project and returns what it printed.
+
+    Fails the test with the error output if it ends with an error.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout

@@ -1,0 +1,152 @@
+"""Decoding and the evaluation transform: pixel by pixel what PIL and timm make of a file."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.data.images import (
+    decode,
+    default_crop_ratio,
+    evaluation_transform,
+    read_images,
+)
+from tests.data_room.pictures import decoded, encoded, noise, photo, transformed
+
+
+@pytest.fixture(scope="module")
+def graph_decode():
+    return tf.function(decode, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+@pytest.mark.parametrize(
+    ("file_format", "mode"),
+    [("JPEG", mode) for mode in ("RGB", "L", "CMYK")]
+    + [("PNG", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1")]
+    + [("GIF", mode) for mode in ("RGB", "L", "P", "1")]
+    + [("BMP", mode) for mode in ("RGB", "RGBA", "L", "P")],
+)
+def test_decode_is_pil(graph_decode, file_format, mode):
+    file = encoded(noise(channels=4 if mode in ("RGBA", "LA") else 3), file_format, mode)
+    pixels = graph_decode(file).numpy()
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, decoded(file))
+
+
+@pytest.mark.parametrize(
+    ("file_format", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"progressive": True, "subsampling": 2}),
+        ("PNG", "P", {"transparency": 3}),
+        ("GIF", "P", {"transparency": 3}),
+        ("GIF", "P", {"interlace": 1, "comment": b"x" * 700}),
+    ],
+)
+def test_decode_of_variants(graph_decode, file_format, mode, options):
+    file = encoded(noise(), file_format, mode, **options)
+    np.testing.assert_array_equal(graph_decode(file), decoded(file))
+
+
+def test_sixteen_bits_keep_the_upper_eight(graph_decode):
+    grey = np.random.default_rng(0).integers(0, 2**16, (9, 7), dtype="uint16")
+    pixels = graph_decode(encoded(grey, "PNG", "I;16")).numpy()
+    np.testing.assert_array_equal(pixels, np.repeat((grey >> 8)[..., None], 3, axis=-1))
+
+
+def test_animation_gives_its_first_frame(graph_decode):
+    from PIL import Image
+
+    frames = [Image.fromarray(noise(seed=seed)).convert("P") for seed in range(4)]
+    file = encoded(noise(seed=0), "GIF", "P", save_all=True, append_images=frames[1:], duration=50)
+    pixels = graph_decode(file).numpy()
+    np.testing.assert_array_equal(pixels, frames[0].convert("RGB"))
+
+
+def test_bmp_from_top_to_bottom_and_with_masks(graph_decode):
+    pixels = noise()
+    file = bytearray(encoded(pixels, "BMP"))
+    file[22:26] = (-21).to_bytes(4, "little", signed=True)
+    np.testing.assert_array_equal(graph_decode(bytes(file)), pixels[::-1])
+
+    file = encoded(noise(channels=4), "BMP", "RGBA")
+    header = bytearray(file[:54])
+    header[10:14] = (66).to_bytes(4, "little")
+    header[30:34] = (3).to_bytes(4, "little")  # bit fields
+    masks = b"".join(mask.to_bytes(4, "little") for mask in (0xFF0000, 0xFF00, 0xFF))
+    with_masks = bytes(header) + masks + file[54:]
+    np.testing.assert_array_equal(graph_decode(with_masks), decoded(file))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a BMP must be uncompressed"):
+        graph_decode(bytes(header) + masks[::-1] + file[54:])
+
+
+SIZES = [(8, 8), (13, 57), (333, 501), (301, 200), (240, 240), (274, 301), (31, 32), (90, 900)]
+
+
+@pytest.mark.parametrize(
+    ("size", "crop_ratio"),
+    [
+        ((240, 240), 0.875),
+        ((408, 408), 1.0),
+        ((32, 32), 1.0),
+        ((192, 288), 0.875),
+        ((40, 40), 0.9),
+    ],
+)
+def test_evaluation_transform_is_timms(size, crop_ratio):
+    transform = tf.function(
+        lambda image: evaluation_transform(image, size, crop_ratio),
+        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
+    )
+    for pixels in [photo(), *(noise(*shape) for shape in SIZES)]:
+        ours, theirs = transform(pixels).numpy(), transformed(pixels, size, crop_ratio)
+        assert ours.shape == (*size, 3)
+        assert ours.dtype == np.float32
+        difference = np.abs(ours - theirs)
+        # Of 255. PIL computes in fixed point, so that a few pixels round the other way.
+        assert difference.max() <= 2, pixels.shape
+        assert difference.mean() < 0.01, pixels.shape
+
+
+def test_same_size_is_left_alone():
+    pixels = noise(32, 32)
+    np.testing.assert_array_equal(evaluation_transform(pixels, (32, 32), 1.0), pixels)
+
+
+def test_thin_pictures():
+    """One pixel high and very wide: only the crop is computed, whatever the resized width."""
+    pixels = np.tile(np.arange(20_001, dtype="uint8")[None, :, None], (1, 1, 3))
+    result = evaluation_transform(pixels, (40, 40), 1.0).numpy()
+    assert np.ptp(result) == 0
+    assert result[0, 0, 0] == pixels[0, 10_000, 0]
+
+
+@pytest.mark.parametrize("crop_ratio", [0, -0.5, 1.01])
+def test_crop_ratio_out_of_range(crop_ratio):
+    with pytest.raises(ValueError, match=r"`crop_ratio` must be in \(0, 1\]. Received: crop"):
+        evaluation_transform(noise(), (32, 32), crop_ratio)
+
+
+def test_default_crop_ratio():
+    assert default_crop_ratio((408, 408)) == 1.0
+    assert default_crop_ratio((240, 240)) == 0.875
+
+
+def test_read_images():
+    files = [encoded(noise(seed=seed), "PNG") for seed in range(6)]
+    files[0] = files[3] = b"no picture"
+    pixels, readable = tf.function(lambda files: read_images(files, (24, 24), 0.75))(
+        tf.constant(files)
+    )
+    assert readable.numpy().tolist() == [False, True, True, False, True, True]
+    for row in range(6):
+        expected = np.zeros((24, 24, 3)) if row in (0, 3) else None
+        if expected is None:
+            expected = evaluation_transform(noise(seed=row), (24, 24), 0.75)
+        np.testing.assert_array_equal(pixels[row], expected)
+
+
+@pytest.mark.parametrize("files", [[], [b""], [b"no", b"picture"]])
+def test_read_images_without_a_picture(files):
+    pixels, readable = read_images(tf.constant(files, tf.string), (24, 20))
+    assert pixels.shape == (len(files), 24, 20, 3)
+    assert not pixels.numpy().any()
+    assert readable.numpy().tolist() == [False] * len(files)

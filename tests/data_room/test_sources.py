@@ -1,0 +1,77 @@
+"""TensorFlow datasets and folders as labelled pictures."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from keras_crossvit.data.sources import open_source
+
+
+def write(path, shade):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tf.io.encode_png(np.full((4, 6, 3), shade, "uint8")).numpy())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for index, name in enumerate(("ant", "bee")):
+        for number in range(3):
+            write(tmp_path / "train" / name / f"{number}.png", 100 * index + number)
+        write(tmp_path / "val" / name / "deep" / "0.PNG", 200 + index)
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def contents(split):
+    return [(int(tf.io.decode_png(x)[0, 0, 0]), int(y)) for x, y in split.examples]
+
+
+def test_folder(folder):
+    source = open_source(f"folder:{folder}")
+    assert source.class_names == ("ant", "bee")
+    assert (source.train.size, source.validation.size) == (6, 2)
+    assert contents(source.train) == [(0, 0), (1, 0), (2, 0), (100, 1), (101, 1), (102, 1)]
+    assert contents(source.validation) == [(200, 0), (201, 1)]
+
+
+def test_digits_are_scikit_learns(tmp_path):
+    source = open_source("digits", tmp_path)
+    digits = load_digits()
+    assert source.class_names == tuple("0123456789")
+    assert (source.train.size, source.validation.size) == (1438, 359)
+    held_out = list(source.validation.examples)
+    assert [int(label) for _, label in held_out] == digits.target[4::5].tolist()
+    picture = tf.io.decode_png(held_out[7][0]).numpy()
+    np.testing.assert_array_equal(picture[..., 0], np.rint(digits.images[39] * 255 / 16))
+
+
+def remove(path):
+    for file in path.rglob("*.*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: remove(root / "train" / "bee"), "at least one picture"),
+        (lambda root: (root / "val").rename(root / "later"), "one of validation, val, test"),
+        (lambda root: write(root / "val" / "cow" / "0.png", 1), "Received also: cow"),
+    ],
+)
+def test_incomplete_folder(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        open_source(f"folder:{folder}")
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`dataset` must name an existing folder"):
+        open_source(f"folder:{tmp_path / 'nowhere'}")
+
+
+def test_unknown_dataset(tmp_path):
+    with pytest.raises(ValueError, match="`dataset` must be the name of a TensorFlow dataset"):
+        open_source("no_such_dataset_anywhere", pathlib.Path(tmp_path))

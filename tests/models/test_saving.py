@@ -1,0 +1,112 @@
+"""Saving, loading in a process of its own, configs, export."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_crossvit as kc
+from tests import base
+
+FORMS = {
+    "top": {"classifier_activation": None},
+    "tokens": {"include_top": False},
+    "token": {"include_top": False, "pooling": "token"},
+    "rates": {"drop_rate": 0.1, "drop_path_rate": 0.2, "gradient_checkpointing": True},
+}
+
+LOAD = """
+import sys
+import keras, numpy as np
+import keras_crossvit
+model = keras.saving.load_model(sys.argv[1], safe_mode=True)
+x = np.load(sys.argv[2])
+np.savez(sys.argv[3], *keras.tree.flatten(model.predict(x, verbose=0)))
+"""
+
+
+def assert_same_outputs(ours, theirs, **kwargs):
+    ours, theirs = keras.tree.flatten(ours), keras.tree.flatten(theirs)
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, **kwargs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_saved_model_loads_in_safe_mode_with_the_same_values(form, tmp_path):
+    model = base.small_model(**FORMS[form])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    for ours, theirs in zip(loaded.weights, model.weights, strict=True):
+        assert ours.path == theirs.path
+        np.testing.assert_array_equal(ours, theirs)
+    x = base.pixels()
+    assert_same_outputs(loaded(x), model(x), rtol=0, atol=0)
+
+
+def test_saved_model_loads_in_a_fresh_process(model, tmp_path):
+    x = base.pixels()
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    base.run_python(LOAD, *(tmp_path / name for name in ("model.keras", "x.npy", "y.npz")))
+    assert_same_outputs(np.load(tmp_path / "y.npz")["arr_0"], model(x), rtol=0, atol=1e-6)
+
+
+def test_weights_file_round_trip(model, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = base.small_model(classifier_activation=None)
+    for variable in other.weights:
+        variable.assign(keras.ops.zeros_like(variable))
+    other.load_weights(tmp_path / "model.weights.h5")
+    assert_same_outputs(other.weights, model.weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_config_round_trip(form):
+    model = base.small_model(**FORMS[form])
+    config = json.dumps(model.get_config())  # plain values only
+    again = keras.Model.from_config(json.loads(config))
+    assert json.dumps(again.get_config()) == config
+    again.set_weights(model.get_weights())
+    x = base.pixels()
+    assert_same_outputs(again(x), model(x), rtol=0, atol=0)
+
+
+def test_clone(model):
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    x = base.pixels()
+    assert_same_outputs(clone(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["top", "tokens"])
+def test_export_and_reload(form, tmp_path):
+    import tensorflow as tf
+
+    model = base.small_model(**FORMS[form])
+    model.export(tmp_path / "saved", verbose=False)
+    served = tf.saved_model.load(tmp_path / "saved")
+    for batch in (1, 3):  # the batch dimension is free
+        x = base.pixels(batch)
+        assert_same_outputs(served.serve(x), model(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_policy_is_saved_with_the_model(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    model = base.small_model(classifier_activation=None)
+    keras.config.set_dtype_policy("float32")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("stage_0").dtype_policy.name == policy
+    x = base.pixels()
+    assert_same_outputs(loaded(x), model(x), rtol=0, atol=0)
+
+
+def test_published_architecture_round_trip(tmp_path):
+    model = kc.CrossViT9Dagger(weights=None, input_shape=(48, 96, 3), classes=3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = base.pixels(1, 48, 96)
+    assert_same_outputs(loaded(x), model(x), rtol=0, atol=0)

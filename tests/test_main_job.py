@@ -1,0 +1,60 @@
+"""The main job, as `make train` does it: train on real pictures, export, classify a file."""
+
+import csv
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One run of the digits recipe: what it printed, and its folder (with a space)."""
+    folder = tmp_path_factory.mktemp("main job")
+    command = [sys.executable, str(ROOT / "recipes" / "train.py"), "--recipe", "digits"]
+    command += ["--output-dir", str(folder / "run"), "--data-dir", str(folder / "data")]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, folder / "run"
+
+
+@pytest.mark.main_job
+def test_accuracy_on_held_out_digits(run):
+    output, _ = run
+    accuracy = float(re.search(r"held-out accuracy: ([\d.]+)% top-1", output).group(1))
+    assert accuracy >= 98
+
+
+@pytest.mark.main_job
+def test_savedmodel_classifies_a_picture_file(run):
+    output, folder = run
+    answer, score, truth = re.search(
+        r"the SavedModel on .*held_out\.png: (\w+) \(([\d.]+)%\); it is (\w+)", output
+    ).groups()
+    assert answer == truth
+    assert float(score) > 50
+    assert (folder / "held_out.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "export" / "1" / "saved_model.pb").is_file()
+
+
+@pytest.mark.main_job
+def test_run_folder_holds_the_run(run):
+    output, folder = run
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model"] == "crossvit_digits"
+    with open(folder / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(config["epochs"]))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "model.keras").is_file()
+    assert list((folder / "tensorboard").rglob("events.out.*"))
+    assert "Epoch 1/" in output  # the progress bar

@@ -1,0 +1,106 @@
+"""Every command and snippet of the README runs."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import keras_crossvit as kc
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory):
+    """A folder with what the snippets speak of: a photograph, pictures, a checkpoint."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    folder = tmp_path_factory.mktemp("readme")
+    for name, pixels in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        picture = Image.fromarray(pixels)
+        picture.save(folder / "photo.jpg")
+        (folder / "pictures" / name).mkdir(parents=True)
+        for index in range(5):
+            crop = picture.crop((40 * index, 20 * index, 40 * index + 300, 20 * index + 300))
+            crop.save(folder / "pictures" / name / f"{index}.jpg")
+    kc.save_checkpoint(kc.CrossViT15Dagger(weights=None), folder / "published.safetensors")
+    return folder
+
+
+@pytest.mark.main_job
+@pytest.mark.parametrize("snippet", blocks("python"), ids=lambda text: text.splitlines()[-1][:40])
+def test_snippet(snippet, surroundings, monkeypatch, caplog):
+    asked = []
+
+    def download(repository, filename):
+        asked.append((repository, filename))
+        return str(surroundings / "published.safetensors")
+
+    # The hub and the list of ImageNet's classes are out of a test's reach.
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    index = {str(i): [f"n{i:08d}", f"class_{i}"] for i in range(1000)}
+    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
+    monkeypatch.chdir(surroundings)
+    names = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+
+    if "decode_predictions" in snippet:
+        assert asked == [("timm/crossvit_15_dagger_240.in1k", "model.safetensors")]
+        assert names["scores"].shape == (1, 1000)
+        assert names["scores"].sum() == pytest.approx(1, abs=1e-4)
+    if "image_dataset_from_directory" in snippet:
+        assert names["model"].output_shape == (None, 2)
+        assert "two heads of 2 classes are new" in caplog.text
+        assert len(names["model"].history.history["val_acc"]) == 5
+    if "export_saved_model" in snippet:
+        assert (surroundings / "export" / "1" / "saved_model.pb").is_file()
+
+
+def test_commands_are_the_known_ones():
+    """Each command of the README is run here or by the test that is named."""
+    assert [block.strip() for block in blocks("bash")] == [
+        'pip install ".[tensorflow]"',  # test_install
+        "make train",  # tests/test_main_job.py
+        "make test",  # what runs this
+    ]
+
+
+def test_install():
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", ".[tensorflow]"]
+    done = subprocess.run(pip, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"Would install keras-crossvit-{kc.__version__}" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["train", "test"])
+def test_make_knows_the_targets(target):
+    make = [shutil.which("make"), "--dry-run", target]
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = {"train": "recipes/train.py --recipe digits", "test": "-m pytest"}
+    assert wanted[target] in done.stdout
+
+
+def test_table_of_models():
+    """Parameters, multiply-accumulates and names in the table are those of the models."""
+    rows = re.findall(r"\| `(\w+)(\(.*?\))?` \| ([\d.]+) \| ([\d.]+) \| [\d.]+ \|", README)
+    assert len(rows) == 11
+    for name, arguments, parameters, gmacs in rows:
+        shape = (408, 408, 3) if "408" in arguments else None
+        model = getattr(kc, name)(weights=None, input_shape=shape)
+        assert f"{model.count_params() / 1e6:.1f}" == parameters, name
+        assert f"{kc.count_macs(model) / 1e9:.1f}" == gmacs, name
+        keras.utils.clear_session(free_memory=False)
+
+
+def test_folders_exist():
+    for name in re.findall(r"^\| `([\w/.]+)` \|", README, flags=re.MULTILINE):
+        assert (ROOT / name).exists(), name

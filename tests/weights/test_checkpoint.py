@@ -1,0 +1,286 @@
+"""Checkpoints in and out: names, layouts, sizes; all or nothing when they do not fit."""
+
+import os
+import pickle
+import sys
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import keras_crossvit as kc
+from keras_crossvit.weights.checkpoint import model_state
+from tests import base, golden, reference
+
+
+def zeroed(model):
+    """`model` with all weights 0, so that what is loaded shows."""
+    for variable in model.weights:
+        variable.assign(keras.ops.zeros_like(variable))
+    return model
+
+
+def assert_same_weights(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def state(model):
+    """The weights of the session's model under timm's names."""
+    return model_state(model)
+
+
+def written(state, tmp_path, name="weights.safetensors"):
+    save_file(state, tmp_path / name)
+    return tmp_path / name
+
+
+def test_safetensors_round_trip_is_exact(model, fresh_model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    kc.save_checkpoint(model, path)
+    assert os.listdir(tmp_path) == [path.name]
+    kc.load_checkpoint(zeroed(fresh_model), path)
+    assert_same_weights(fresh_model.weights, model.weights)
+
+
+def test_written_arrays_have_pytorch_layout(tmp_path):
+    model = base.small_model(base.small_config())
+    kc.save_checkpoint(model, tmp_path / "weights.safetensors")
+    arrays = load_file(tmp_path / "weights.safetensors")
+    by_path = {variable.path: np.array(variable) for variable in model.weights}
+    fc1 = by_path["stage_1/large_block_0/mlp/fc1/kernel"]
+    np.testing.assert_array_equal(arrays["blocks.1.blocks.1.0.mlp.fc1.weight"], fc1.T)
+    conv = by_path["small_patch_embed/proj/kernel"]
+    for out, channel, row, column in ((0, 0, 0, 0), (3, 2, 1, 5), (15, 1, 7, 0)):
+        value = arrays["patch_embed.0.proj.weight"][out, channel, row, column]
+        assert value == conv[row, column, channel, out]
+    assert {str(array.dtype) for array in arrays.values()} == {"float32"}
+
+
+def test_checkpoint_replaces_an_older_file(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"old")
+    kc.save_checkpoint(model, path)
+    assert_same_weights(
+        load_file(path).values(), dict(sorted(model_state(model).items())).values()
+    )
+
+
+def test_float16_weights_are_written_as_float32(tmp_path):
+    keras.config.set_dtype_policy("float16")
+    model = base.small_model()
+    kc.save_checkpoint(model, tmp_path / "weights.safetensors")
+    arrays = load_file(tmp_path / "weights.safetensors")
+    assert {str(array.dtype) for array in arrays.values()} == {"float32"}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_authors_spelling(model, fresh_model, state, tmp_path, prefix):
+    def spelled(name):
+        for token in ("pos_embed", "cls_token"):
+            name = name.replace(f"{token}_", f"{token}.")
+        return prefix + name
+
+    theirs = {spelled(name): array for name, array in state.items()}
+    assert {f"{prefix}pos_embed.0", f"{prefix}cls_token.1"} <= set(theirs)
+    kc.load_checkpoint(zeroed(fresh_model), written(theirs, tmp_path))
+    assert_same_weights(fresh_model.weights, model.weights)
+
+
+@pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
+def test_pytorch_file(model, fresh_model, state, tmp_path, wrapper):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    torch.save({wrapper: tensors, "epoch": 3} if wrapper else tensors, tmp_path / "weights.pth")
+    kc.load_checkpoint(zeroed(fresh_model), tmp_path / "weights.pth")
+    assert_same_weights(fresh_model.weights, model.weights)
+
+
+def test_positions_of_another_size_are_resized_bicubic(tmp_path):
+    """240 to 408 and a wide image, with the published grids and small widths."""
+    config = base.small_config(
+        small=kc.BranchConfig(240, 12, embed_dim=8, depth=1, num_heads=2, mlp_ratio=1),
+        large=kc.BranchConfig(224, 16, embed_dim=12, depth=1, num_heads=2, mlp_ratio=1),
+        num_stages=1,
+    )
+    source = base.small_model(config)
+    kc.save_checkpoint(source, tmp_path / "weights.safetensors")
+    grids = {(408, 408): {"small": (34, 34), "large": (24, 24)}}
+    grids[240, 360] = {"small": (20, 30), "large": (14, 21)}
+    old = {"small": 20, "large": 14}
+    for size, by_branch in grids.items():
+        model = kc.CrossViT(
+            config, weights=tmp_path / "weights.safetensors", input_shape=(*size, 3), classes=5
+        )
+        for variable, original in zip(model.weights, source.weights, strict=True):
+            if "position_embedding" not in variable.path:
+                np.testing.assert_array_equal(variable, original)
+                continue
+            branch = variable.path.split("_")[0]
+            before = np.array(original)[0]
+            grid = before[1:].reshape(old[branch], old[branch], -1)
+            expected = reference.cubic_resize(grid, *by_branch[branch])
+            expected = expected.reshape(-1, before.shape[1])
+            np.testing.assert_array_equal(np.array(variable)[0, 0], before[0])
+            np.testing.assert_allclose(np.array(variable)[0, 1:], expected, atol=1e-6)
+
+
+def without(state, name):
+    return {key: array for key, array in state.items() if key != name}
+
+
+WRONG_STATES = {
+    "missing": (lambda s: without(s, "norm.0.bias"), ["1 variables have no key: norm.0.bias"]),
+    "extra": (
+        lambda s: {**s, "head_dist.weight": np.zeros(3, "float32")},
+        ["1 keys have no variable: head_dist.weight"],
+    ),
+    "renamed": (
+        lambda s: {**without(s, "norm.0.bias"), "norm.0.beta": s["norm.0.bias"]},
+        ["have no key: norm.0.bias", "have no variable: norm.0.beta"],
+    ),
+    "shape": (
+        lambda s: {**s, "head.1.weight": s["head.1.weight"][:, :-1].copy()},
+        ["1 shapes differ: head.1.weight (23, 5) for (24, 5)"],
+    ),
+    "transposed": (
+        lambda s: {
+            **s,
+            "blocks.0.blocks.0.0.mlp.fc1.weight": s["blocks.0.blocks.0.0.mlp.fc1.weight"].T.copy(),
+        },
+        ["blocks.0.blocks.0.0.mlp.fc1.weight (32, 16) for (16, 32)"],
+    ),
+    "width of positions": (
+        lambda s: {**s, "pos_embed_0": s["pos_embed_0"][..., :-1].copy()},
+        ["1 shapes differ: pos_embed_0"],
+    ),
+    "positions not square": (
+        lambda s: {**s, "pos_embed_0": s["pos_embed_0"][:, :-1].copy()},
+        ["square grid", "pos_embed_0 with 24 patches"],
+    ),
+    "two spellings of one name": (
+        lambda s: {**s, "pos_embed.0": s["pos_embed_0"]},
+        ["must hold each weight once", "pos_embed_0", "another spelling"],
+    ),
+    "empty": (lambda s: {"x": np.zeros(1, "float32")}, ["keys have no variable: x", "more)"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_STATES)
+def test_wrong_checkpoint_names_what_is_wrong_and_changes_nothing(case, model, state, tmp_path):
+    change, messages = WRONG_STATES[case]
+    before = base.values_of(model)
+    path = written(change(state), tmp_path)
+    with pytest.raises(ValueError, match=r"Received: ") as error:
+        kc.load_checkpoint(model, path)
+    for message in messages:
+        assert message in str(error.value)
+    assert_same_weights(model.weights, before)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("content", ["text", "empty", "cut"])
+def test_file_that_is_no_whole_checkpoint(content, suffix, model, state, tmp_path):
+    if suffix == ".pth":
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        torch.save({key: torch.from_numpy(a) for key, a in state.items()}, tmp_path / "whole.pth")
+        whole = (tmp_path / "whole.pth").read_bytes()
+    else:
+        whole = written(state, tmp_path, "whole.safetensors").read_bytes()
+    contents = {"text": b"not found", "empty": b"", "cut": whole[: len(whole) // 2]}
+    (tmp_path / f"{content}{suffix}").write_bytes(contents[content])
+    before = base.values_of(model)
+    with pytest.raises(ValueError, match=rf"`source` must be a whole .*Received: .*{content}"):
+        kc.load_checkpoint(model, tmp_path / f"{content}{suffix}")
+    assert_same_weights(model.weights, before)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"model": {"x": "text"}}, {"x": 3.0}])
+def test_pytorch_file_without_a_state_dict(content, model, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="must hold a state dict of tensors"):
+        kc.load_checkpoint(model, tmp_path / "other.pth")
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_pickle_with_code_is_refused_and_not_run(writer, model, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    content = {"model": Evil(tmp_path / "was_run")}
+    if writer == "torch":
+        torch.save(content, tmp_path / "evil.pth")
+    else:
+        (tmp_path / "evil.pth").write_bytes(pickle.dumps(content))
+    before = base.values_of(model)
+    with pytest.raises(ValueError, match="must be a whole PyTorch checkpoint"):
+        kc.load_checkpoint(model, tmp_path / "evil.pth")
+    assert not (tmp_path / "was_run").exists()
+    assert_same_weights(model.weights, before)
+
+
+def test_pytorch_file_without_torch_says_what_to_install(model, tmp_path, monkeypatch):
+    (tmp_path / "weights.pth").write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="needs torch"):
+        kc.load_checkpoint(model, tmp_path / "weights.pth")
+
+
+def test_weights_of_another_architecture(model, tmp_path):
+    other = base.small_model(base.small_config(num_stages=1))
+    kc.save_checkpoint(other, tmp_path / "other.safetensors")
+    before = base.values_of(model)
+    with pytest.raises(ValueError, match=r"same architecture.*variables have no key: blocks\.1\."):
+        kc.load_checkpoint(model, tmp_path / "other.safetensors")
+    assert_same_weights(model.weights, before)
+
+
+def test_foreign_model_has_no_names(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="`model` must be a CrossViT"):
+        kc.save_checkpoint(model, tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_with_lora_has_no_names(fresh_model, tmp_path):
+    fresh_model.get_layer("stage_0").small_blocks[0].mlp.fc1.enable_lora(2)
+    with pytest.raises(ValueError, match="without LoRA"):
+        kc.save_checkpoint(fresh_model, tmp_path / "weights.safetensors")
+
+
+TIMM = """
+import sys
+try:
+    import timm, torch
+except Exception as error:
+    print("skip: timm cannot be imported:", error)
+    sys.exit()
+import numpy as np
+from safetensors.torch import load_file
+model = timm.create_model("crossvit_9_dagger_240").eval()
+model.load_state_dict(load_file(sys.argv[1]), strict=True)
+with torch.no_grad():
+    logits = model(torch.from_numpy(np.load(sys.argv[2]).transpose(0, 3, 1, 2).copy()))
+np.save(sys.argv[3], logits.numpy())
+"""
+
+
+def test_timm_loads_our_file_strictly_and_computes_the_same(tmp_path):
+    model = golden.assign(golden.variant_model("9_dagger_240"))
+    files = [tmp_path / name for name in ("weights.safetensors", "x.npy", "y.npy")]
+    kc.save_checkpoint(model, files[0])
+    x = golden.images(1, 2, 240, 240)
+    np.save(files[1], x)
+    printed = base.run_python(TIMM, *files)
+    if printed.startswith("skip"):
+        pytest.skip(printed)
+    np.testing.assert_allclose(model(x), np.load(files[2]), atol=golden.ATOL, rtol=0)

@@ -1,5 +1,9 @@
 """Trains a CrossViT by a recipe: `python recipes/train.py --recipe digits [--epochs 10] ...`."""
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes hide the progress bar
+
 import digits
 
 from keras_crossvit.training import classify_held_out_picture, parse_config, train

@@ -80,12 +80,12 @@ def _first_frame(image_bytes):
     def walk(go_on, *start):
         return tf.while_loop(go_on, step, start, maximum_iterations=_MAX_GIF_BLOCKS)
 
-    start = after_table(10, 13), False
+    start = after_table(10, 13), tf.constant(False)
     frame, unfinished = walk(lambda at, inside: inside | (byte(at) == _GIF_EXTENSION), *start)
     found = ~unfinished & (byte(frame) == _GIF_FRAME)
     with _checks(found, "a GIF must hold a frame. Received: none up to byte", frame):
         image_bytes = _limited(image_bytes, _numbers(image_bytes, frame + 5, 2, tf.uint16))
-        start = after_table(frame + 9, frame + 10) + 1, True
+        start = after_table(frame + 9, frame + 10) + 1, tf.constant(True)
     end, unfinished = walk(lambda at, inside: inside, *start)
     message = f"a GIF's first frame must end within {_MAX_GIF_BLOCKS} blocks. Received: byte"
     with _checks(~unfinished, message, end):

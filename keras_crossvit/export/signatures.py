@@ -24,7 +24,7 @@ def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
     size = model.input_shape[1:3]
     crop_ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
     names = _names(labels_file)
-    run = _runner(model, heads)
+    run = make_runner(model, heads)
 
     def serving_default(images):
         return {"probabilities": run(images)[0]}
@@ -34,7 +34,7 @@ def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
 
     def classify_bytes(image_bytes):
         images, readable = read_images(image_bytes, size, crop_ratio)
-        scores, indices = tf.math.top_k(run(images)[0], top_k)
+        scores, indices = tf.math.top_k(predict(images)["probabilities"], top_k)
         indices = tf.where(readable[:, tf.newaxis], indices, -1)
         return {
             "classes": names.lookup(tf.cast(indices, tf.int64)),
@@ -44,9 +44,9 @@ def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
 
     images = [tf.TensorSpec((None, *size, 3), tf.float32, name="images")]
     image_bytes = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
-    archive.track(model)
     archive.track(names)
-    archive.add_endpoint("serving_default", serving_default, images)
+    # `classify_bytes` calls the signature, so that the file holds the model's graph once less.
+    predict = archive.add_endpoint("serving_default", serving_default, images)
     archive.add_endpoint("classify_bytes", classify_bytes, image_bytes)
     archive.add_endpoint("features", features, images)
 
@@ -63,9 +63,9 @@ def _names(labels_file):
     return tf.lookup.StaticHashTable(lines, default_value="")
 
 
-def _runner(model, heads):
+def make_runner(model, heads):
     """A function from pixels in 0..255 to probabilities and features, both float32."""
-    outputs = keras.Model(model.inputs, [model.output, *(head.input for head in heads)])
+    outputs = keras.Model(model.input, [model.output, *(head.input for head in heads)])
     takes_pixels = model.layers[1].name not in _FIRST_LAYERS
     activation = getattr(model.layers[-1], "activation", None)
     gives_logits = activation in (None, keras.activations.linear)

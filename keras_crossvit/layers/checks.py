@@ -7,6 +7,12 @@ def check_positive_int(name, value):
     return value
 
 
+def check_positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
+    return value
+
+
 def check_rate(name, value):
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1). Received: {name}={value!r}")
@@ -22,7 +28,7 @@ def check_divides(num_heads, embed_dim):
 
 
 def check_choice(name, value, choices):
-    if value not in choices:
+    if value not in list(choices):  # a list, since a set would raise for a list
         allowed = ", ".join(repr(choice) for choice in sorted(choices))
         raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
     return value

@@ -4,6 +4,7 @@ import keras
 
 from keras_crossvit.layers.activations import gelu
 from keras_crossvit.layers.attention import SelfAttention
+from keras_crossvit.layers.checks import check_positive
 from keras_crossvit.layers.drop_path import DropPath
 from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
 
@@ -28,9 +29,7 @@ class Mlp(keras.layers.Layer):
 
     def __init__(self, mlp_ratio=4.0, **kwargs):
         super().__init__(**kwargs)
-        if not mlp_ratio > 0:
-            raise ValueError(f"`mlp_ratio` must be positive. Received: mlp_ratio={mlp_ratio}")
-        self.mlp_ratio = mlp_ratio
+        self.mlp_ratio = check_positive("mlp_ratio", mlp_ratio)
 
     def build(self, input_shape):
         width = input_shape[-1]

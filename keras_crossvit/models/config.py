@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
-from keras_crossvit.layers.checks import check_choice, check_positive_int
+from keras_crossvit.layers.checks import check_choice, check_positive, check_positive_int
 
 PRESETS = {}  # name -> CrossViTConfig; `models/presets.py` holds the rows
 
@@ -36,8 +36,7 @@ class BranchConfig:
     def __post_init__(self):
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
             check_positive_int(name, getattr(self, name))
-        if not self.mlp_ratio > 0:
-            raise ValueError(f"`mlp_ratio` must be positive. Received: {self.mlp_ratio}")
+        check_positive("mlp_ratio", self.mlp_ratio)
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"`image_size` must be a multiple of patch_size={self.patch_size}. "

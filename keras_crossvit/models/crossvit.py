@@ -143,19 +143,21 @@ def _check_arguments(config, include_top, pooling, classes, classifier_activatio
 
 def _image_input(config, source, input_tensor, input_shape, include_preprocessing):
     """The Keras tensor `(B, H, W, channels)` that the graph begins with."""
+    if input_shape is not None:
+        input_shape = tuple(input_shape) if np.iterable(input_shape) else (input_shape,)
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
             raise ValueError(
                 f"`input_tensor` must be a Keras tensor. Received: {type(input_tensor).__name__}"
             )
         shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and tuple(input_shape) != shape:
+        if input_shape is not None and input_shape != shape:
             raise ValueError(
                 f"`input_shape` must be that of `input_tensor`, {shape}, or None. "
                 f"Received: input_shape={input_shape}"
             )
     elif input_shape is not None:
-        shape = tuple(input_shape)
+        shape = input_shape
     else:
         side = (source and source.input_size) or config.input_size
         shape = (side, side, 3)

@@ -52,6 +52,7 @@ def train(config):
         training_batches(source.train, classes, size, config),
         validation_data=held_out,
         epochs=config.epochs,
+        shuffle=False,  # the batches are shuffled already; Keras warns otherwise
         callbacks=[
             keras.callbacks.CSVLogger(output / "log.csv"),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),

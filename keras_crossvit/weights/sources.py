@@ -38,20 +38,22 @@ logger = logging.getLogger("keras_crossvit")
 
 @dataclasses.dataclass(frozen=True)
 class WeightSource:
-    """A file of weights that exists on this machine.
+    """A file of weights, on this machine or on the hub.
 
     Args:
         origin: What the user wrote, for messages.
-        path: The file.
+        path: The file, if it is known to be here.
+        repository: Where on the hub it lies otherwise, `owner/name`.
         input_size: Side of the images that the weights were trained on, if published.
     """
 
     origin: str
-    path: pathlib.Path
+    path: pathlib.Path | None = None
+    repository: str | None = None
     input_size: int | None = None
 
     def load_into(self, model):
-        """Loads the weights, all or none.
+        """Loads the weights, all or none, and downloads them first if need be.
 
         A head for ImageNet's 1000 classes does not go into a model with another number of
         classes or without heads; where the model has heads, they keep their initial
@@ -59,7 +61,11 @@ class WeightSource:
 
         Raises:
             ValueError: If the weights do not fit.
+            ConnectionError: If they have to be downloaded and cannot be.
         """
+        if self.path is None:
+            path = _download(self.repository, self.origin)
+            return dataclasses.replace(self, path=path).load_into(model)
         if self.path.name.endswith(".weights.h5"):
             return self._load_keras_weights(model)
         state = self._read_state()
@@ -112,7 +118,7 @@ class WeightSource:
 
 
 def resolve(weights, preset=None):
-    """Finds the file that the `weights` argument of a model names.
+    """Finds what the `weights` argument of a model names, without a download.
 
     Args:
         weights: As in `CrossViT`.
@@ -123,7 +129,6 @@ def resolve(weights, preset=None):
 
     Raises:
         ValueError: If `weights` is not allowed, or there is no such file.
-        ConnectionError: If it has to be downloaded and cannot be.
     """
     if weights is None:
         return None
@@ -132,9 +137,12 @@ def resolve(weights, preset=None):
     text = os.fspath(weights)
     if text in PUBLISHED:
         repository, size = _published(text, preset)
-        return WeightSource(text, _download(repository, text), size)
+        return WeightSource(text, repository=repository, input_size=size)
     if text.startswith("hf://"):
-        return WeightSource(text, _download(text.removeprefix("hf://"), text))
+        repository = text.removeprefix("hf://")
+        if repository.count("/") != 1 or not all(repository.split("/")):
+            raise ValueError(f'`weights` must have the form "hf://owner/name". Received: {text!r}')
+        return WeightSource(text, repository=repository)
     path = pathlib.Path(text).expanduser()
     if not path.is_file() or not path.name.endswith(_SUFFIXES):
         raise ValueError(_allowed(weights))
@@ -166,10 +174,6 @@ def _download(repository, weights):
     `huggingface_hub` caches, resumes, and heeds `HF_HOME`, `HF_ENDPOINT` and
     `HF_HUB_OFFLINE`.
     """
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(
-            f'`weights` must have the form "hf://owner/name". Received: weights={weights!r}'
-        )
     import huggingface_hub
 
     try:

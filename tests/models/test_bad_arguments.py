@@ -62,7 +62,7 @@ WRONG_MODELS = {
     "input_tensor of unknown size": (lambda: other_channels(None, None, 3), ["`input_shape`"]),
     "no classes": (
         lambda: model(classes=0),
-        ["`classes` must be a positive integer", "classes=0"],
+        ["`classes` must be a positive", "classes=0"],
     ),
     "negative classes": (lambda: model(classes=-5), ["`classes`", "classes=-5"]),
     "classes is a float": (lambda: model(classes=10.0), ["`classes`", "classes=10.0"]),
@@ -204,7 +204,7 @@ def cases(*tables):
     ("call", "parts"), cases(WRONG_MODELS, WRONG_CONFIGS, WRONG_LAYERS, WRONG_FILES)
 )
 def test_wrong_argument(call, parts):
-    with pytest.raises(ValueError, match=".+") as error:
+    with pytest.raises(ValueError, match=r"\w") as error:
         call()
     for part in parts:
         assert part in str(error.value)

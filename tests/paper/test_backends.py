@@ -1,0 +1,44 @@
+"""The paper's other experiments on the other backends: the same numbers, and they train."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests import base
+from tests.paper.test_models import CONFIGS, images
+
+LOGITS = """
+import sys, keras, numpy as np
+from tests import base
+from tests.paper.test_models import CONFIGS, images
+for name, config in CONFIGS.items():
+    logits = base.small_model(config, classifier_activation=None)(images(config))
+    np.save(f"{sys.argv[1]}/{name}.npy", keras.ops.convert_to_numpy(logits))
+"""
+
+# PyTorch alone: it is the one whose "+=" changes a tensor that the gradient needs.
+FIT = """
+import numpy as np
+from tests import base
+from tests.paper.test_models import CONFIGS, images
+for name, config in CONFIGS.items():
+    model = base.small_model(config)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    losses = model.fit(images(config, 4), np.arange(4), epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0], (name, losses)
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_logits_are_the_same_on(backend, tmp_path):
+    if backend == keras.backend.backend():
+        pytest.skip("the backend of this test run, which the others are compared with")
+    base.run_python(LOGITS, tmp_path, KERAS_BACKEND=backend)
+    for name, config in CONFIGS.items():
+        model = base.small_model(config, classifier_activation=None)
+        expected = keras.ops.convert_to_numpy(model(images(config)))
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-4)
+
+
+def test_every_model_trains_on_torch():
+    base.run_python(FIT, KERAS_BACKEND="torch")

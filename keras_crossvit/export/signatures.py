@@ -34,7 +34,7 @@ def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
 
     def classify_bytes(image_bytes):
         images, readable = read_images(image_bytes, size, crop_ratio)
-        scores, indices = tf.math.top_k(predict(images)["probabilities"], top_k)
+        scores, indices = tf.math.top_k(run(images)[0], top_k)
         indices = tf.where(readable[:, tf.newaxis], indices, -1)
         return {
             "classes": names.lookup(tf.cast(indices, tf.int64)),
@@ -45,8 +45,7 @@ def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
     images = [tf.TensorSpec((None, *size, 3), tf.float32, name="images")]
     image_bytes = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
     archive.track(names)
-    # `classify_bytes` calls the signature, so that the file holds the model's graph once less.
-    predict = archive.add_endpoint("serving_default", serving_default, images)
+    archive.add_endpoint("serving_default", serving_default, images)
     archive.add_endpoint("classify_bytes", classify_bytes, image_bytes)
     archive.add_endpoint("features", features, images)
 
@@ -70,6 +69,8 @@ def make_runner(model, heads):
     activation = getattr(model.layers[-1], "activation", None)
     gives_logits = activation in (None, keras.activations.linear)
 
+    # A function of its own, so that the file holds the graph once for all signatures.
+    @tf.function(autograph=False)
     def run(images):
         images = preprocess_input(images, include_preprocessing=takes_pixels)
         answer, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))

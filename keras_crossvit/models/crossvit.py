@@ -108,7 +108,8 @@ def CrossViT(
         features = [_pool(x, branch, pooling, config) for branch, x in tokens.items()]
         outputs = keras.layers.Concatenate(name="features")(features)
 
-    inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    inputs = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    inputs = inputs[0] if len(inputs) == 1 else inputs  # Keras warns of a list of one
     model = keras.Model(inputs, outputs, name=name or preset_name(config) or "crossvit")
     if source is not None:
         source.load_into(model)

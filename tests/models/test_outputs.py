@@ -70,6 +70,7 @@ def test_tokens_are_the_stages_applied_to_the_embedded_images(model):
     np.testing.assert_allclose(model(x), np.mean(logits, axis=0), atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
 def test_mean_of_the_branch_logits_is_the_logits(model):
     x = base.pixels()
     branches = kc.branch_logits(model)(x)
@@ -96,6 +97,7 @@ def test_classifier_activation(model):
     np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-logits)), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
 def test_input_tensor_is_where_the_graph_begins(model):
     images = keras.Input((40, 40, 3))
     flipped = keras.layers.Rescaling(-1, offset=255)(images)
@@ -105,6 +107,7 @@ def test_input_tensor_is_where_the_graph_begins(model):
     np.testing.assert_allclose(on_top(255 - x), model(x), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
 def test_input_tensor_that_is_an_input(model):
     images = keras.Input((40, 40, 3), name="mine")
     on_top = base.small_model(input_tensor=images, classifier_activation=None)

@@ -75,39 +75,36 @@ def hub(tmp_path_factory):
     server.server_close()
 
 
+# The hub's client waits 23 seconds between its tries; the test does not.
 DOWNLOAD = """
-import sys
+import sys, time
+time.sleep = lambda seconds: None
 import numpy as np
 import keras_crossvit as kc
 for index, weights in enumerate(sys.argv[2:]):
-    model = kc.CrossViT9Dagger(weights=weights)
+    try:
+        model = kc.CrossViT9Dagger(weights=weights)
+    except ConnectionError as error:
+        print(error)
+        continue
     np.save(f"{sys.argv[1]}/{index}.npy", model.get_layer("large_head").kernel)
 """
-
-# The hub's client waits 23 seconds between its tries; the test does not.
-NO_NETWORK = """
-import time
-time.sleep = lambda seconds: None
-import keras_crossvit as kc
-try:
-    kc.CrossViT9Dagger(weights="imagenet")
-except ConnectionError as error:
-    print(error)
-"""
+ALLOWED = "Allowed without a network: weights=None, or the path of a file."
 
 
-def environment(address, home):
-    return {"HF_ENDPOINT": address, "HF_HOME": str(home), "NO_PROXY": "*", "no_proxy": "*"}
+def download(address, folder, *sources, **environment):
+    """What a new process prints, with a cache of its own in `folder`."""
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(folder / "home"), "NO_PROXY": "*"}
+    return base.run_python(DOWNLOAD, folder, *sources, **environment)
 
 
 def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
     address, seen = hub
-    settings = environment(address, tmp_path / "home")
-    sources = ("imagenet", "hf://someone/model")
-    base.run_python(DOWNLOAD, tmp_path, *sources, **settings)
+    printed = download(address, tmp_path, "imagenet", "hf://someone/model", "hf://no/body")
     expected = golden.weight("head.1.weight", (1000, 256)).T
     for index in range(2):
         np.testing.assert_array_equal(np.load(tmp_path / f"{index}.npy"), expected)
+    assert printed.startswith("`weights='hf://no/body'` could not be had: no/body is not in")
     gets = [(name, start > 0) for method, name, start in seen if method == "GET"]
     assert gets == [
         (REPOSITORIES[0], False),
@@ -115,28 +112,17 @@ def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
         (REPOSITORIES[1], False),
     ]
     seen.clear()
-    (tmp_path / "0.npy").unlink()
-    base.run_python(DOWNLOAD, tmp_path, "imagenet", HF_HUB_OFFLINE="1", **settings)
+    for file in tmp_path.glob("*.npy"):
+        file.unlink()
+    printed = download(address, tmp_path, "imagenet", "hf://a/b", HF_HUB_OFFLINE="1")
     np.testing.assert_array_equal(np.load(tmp_path / "0.npy"), expected)
+    assert printed.startswith("`weights='hf://a/b'` could not be had: a/b is not in the cache")
     assert not seen
+    assert len(list(tmp_path.glob("*.npy"))) == 1
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"HF_ENDPOINT": "http://127.0.0.1:9"},  # nobody listens
-        {"HF_HUB_OFFLINE": "1"},
-    ],
-)
-def test_missing_network_is_a_connection_error(settings, tmp_path):
-    settings = {**environment("http://127.0.0.1:9", tmp_path), **settings}
-    printed = base.run_python(NO_NETWORK, **settings)
+def test_missing_network_is_a_connection_error(tmp_path):
+    printed = download("http://127.0.0.1:9", tmp_path, "imagenet")  # nobody listens there
     assert printed.startswith("`weights='imagenet'` could not be had: timm/crossvit_9_dagger_240")
-    assert "weights=None" in printed
-
-
-def test_repository_that_does_not_exist(hub, tmp_path):
-    address, _ = hub
-    code = NO_NETWORK.replace('"imagenet"', '"hf://no/body"')
-    printed = base.run_python(code, **environment(address, tmp_path))
-    assert printed.startswith("`weights='hf://no/body'` could not be had: no/body")
+    assert ALLOWED in printed
+    assert not list(tmp_path.glob("*.npy"))

@@ -1,0 +1,137 @@
+"""The SavedModel in other processes, and the recipe that writes it."""
+
+import json
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_crossvit as kc
+from tests import base
+from tests.export.helpers import LABELS, picture, probabilities
+
+TF1_CLIENT = """
+import json, sys
+sys.modules["keras"] = sys.modules["keras_crossvit"] = None  # so that importing them fails
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+folder, data = sys.argv[1:]
+data = np.load(data)
+with tf.Session(graph=tf.Graph()) as session:
+    signatures = tf.saved_model.loader.load(session, ["serve"], folder).signature_def
+
+    def run(name, **inputs):
+        signature = signatures[name]
+        outputs = {key: tensor.name for key, tensor in signature.outputs.items()}
+        feeds = {signature.inputs[key].name: value for key, value in inputs.items()}
+        return session.run(outputs, feeds)
+
+    answers = {
+        "serving_default": run("serving_default", images=data["images"]),
+        "features": run("features", images=data["images"]),
+        "classify_bytes": run("classify_bytes", image_bytes=[b"bad", data["picture"].tobytes()]),
+    }
+answers["classify_bytes"]["classes"] = np.char.decode(
+    answers["classify_bytes"]["classes"].astype("S"), "utf-8"
+)
+assert sys.modules["keras"] is None
+print(json.dumps({name: {k: v.tolist() for k, v in a.items()} for name, a in answers.items()}))
+"""
+
+
+class TestOtherProcesses:
+    def test_tf1_session_without_keras(self, classifier, export, signatures, tmp_path):
+        images, file = base.pixels(), picture()
+        np.savez(tmp_path / "data.npz", images=images, picture=np.frombuffer(file, "uint8"))
+        answers = json.loads(base.run_python(TF1_CLIENT, export, tmp_path / "data.npz"))
+        np.testing.assert_allclose(
+            answers["serving_default"]["probabilities"],
+            classifier.predict(images, verbose=0),
+            atol=1e-5,
+        )
+        np.testing.assert_allclose(
+            answers["features"]["features"],
+            signatures["features"](images=images)["features"],
+            atol=1e-4,
+        )
+        expected = probabilities(classifier, [file])[0]
+        order = np.argsort(-expected)[:3]
+        assert answers["classify_bytes"]["indices"] == [[-1] * 3, order.tolist()]
+        assert answers["classify_bytes"]["classes"] == [[""] * 3, [LABELS[i] for i in order]]
+        np.testing.assert_allclose(
+            answers["classify_bytes"]["scores"], [[0] * 3, expected[order]], atol=1e-5
+        )
+
+    def test_saved_model_cli(self, export):
+        cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
+        command = [cli, "show", "--dir", export, "--tag_set", "serve", "--all"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for line in (
+            "signature_def['serving_default']",
+            "signature_def['classify_bytes']",
+            "signature_def['features']",
+            "inputs['images'] tensor_info",
+            "inputs['image_bytes'] tensor_info",
+            "outputs['probabilities'] tensor_info",
+            "outputs['classes'] tensor_info",
+            "outputs['indices'] tensor_info",
+            "outputs['scores'] tensor_info",
+            "outputs['features'] tensor_info",
+            "shape: (-1, 40, 40, 3)",
+            "shape: (-1, 3)",
+        ):
+            assert line in shown, line
+
+    def test_other_backends_are_told_what_to_do(self, tmp_path):
+        """Without TensorFlow the package imports, and the function says what it needs."""
+        code = (
+            "import sys; sys.modules['tensorflow'] = None\n"
+            "from tests import base; import keras_crossvit as kc\n"
+            "try: kc.export_saved_model(base.small_model(), sys.argv[1])\n"
+            "except RuntimeError as error: print(error)"
+        )
+        said = base.run_python(code, tmp_path / "new", KERAS_BACKEND="jax")
+        assert "needs the TensorFlow backend" in said
+        assert "Received: the backend 'jax'" in said
+        assert not (tmp_path / "new").exists()
+
+
+class TestRecipe:
+    def run(self, monkeypatch, *arguments):
+        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
+        runpy.run_path(str(base.ROOT / "recipes" / "export.py"), run_name="__main__")
+
+    def test_saved_model(self, tmp_path, monkeypatch, capsys):
+        config = kc.CrossViTConfig.preset("crossvit_digits")
+        model = kc.CrossViT(config, weights=None, classes=3)
+        kc.save_checkpoint(model, tmp_path / "w.safetensors")
+        (tmp_path / "labels.txt").write_text("cat\ndog\nÄffchen\n", encoding="utf-8")
+        self.run(
+            monkeypatch,
+            *("--model", "crossvit_digits", "--weights", tmp_path / "w.safetensors"),
+            *("--labels", tmp_path / "labels.txt", "--output-dir", tmp_path / "export"),
+            *("--crop-ratio", 1, "--top-k", 2),
+        )
+        assert capsys.readouterr().out.endswith(f"saved_model: {tmp_path / 'export' / '1'}\n")
+        loaded = tf.saved_model.load(tmp_path / "export" / "1")
+        answer = loaded.signatures["classify_bytes"](image_bytes=tf.constant([picture()]))
+        expected = probabilities(model, [picture()], crop_ratio=1.0)[0]
+        order = np.argsort(-expected)[:2]
+        np.testing.assert_allclose(answer["scores"][0], expected[order], atol=1e-5)
+        assert [name.decode() for name in answer["classes"][0].numpy()] == [
+            ["cat", "dog", "Äffchen"][index] for index in order
+        ]
+
+    def test_unknown_format(self, tmp_path, monkeypatch, capsys):
+        with pytest.raises(SystemExit):
+            self.run(
+                monkeypatch,
+                *("--model", "crossvit_9", "--weights", "imagenet"),
+                *("--output-dir", tmp_path, "--format", "saved_model,coreml"),
+            )
+        assert "--format must be of saved_model" in capsys.readouterr().err

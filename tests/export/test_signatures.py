@@ -1,0 +1,173 @@
+"""What the SavedModel answers, by value; which models and arguments it takes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_crossvit as kc
+from tests import base
+from tests.export.helpers import LABELS, picture, probabilities
+
+
+class TestSignatures:
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_serving_default(self, classifier, signatures, batch):
+        images = base.pixels(batch)
+        answer = signatures["serving_default"](images=images)
+        assert list(answer) == ["probabilities"]
+        np.testing.assert_allclose(
+            answer["probabilities"], classifier.predict(images, verbose=0), atol=1e-6
+        )
+
+    def test_features(self, classifier, signatures):
+        images = base.pixels()
+        norms = [classifier.get_layer(f"{branch}_norm").output for branch in ("small", "large")]
+        small, large = keras.Model(classifier.input, norms).predict(images, verbose=0)
+        answer = signatures["features"](images=images)
+        assert list(answer) == ["features"]
+        np.testing.assert_allclose(
+            answer["features"], np.concatenate([small, large], axis=-1), atol=1e-5
+        )
+
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
+    def test_classify_bytes(self, classifier, signatures, file_format):
+        files = [picture(seed, file_format) for seed in (1, 2)]
+        answer = signatures["classify_bytes"](image_bytes=tf.constant(files))
+        expected = probabilities(classifier, files)
+        order = np.argsort(-expected, axis=-1)[:, :3]
+        assert answer["indices"].dtype == tf.int32
+        np.testing.assert_array_equal(answer["indices"], order)
+        np.testing.assert_allclose(
+            answer["scores"], np.take_along_axis(expected, order, axis=-1), atol=1e-5
+        )
+        names = [[name.decode() for name in row] for row in answer["classes"].numpy()]
+        assert names == [[LABELS[index] for index in row] for row in order]
+
+    def test_bad_pictures_leave_the_others_as_they_are(self, signatures):
+        classify = signatures["classify_bytes"]
+        bomb = bytearray(picture())
+        bomb[16:24] = b"\x00\x00\xea\x60" * 2  # 60000 x 60000
+        bad = [b"", b"no picture", picture()[:-40], picture(0, "JPEG")[:500], bytes(bomb)]
+        good = [picture(seed) for seed in range(len(bad))]
+        mixed = [file for pair in zip(bad, good, strict=True) for file in pair]
+        answer, alone = (classify(image_bytes=tf.constant(files)) for files in (mixed, good))
+        for key, nothing in (("classes", b""), ("indices", -1), ("scores", 0.0)):
+            assert answer[key].shape == (10, 3)
+            assert (answer[key][0::2].numpy() == nothing).all(), key
+        np.testing.assert_array_equal(answer["classes"][1::2], alone["classes"])
+        np.testing.assert_array_equal(answer["indices"][1::2], alone["indices"])
+        np.testing.assert_allclose(answer["scores"][1::2], alone["scores"], atol=1e-6)
+
+    def test_only_bad_pictures_and_none(self, signatures):
+        classify = signatures["classify_bytes"]
+        answer = classify(image_bytes=tf.constant([b"", b"x"]))
+        assert answer["indices"].numpy().tolist() == [[-1] * 3] * 2
+        assert classify(image_bytes=tf.constant([], tf.string))["scores"].shape == (0, 3)
+
+
+class TestOtherModels:
+    """Models whose input or output is another; one export in all, since each takes seconds."""
+
+    def test_normalised_input_and_logits(self, classifier, tmp_path):
+        """The signatures stay: pixels in, probabilities out."""
+        bare = base.small_model(include_preprocessing=False, classifier_activation=None)
+        bare.set_weights(classifier.get_weights()[-len(bare.weights) :])
+        path = kc.export_saved_model(bare, tmp_path, top_k=9, crop_ratio=1.0)
+        loaded = tf.saved_model.load(path).signatures
+        images = base.pixels()
+        np.testing.assert_allclose(
+            loaded["serving_default"](images=images)["probabilities"],
+            classifier.predict(images, verbose=0),
+            atol=1e-5,
+        )
+        answer = loaded["classify_bytes"](image_bytes=tf.constant([picture()]))
+        np.testing.assert_allclose(
+            np.sort(answer["scores"]),
+            np.sort(probabilities(classifier, [picture()], crop_ratio=1.0)),
+            atol=1e-5,
+        )
+        # All five classes, named by their indices.
+        assert answer["classes"][0].numpy().tolist() == [
+            str(index).encode() for index in answer["indices"][0].numpy()
+        ]
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            ({"classifier_activation": "linear"}, keras.ops.softmax),
+            ({"classifier_activation": "sigmoid"}, keras.ops.sigmoid),
+            ({"input_shape": (48, 64, 3)}, keras.ops.softmax),
+        ],
+    )
+    def test_runner(self, arguments, expected):
+        from keras_crossvit.export.signatures import make_runner
+
+        model = base.small_model(**arguments)
+        heads = [model.get_layer(f"{branch}_head") for branch in ("small", "large")]
+        images = base.pixels(2, *model.input_shape[1:3])
+        logits = keras.Model(model.input, model.get_layer("logits").output)
+        answer, features = make_runner(model, heads)(images)
+        np.testing.assert_allclose(answer, expected(logits(images)), atol=1e-6)
+        assert features.shape == (2, 16 + 24)
+
+    def test_own_preprocessing_is_left_alone(self):
+        from keras_crossvit.export.signatures import make_runner
+
+        image = keras.Input((40, 40, 3))
+        scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
+        model = base.small_model(input_tensor=scaled, include_preprocessing=False)
+        heads = [model.get_layer(f"{branch}_head") for branch in ("small", "large")]
+        images = base.pixels()
+        np.testing.assert_allclose(
+            make_runner(model, heads)(images)[0], model.predict(images, verbose=0), atol=1e-6
+        )
+
+
+class TestBadArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                {"labels": ["a"] * 4},
+                "`labels` must be a list of 5 names.*Received: list of length 4",
+            ),
+            ({"labels": "abcde"}, "`labels` must be a list of 5 names.*Received: str"),
+            ({"labels": ["a", "b", "", "d", "e"]}, "`labels` must be non-empty.*Received: ''"),
+            ({"labels": ["a", "b\n", "c", "d", "e"]}, "`labels` must be non-empty.*without line"),
+            ({"labels": [1, 2, 3, 4, 5]}, "`labels` must be non-empty strings.*Received: 1"),
+            ({"top_k": 0}, "`top_k` must be a positive integer. Received: top_k=0"),
+            (
+                {"crop_ratio": 0},
+                r"`crop_ratio` must be in \(0, 1\] or None. Received: crop_ratio=0",
+            ),
+            ({"crop_ratio": 1.5}, "Received: crop_ratio=1.5"),
+        ],
+    )
+    def test_arguments(self, classifier, tmp_path, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            kc.export_saved_model(classifier, tmp_path / "new", **arguments)
+        assert not (tmp_path / "new").exists()
+
+    def test_directory_that_is_a_file(self, classifier, tmp_path):
+        (tmp_path / "file").write_text("text")
+        with pytest.raises(ValueError, match=r"`directory` must be a folder\. Received: "):
+            kc.export_saved_model(classifier, tmp_path / "file")
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: base.small_model(include_top=False), "must be a classifier of this package"),
+            (lambda: keras.Sequential([keras.Input([3])]), "must be a classifier of this package"),
+            (lambda: "crossvit_9", "Received: model='crossvit_9'"),
+            (lambda: kc.branch_logits(base.small_model()), "`model` must have one output"),
+            (
+                lambda: base.small_model(input_shape=(40, 40, 1), include_preprocessing=False),
+                r"`model` must have one input of 3 channels.*\(None, 40, 40, 1\)",
+            ),
+        ],
+    )
+    def test_models(self, tmp_path, make, message):
+        with pytest.raises(ValueError, match=message):
+            kc.export_saved_model(make(), tmp_path / "new")
+        assert not (tmp_path / "new").exists()

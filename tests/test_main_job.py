@@ -1,6 +1,7 @@
 """The main job, as `make train` does it: train on real pictures, export, classify a file."""
 
 import csv
+import gc
 import json
 import os
 import pathlib
@@ -8,7 +9,12 @@ import re
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
+
+from keras_crossvit.data.pipeline import evaluation_batches
+from keras_crossvit.data.sources import open_source
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -58,3 +64,19 @@ def test_run_folder_holds_the_run(run):
     assert (folder / "model.keras").is_file()
     assert list((folder / "tensorboard").rglob("events.out.*"))
     assert "Epoch 1/" in output  # the progress bar
+
+
+@pytest.mark.main_job
+def test_int8_keeps_the_accuracy(run):
+    """`model.quantize("int8")` of the trained model: within one point of float32's top-1."""
+    output, folder = run
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    source = open_source("digits", folder.parent / "data")
+    batches = evaluation_batches(source.validation, 10, model.input_shape[1:3], 60, 1.0)
+    labels = np.concatenate([one_hot.numpy().argmax(1) for _, one_hot in batches])
+    float32 = (model.predict(batches, verbose=0).argmax(1) == labels).mean()
+    assert f"{float32:.2%} top-1" in output  # the saved model is the evaluated one
+    gc.freeze()  # quantize collects garbage once a layer, and TensorFlow holds much of it
+    model.quantize("int8")
+    int8 = (model.predict(batches, verbose=0).argmax(1) == labels).mean()
+    assert abs(int8 - float32) <= 0.01

@@ -32,7 +32,7 @@ def training_batches(split, classes, size, config):
 
     shuffled = split.examples.cache().shuffle(min(split.size, _SHUFFLE_BUFFER), config.seed)
     seeds = tf.data.Dataset.random(config.seed).batch(2, drop_remainder=True)
-    augment = batch_augmentation(config.randaugment_magnitude, config.mixup_alpha)
+    augment = batch_augmentation(config)
     return (
         tf.data.Dataset.zip((seeds, shuffled))
         .map(read, num_parallel_calls=tf.data.AUTOTUNE)

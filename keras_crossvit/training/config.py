@@ -28,6 +28,9 @@ class TrainConfig:
         drop_path_rate: As in `CrossViT`.
         crop_area: Lowest and highest share of a picture's area in a random training crop.
         horizontal_flip: Whether half of the training pictures are mirrored.
+        translation: Largest shift of a training picture, as a share of its sides, in [0, 1).
+        rotation: Largest rotation of a training picture either way, in degrees, from 0; what
+            shift and rotation uncover is black.
         randaugment_magnitude: Strength of RandAugment, in [0, 1]; 0 for none.
         mixup_alpha: Parameter of MixUp; 0 for none.
         strategy: "none", "mirrored" (all GPUs of this machine) or "auto" (mirrored if there
@@ -55,6 +58,8 @@ class TrainConfig:
     drop_path_rate: float = 0.1
     crop_area: tuple = (0.08, 1.0)
     horizontal_flip: bool = True
+    translation: float = 0.0
+    rotation: float = 0.0
     randaugment_magnitude: float = 0.3
     mixup_alpha: float = 0.2
     strategy: str = "auto"
@@ -64,7 +69,7 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
             check_positive_int(name, getattr(self, name))
-        for name in ("label_smoothing", "drop_path_rate"):
+        for name in ("label_smoothing", "drop_path_rate", "translation"):
             check_rate(name, getattr(self, name))
         check_choice("strategy", self.strategy, {"auto", "none", "mirrored"})
         check_choice("precision", self.precision, {"float32", "mixed_bfloat16", "mixed_float16"})

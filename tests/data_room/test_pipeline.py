@@ -93,7 +93,7 @@ def test_random_crop_is_decided_by_the_seed():
 def test_mixup_mixes_images_and_labels_alike(policy):
     keras.config.set_dtype_policy(policy)
     try:
-        augment = batch_augmentation(magnitude=0, mixup_alpha=1.0)
+        augment = batch_augmentation(dataclasses.replace(CONFIG, mixup_alpha=1.0))
         shades = np.arange(8, dtype="float32") * 20
         images = np.broadcast_to(shades[:, None, None, None], (8, 4, 4, 3))
         mixed, labels = augment(tf.constant(images), tf.one_hot(range(8), 8))
@@ -105,9 +105,25 @@ def test_mixup_mixes_images_and_labels_alike(policy):
 
 
 def test_randaugment_changes_pictures_and_keeps_the_range():
-    augment = batch_augmentation(magnitude=0.5, mixup_alpha=0)
+    augment = batch_augmentation(dataclasses.replace(CONFIG, randaugment_magnitude=0.5))
     images = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("float32")
     changed, labels = augment(tf.constant(images), tf.one_hot(range(8), 8))
     assert np.abs(changed.numpy() - images).max() > 10
     assert 0 <= changed.numpy().min() <= changed.numpy().max() <= 255
     np.testing.assert_array_equal(labels.numpy(), np.eye(8))
+
+
+def test_translation_and_rotation_move_pixels():
+    """A white square in the middle moves, by no more than asked, and keeps its area."""
+    images = np.zeros((16, 40, 40, 3), "float32")
+    images[:, 15:25, 15:25] = 255
+    config = dataclasses.replace(CONFIG, translation=0.2, rotation=10.0)
+    moved, labels = batch_augmentation(config)(tf.constant(images), tf.one_hot(range(16), 16))
+    red = moved.numpy()[..., 0] / 255
+    rows, columns = np.mgrid[0:40, 0:40]
+    for axis in (rows, columns):
+        centers = (red * axis).sum((1, 2)) / red.sum((1, 2))
+        assert np.ptp(centers) > 2
+        assert np.abs(centers - 19.5).max() < 8 + 2
+    np.testing.assert_allclose(red.sum((1, 2)), 100, rtol=0.05)
+    np.testing.assert_array_equal(labels.numpy(), np.eye(16))

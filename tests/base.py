@@ -1,6 +1,7 @@
 """What the tests share: a small model, and Python in a process of its own."""
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 
 import keras_crossvit as kc
 from tests.reference import randomize
@@ -43,6 +45,12 @@ def pixels(batch=2, height=40, width=40, seed=0):
 def values_of(model):
     """Copies of all variables."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights]
+
+
+def skip_without(package):
+    """Skips the test if an optional package is not installed."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
 
 
 def run_python(code, *arguments, **environment):

@@ -102,5 +102,5 @@ def test_table_of_models():
 
 
 def test_folders_exist():
-    for name in re.findall(r"^\| `([\w/.]+)` \|", README, flags=re.MULTILINE):
+    for name in re.findall(r"^\| `([\w.]+/[\w/.]*)` \|", README, flags=re.MULTILINE):
         assert (ROOT / name).exists(), name

@@ -1,7 +1,5 @@
 """The package on each of Keras' backends, each in a process of its own."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -63,8 +61,7 @@ def test_import_on_tensorflow_loads_nothing_of_training():
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_import_logits_fit_and_saving_on_another_backend(backend, tmp_path):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+    base.skip_without(backend)
     code = IMPORT + LOGITS + FIT
     settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": QUICK_COMPILER}
     printed = base.run_python(code, tmp_path, *VARIANTS, **settings)

@@ -8,11 +8,11 @@ from setuptools import find_packages, setup
 here = pathlib.Path(__file__).parent
 source = (here / "keras_crossvit" / "__init__.py").read_text(encoding="utf-8")
 
-TENSORFLOW = ["tensorflow>=2.20,<2.22"]
+TENSORFLOW = ["tensorflow>=2.21,<2.22"]
 TRAIN = [
     *TENSORFLOW,
     "keras-cv>=0.9,<0.10",
-    "tensorflow-datasets>=4.9.9,<5",
+    "tensorflow-datasets>=4.9.10,<5",
     "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
     "scikit-learn>=1.5",  # the digits of `--dataset digits`
     "matplotlib>=3.8",
@@ -20,13 +20,13 @@ TRAIN = [
 ]
 TEST = [
     *TRAIN,
-    "jax[cpu]>=0.7",
+    "jax[cpu]>=0.10",
     "pillow>=10",
     "psutil>=5.9",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff==0.17.5",
-    "tensorflow-serving-api>=2.19,<2.22",
+    "tensorflow-serving-api>=2.21,<2.22",
 ]
 
 setup(
@@ -40,14 +40,14 @@ setup(
     packages=find_packages(include=["keras_crossvit", "keras_crossvit.*"]),
     install_requires=[
         "keras>=3.15,<4",
-        "numpy>=1.26",
+        "numpy>=2",
         "huggingface_hub>=0.30",
         "safetensors>=0.4.3",
     ],
     extras_require={
         "tensorflow": TENSORFLOW,
-        "jax": ["jax>=0.7"],
-        "torch": ["torch>=2.6"],
+        "jax": ["jax>=0.10"],
+        "torch": ["torch>=2.13"],
         "train": TRAIN,
         "test": TEST,
     },

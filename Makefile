@@ -17,10 +17,11 @@ $(READY): setup.py
 train: $(READY)
 	$(BIN)/python recipes/train.py --recipe digits --output-dir runs/digits
 
+# Capture sys: what TensorFlow says on import would otherwise come after the summary line.
 test: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --capture sys
 
 clean:
 	rm -rf .venv runs

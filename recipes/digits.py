@@ -20,10 +20,13 @@ RECIPE = TrainConfig(
     warmup_epochs=3,
     label_smoothing=0.0,
     drop_path_rate=0.05,
+    augment="kerascv",
     crop_area=(1.0, 1.0),
     horizontal_flip=False,  # a mirrored digit is another sign
     translation=0.08,
     rotation=11.0,
     randaugment_magnitude=0.0,
     mixup_alpha=0.0,
+    cutmix_alpha=0.0,
+    erasing_probability=0.0,
 )

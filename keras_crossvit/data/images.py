@@ -9,6 +9,7 @@ import math
 import tensorflow as tf
 
 from keras_crossvit.data.formats import decode_bmp, decode_gif, decode_jpeg, decode_png
+from keras_crossvit.data.rows import map_good_rows
 
 _DECODERS = {
     b"\xff\xd8\xff": decode_jpeg,
@@ -137,18 +138,8 @@ def read_images(image_bytes, size, crop_ratio=0.875):
         float32 `(N, height, width, 3)` and bool `(N,)`: the pixels, 0 where a file could not
         be read, and which files could be.
     """
-    count = tf.shape(image_bytes, tf.int64)[0]
 
-    def read(row, encoded):
-        return row, evaluation_transform(decode(encoded), size, crop_ratio)
+    def read(encoded):
+        return evaluation_transform(decode(encoded), size, crop_ratio)
 
-    # Only tf.data lets a graph go on after an error. Rows are numbered before the bad ones
-    # drop out; the last row stands for none, so that there is always something to batch.
-    files = tf.data.Dataset.from_tensor_slices(image_bytes).enumerate()
-    pictures = files.map(read, num_parallel_calls=_PARALLEL_READS).ignore_errors()
-    none = tf.data.Dataset.from_tensors((count, tf.zeros([*size, 3])))
-    rows, pixels = pictures.concatenate(none).batch(count + 1).get_single_element()
-    rows = rows[:, tf.newaxis]
-    pixels = tf.scatter_nd(rows, pixels, tf.stack([count + 1, *size, 3]))
-    read_rows = tf.scatter_nd(rows, tf.ones_like(rows[:, 0]), [count + 1])
-    return pixels[:-1], read_rows[:-1] > 0
+    return map_good_rows(read, (image_bytes,), _PARALLEL_READS)

@@ -1,66 +1,169 @@
-"""From a split to batches: shuffle, decode, transform, batch, augment, prefetch."""
+"""From a split to batches: shuffle, read, crop, augment, batch, mix, prefetch.
+
+Everything random derives from the seed, the number of the epoch and the number of the row,
+never from a state: the same seed gives the same batches bit for bit, on any number of cores
+and workers, and a run that was cut off goes on with the very batch that comes next.
+"""
+
+import os
 
 import tensorflow as tf
 
+from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.images import decode, evaluation_transform
-from keras_crossvit.data.kerascv import batch_augmentation
 from keras_crossvit.data.random_crop import random_resized_crop
+from keras_crossvit.data.rows import map_all_rows
+from keras_crossvit.data.shards import Shard
+from keras_crossvit.data.skipped import report_skipped
 
-_SHUFFLE_BUFFER = 10_000
+_SHUFFLE_BUFFER = 10_000  # encoded pictures; of a folder all paths are shuffled
+_CACHED = 10_000  # so many encoded pictures, about 1 GB of photographs, stay in memory
 
 
-def training_batches(split, classes, size, config):
-    """Batches to train on: shuffled anew each epoch, augmented, all of one size.
+def steps_per_epoch(split, config):
+    """Training steps of one pass; the last incomplete batch is left out."""
+    return split.size // config.batch_size
+
+
+def training_batches(split, classes, size, config, shard=None, first_step=0):
+    """Batches to train on, from step `first_step` of the run to its last.
 
     Args:
         split: A `Split`.
         classes: Number of classes.
         size: `(height, width)` of the model's input, in pixels.
-        config: A `TrainConfig`: its batch size, seed and augmentation are used.
+        config: A `TrainConfig`: its batch size, seed, epochs and augmentation are used.
+        shard: The `Shard` of this worker, whose batches are then those of its replicas, in
+            turn; `None` makes whole batches.
+        first_step: Steps that the run has done already.
 
     Returns:
-        `tf.data.Dataset` of images `(B, height, width, 3)`, float32, 0..255, and one-hot
-        labels `(B, classes)`; one pass is one epoch, the last incomplete batch is dropped.
+        `tf.data.Dataset` of images `(B, height, width, 3)`, float32, about 0..255 (erased
+        pixels hold noise of any value), and labels `(B, classes)` of sum 1, smoothed. Each
+        epoch has `steps_per_epoch` batches. A picture that cannot be read is named in the
+        log; its row is black and its labels are 0, so that it adds nothing to the loss.
+
+    Raises:
+        ValueError: If the batches cannot be split as `shard` says.
     """
+    batch_size, steps = config.batch_size, steps_per_epoch(split, config)
+    group_size = config.mixing_batch_size or batch_size
+    part = shard or Shard()
+    part.check(batch_size, group_size)
+    augmentation = make_augmentation(config, classes)
 
-    def read(seed, example):
-        encoded, label = example
-        pixels = random_resized_crop(decode(encoded), size, config.crop_area, seed)
-        if config.horizontal_flip:
-            pixels = tf.image.stateless_random_flip_left_right(pixels, seed)
-        return pixels, tf.one_hot(label, classes)
+    def read(index, row):
+        seed = tf.stack([config.seed, index])
+        crop = config.crop_area, seed, config.horizontal_flip
+        pixels = random_resized_crop(split.read(row[1]), size, *crop)
+        return augmentation.image(pixels, seed)
 
-    shuffled = split.examples.cache().shuffle(min(split.size, _SHUFFLE_BUFFER), config.seed)
-    seeds = tf.data.Dataset.random(config.seed).batch(2, drop_remainder=True)
-    augment = batch_augmentation(config)
-    return (
-        tf.data.Dataset.zip((seeds, shuffled))
-        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(config.batch_size, drop_remainder=True)
-        .map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+    def label(rows, images, good):
+        indices, (names, _, labels) = rows
+        good = tf.cast(report_skipped(names, good), tf.float32)
+        return indices, images, _one_hot(labels, classes) * good[:, tf.newaxis]
+
+    def mix(indices, images, labels):
+        groups = tf.constant([*part.groups(batch_size, group_size)], tf.int64)
+        numbers = indices[0] // batch_size * (batch_size // group_size) + groups
+        stream = tf.fill(tf.shape(numbers), tf.constant(~config.seed, tf.int64))
+        images, labels = augmentation.batch(images, labels, tf.stack([stream, numbers], 1))
+        return images, _smooth(labels, config.label_smoothing)
+
+    rows = _shuffled_rows(split, config, steps, first_step)
+    if part.workers > 1:
+        rows = rows.filter(lambda index, _: part.owns(index % batch_size, batch_size, group_size))
+    calls = config.parallel_calls or os.cpu_count()
+    local_size = batch_size // part.workers
+    batches = (
+        map_all_rows(rows, read, calls)
+        .map(label)
+        .rebatch(local_size, drop_remainder=True)
+        .map(mix, calls)
     )
+    if part.replicas > 1:
+        batches = batches.rebatch(local_size // part.replicas, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(split, classes, size, batch_size, crop_ratio):
+def _shuffled_rows(split, config, steps, first_step):
+    """`(number in the run, (name, content, label))`, every epoch in an order of its own."""
+    per_epoch = steps * config.batch_size
+    examples = split.examples.cache() if split.size <= _CACHED else split.examples
+    buffer = split.size if split.light else min(split.size, _SHUFFLE_BUFFER)
+    repeats = config.repeated_augmentation
+
+    def one_epoch(epoch):
+        # Of this function's own graph, so that the order hangs on the given seed alone.
+        tf.random.set_seed(1)
+        seed = config.seed * 100_003 + epoch
+        shuffled = examples.shuffle(buffer, seed, reshuffle_each_iteration=False)
+        if repeats > 1:
+            copies = tf.data.Dataset.range(repeats)
+            shuffled = shuffled.flat_map(lambda *row: copies.map(lambda _: row))
+        return shuffled.take(per_epoch).enumerate(epoch * per_epoch)
+
+    epochs = tf.data.Dataset.range(first_step // steps, config.epochs).flat_map(one_epoch)
+    return epochs.skip(first_step % steps * config.batch_size)
+
+
+def evaluation_batches(split, classes, size, batch_size, crop_ratio, shard=None):
     """Batches to evaluate on: in order, every picture once.
 
     Args:
         split: A `Split`.
         classes: Number of classes.
         size: `(height, width)` of the model's input, in pixels.
-        batch_size: Pictures in a batch; the last batch may hold fewer.
+        batch_size: Pictures in a batch, over all replicas together.
         crop_ratio: As in `evaluation_transform`.
+        shard: The `Shard` of this worker. With one, the last batch is filled up with rows of
+            weight 0, so that all batches of all replicas are of one size; without, it may
+            hold fewer rows.
 
     Returns:
-        `tf.data.Dataset` as of `training_batches`.
+        `tf.data.Dataset` of images `(B, height, width, 3)`, float32, 0..255, one-hot labels
+        `(B, classes)` and weights `(B,)`: 1, or 0 for a row that is no picture or cannot
+        be read, which is named in the log.
+
+    Raises:
+        ValueError: If the batches cannot be split as `shard` says.
     """
+    part = shard or Shard()
+    part.check(batch_size, 1)
 
-    def read(encoded, label):
-        return evaluation_transform(decode(encoded), size, crop_ratio), tf.one_hot(label, classes)
+    def read(name, content, label):
+        return evaluation_transform(decode(split.read(content)), size, crop_ratio)
 
+    def label(rows, images, good):
+        names, _, labels = rows
+        weights = tf.cast(report_skipped(names, good), tf.float32)
+        return images, _one_hot(labels, classes), weights
+
+    rows = split.examples
+    if shard is not None:
+        filling = tf.data.Dataset.from_tensors(("", "", tf.constant(0, tf.int64)))
+        rows = rows.concatenate(filling.repeat(-split.size % batch_size))
+        rows = rows.shard(part.workers, part.worker)
     return (
-        split.examples.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
+        map_all_rows(rows, read, os.cpu_count())
+        .map(label)
+        .rebatch(batch_size // (part.workers * part.replicas))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _one_hot(labels, classes):
+    message = f"a label lies outside the {classes} classes of the model"
+    with tf.control_dependencies(
+        [
+            tf.debugging.assert_non_negative(labels, message),
+            tf.debugging.assert_less(labels, tf.constant(classes, labels.dtype), message),
+        ]
+    ):
+        return tf.one_hot(labels, classes)
+
+
+def _smooth(labels, smoothing):
+    """Spreads a share of the labels over all classes; rows of sum 0 stay so."""
+    total = tf.reduce_sum(labels, axis=1, keepdims=True)
+    return labels * (1 - smoothing) + total * (smoothing / labels.shape[1])

@@ -1,5 +1,6 @@
 """Where pictures come from: a TensorFlow dataset, or a folder of class folders."""
 
+import collections.abc
 import dataclasses
 import pathlib
 
@@ -14,13 +15,18 @@ class Split:
     """One split.
 
     Args:
-        examples: `tf.data.Dataset` of `(encoded picture: string, label: int64)`, in a fixed
-            order.
+        examples: `tf.data.Dataset` of `(name, content, label)`, in a fixed order: a string
+            that names the picture, a string from which `read` makes the picture file's
+            bytes, and an int64.
         size: Number of pictures.
+        read: Graph function from `content` to the encoded picture.
+        light: Whether `content` is small (a path), so that all of it can be shuffled.
     """
 
     examples: tf.data.Dataset
     size: int
+    read: collections.abc.Callable = tf.identity
+    light: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +46,18 @@ class Source:
     validation: Split
 
 
-def open_source(dataset, data_dir=None):
+def open_source(dataset, data_dir=None, train_split="train", validation_split=None):
     """Opens a set of pictures.
 
     Args:
         dataset: The name of a TensorFlow dataset with features `image` and `label`
             ("digits", "imagenet2012", "oxford_iiit_pet", ...), or "folder:PATH", where PATH
-            holds `train/CLASS/*` and `validation/CLASS/*` (`val` and `test` are also known).
+            holds `train/CLASS/*` and `validation/CLASS/*`.
         data_dir: Where tensorflow-datasets keeps its data; `None` for its default.
+        train_split: Split or folder to train on; TensorFlow datasets take slices as well,
+            "train[:90%]".
+        validation_split: Split or folder to validate on; `None` for the first that there is
+            of "validation", "val" and "test".
 
     Returns:
         A `Source`.
@@ -57,11 +67,12 @@ def open_source(dataset, data_dir=None):
         FileNotFoundError: If the folder does not exist.
     """
     if dataset.startswith("folder:"):
-        return _open_folder(dataset, pathlib.Path(dataset.removeprefix("folder:")).expanduser())
-    return _open_tfds(dataset, data_dir)
+        root = pathlib.Path(dataset.removeprefix("folder:")).expanduser()
+        return _open_folder(dataset, root, train_split, validation_split)
+    return _open_tfds(dataset, data_dir, train_split, validation_split)
 
 
-def _open_tfds(name, data_dir):
+def _open_tfds(name, data_dir, train_split, validation_split):
     import tensorflow_datasets as tfds
 
     if name == "digits":
@@ -75,54 +86,58 @@ def _open_tfds(name, data_dir):
             f"Received: dataset={name!r}"
         ) from error
     builder.download_and_prepare()
-    if not {"image", "label"} <= set(builder.info.features):
+    info = builder.info
+    if not {"image", "label"} <= set(info.features):
         raise ValueError(
             "`dataset` must have the features `image` and `label`. "
-            f"Received: {name} with {', '.join(builder.info.features)}"
+            f"Received: {name} with {', '.join(info.features)}"
         )
-    validation = next((split for split in _VALIDATION if split in builder.info.splits), None)
-    if "train" not in builder.info.splits or validation is None:
-        raise ValueError(
-            f"`dataset` must have the splits train and one of {', '.join(_VALIDATION)}. "
-            f"Received: {name} with {', '.join(builder.info.splits)}"
-        )
+    train_split, validation_split = _split_names(name, info.splits, train_split, validation_split)
 
     def split(key):
         # Encoded, so that only the crop that is used has to be decoded.
         examples = builder.as_dataset(split=key, decoders={"image": tfds.decode.SkipDecoding()})
-        pairs = examples.map(lambda x: (x["image"], x["label"]))
-        return Split(pairs, builder.info.splits[key].num_examples)
 
-    names = tuple(builder.info.features["label"].names)
-    return Source(name, names, split("train"), split(validation))
+        def row(number, x):
+            return tf.strings.format(f"{name} {key} {{}}", number), x["image"], x["label"]
+
+        return Split(examples.enumerate().map(row), info.splits[key].num_examples)
+
+    names = tuple(info.features["label"].names)
+    return Source(name, names, split(train_split), split(validation_split))
 
 
-def _open_folder(dataset, root):
+def _split_names(dataset, there, train, validation):
+    """The names of both splits, each known to exist."""
+    if validation is None:
+        validation = next((name for name in _VALIDATION if name in there), "validation")
+    for argument, name in (("train_split", train), ("validation_split", validation)):
+        if name.partition("[")[0] not in there:
+            raise ValueError(
+                f"`{argument}` must name a split of the dataset {dataset}: {', '.join(there)}, "
+                'or, of a TensorFlow dataset, a part of one, as in "train[90%:]". '
+                f"Received: {argument}={name!r}"
+            )
+    return train, validation
+
+
+def _open_folder(dataset, root, train_split, validation_split):
     if not root.is_dir():
         raise FileNotFoundError(
             f"`dataset` must name an existing folder. Received: dataset={dataset!r}"
         )
-    validation = next((name for name in _VALIDATION if (root / name).is_dir()), None)
-    if not (root / "train").is_dir() or validation is None:
-        raise ValueError(
-            f"`dataset` must hold the folders train and one of {', '.join(_VALIDATION)}, each "
-            f"with a folder per class. Received: dataset={dataset!r} with "
-            f"{', '.join(sorted(path.name for path in root.iterdir()))}"
-        )
-    names = tuple(sorted(path.name for path in (root / "train").iterdir() if path.is_dir()))
-    return Source(
-        dataset,
-        names,
-        _folder_split(root / "train", names),
-        _folder_split(root / validation, names),
-    )
+    there = sorted(path.name for path in root.iterdir() if path.is_dir())
+    train_split, validation_split = _split_names(dataset, there, train_split, validation_split)
+    train, validation = root / train_split, root / validation_split
+    names = tuple(sorted(path.name for path in train.iterdir() if path.is_dir()))
+    return Source(dataset, names, _folder_split(train, names), _folder_split(validation, names))
 
 
 def _folder_split(folder, class_names):
     unknown = {path.name for path in folder.iterdir() if path.is_dir()} - set(class_names)
     if unknown:
         raise ValueError(
-            f"The classes of {folder} must be those of the folder train. "
+            f"The classes of {folder} must be those of the folder to train on. "
             f"Received also: {', '.join(sorted(unknown))}"
         )
     paths, labels = [], []
@@ -134,10 +149,12 @@ def _folder_split(folder, class_names):
         )
         if not found:
             raise ValueError(
-                f"Each class needs at least one picture ({', '.join(PICTURES)}). "
-                f"Received: none in {folder / name}"
+                f"Each class needs at least one picture ({', '.join(PICTURES)}): put some there, "
+                f"or remove the folder. Received: none in {folder / name}"
             )
         paths += found
         labels += [label] * len(found)
-    examples = tf.data.Dataset.from_tensor_slices((paths, tf.constant(labels, tf.int64)))
-    return Split(examples.map(lambda path, label: (tf.io.read_file(path), label)), len(paths))
+    if not paths:
+        raise ValueError(f"{folder} must hold a folder per class. Received: none")
+    rows = (paths, paths, tf.constant(labels, tf.int64))
+    return Split(tf.data.Dataset.from_tensor_slices(rows), len(paths), tf.io.read_file, light=True)

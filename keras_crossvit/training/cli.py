@@ -3,11 +3,83 @@
 import argparse
 import dataclasses
 import json
+import logging
+import os
+import sys
 
-from keras_crossvit.training.config import TrainConfig
+import tensorflow as tf
 
-_FLAGS = ("model", "dataset", "data_dir", "output_dir", "strategy", "precision", "weights")
-_INTEGER_FLAGS = ("epochs", "batch_size", "seed")
+from keras_crossvit.training.config import PRECISIONS, STRATEGIES, TrainConfig
+from keras_crossvit.training.dry_run import dry_run
+from keras_crossvit.training.proof import classify_held_out_picture
+from keras_crossvit.training.run import train
+
+_FLAGS = {
+    "model": {"metavar": "NAME", "help": "a preset, e.g. crossvit_15_dagger"},
+    "dataset": {"metavar": "NAME", "help": "a TensorFlow dataset, or folder:PATH"},
+    "data_dir": {"metavar": "DIR", "help": "where tensorflow-datasets keeps its data"},
+    "output_dir": {"metavar": "DIR", "help": "where the run writes, and goes on from"},
+    "epochs": {"type": int, "metavar": "N", "help": "passes over the training pictures"},
+    "batch_size": {"type": int, "metavar": "N", "help": "pictures a step, on all replicas"},
+    "strategy": {"choices": STRATEGIES, "help": "of tf.distribute"},
+    "precision": {"choices": PRECISIONS, "help": "Keras dtype policy"},
+    "seed": {"type": int, "metavar": "N", "help": "of weights, data order and augmentation"},
+    "weights": {"metavar": "W", "help": "to start from: imagenet, or a file"},
+}
+# How TensorFlow tells the workers that are left that one is gone.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+
+
+def main(recipes, argv=None):
+    """Trains by the command line, and says what came of it.
+
+    Args:
+        recipes: `{name: TrainConfig}`, the values of `--recipe`.
+        argv: The arguments; `None` for the process's own.
+
+    Returns:
+        What `train` returns, or `None` after `--dry-run`.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    config, only_check = parse_config(recipes, argv)
+    if only_check:
+        dry_run(config)
+        return None
+    try:
+        result = train(config)
+    except (ValueError, FileNotFoundError, ConnectionError, FloatingPointError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except _LOST as error:
+        _start_again(error)
+    if result["export"] is not None:
+        _print_summary(config, result)
+    return result
+
+
+def _print_summary(config, result):
+    picture, truth, ranking = classify_held_out_picture(
+        result["source"], result["export"], config.output_dir
+    )
+    name, score = ranking[0]
+    print(
+        f"\nheld-out accuracy: {result['accuracy']:.2%} top-1, {result['top5_accuracy']:.2%} top-5"
+        f"\nSavedModel: {result['export']}"
+        f"\nthe SavedModel on {picture}: {name} ({score:.1%}); it is {truth}"
+    )
+
+
+def _start_again(error):
+    """Replaces this process by itself, which waits for the lost worker and goes on.
+
+    TensorFlow cannot take a worker back into a running cluster, so all of them begin anew
+    from the last checkpoint: the lost one by its scheduler, the others here.
+    """
+    print(
+        f"\nA worker was lost: {str(error).splitlines()[0]}\nWaiting for it; training goes on "
+        "from the last checkpoint.",
+        flush=True,
+    )
+    os.execv(sys.executable, [sys.executable, *sys.argv, "--set", "resume=true"])
 
 
 def parse_config(recipes, argv=None):
@@ -18,32 +90,42 @@ def parse_config(recipes, argv=None):
         argv: The arguments; `None` for the process's own.
 
     Returns:
-        The recipe with the values of the flags in the place of its own. Fields without a
-        flag are set by `--set field=value`, the value written as in JSON, or as plain text.
+        `(config, dry_run)`: the recipe with the values of the flags in the place of its own,
+        and whether `--dry-run` was given. Fields without a flag are set by `--set
+        field=value`, the value written as in JSON, or as plain text.
 
     Raises:
         SystemExit: With a message, if an argument is wrong.
     """
-    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description="Trains a CrossViT. What is not given is the recipe's.",
+        argument_default=argparse.SUPPRESS,
+    )
     parser.add_argument("--recipe", choices=sorted(recipes), required=True)
-    for name in _FLAGS:
-        parser.add_argument(_flag(name), default=argparse.SUPPRESS, help="replaces the recipe's")
-    for name in _INTEGER_FLAGS:
-        parser.add_argument(
-            _flag(name), type=int, default=argparse.SUPPRESS, help="replaces the recipe's"
-        )
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other fields")
+    for name, options in _FLAGS.items():
+        parser.add_argument("--" + name.replace("_", "-"), **options)
+    parser.add_argument(
+        "--no-resume", dest="resume", action="store_false", help="begin anew in output_dir"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other field of TrainConfig",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", default=False, help="check all, and train nothing"
+    )
     arguments = vars(parser.parse_args(argv))
     recipe, settings = arguments.pop("recipe"), arguments.pop("set")
+    only_check = arguments.pop("dry_run")
     try:
-        changes = {**dict(_setting(text) for text in settings), **arguments}
-        return dataclasses.replace(recipes[recipe], **changes)
+        changes = {**arguments, **dict(_setting(text) for text in settings)}
+        return dataclasses.replace(recipes[recipe], **changes), only_check
     except ValueError as error:
         parser.error(str(error))
-
-
-def _flag(name):
-    return "--" + name.replace("_", "-")
 
 
 def _setting(text):

@@ -1,21 +1,21 @@
 """The picture of a run."""
 
 
-def plot_curves(history, path):
+def plot_curves(rows, path):
     """Draws loss and accuracy per epoch, training and validation side by side.
 
     Args:
-        history: `{"loss": [...], "accuracy": [...], "val_loss": ..., "val_accuracy": ...}`,
-            a value per epoch, as `fit` returns it.
+        rows: A dictionary per epoch with `epoch`, `loss`, `accuracy`, `val_loss` and
+            `val_accuracy`.
         path: The PNG file to write.
     """
     from matplotlib.figure import Figure  # no pyplot: it would choose a screen
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
+    epochs = [row["epoch"] + 1 for row in rows]
     for axis, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        epochs = range(1, len(history[metric]) + 1)
-        axis.plot(epochs, history[metric], label="training")
-        axis.plot(epochs, history[f"val_{metric}"], label="held out")
+        axis.plot(epochs, [row[metric] for row in rows], label="training")
+        axis.plot(epochs, [row[f"val_{metric}"] for row in rows], label="held out")
         axis.set(xlabel="epoch", title=metric)
         axis.grid(alpha=0.3)
         axis.legend()

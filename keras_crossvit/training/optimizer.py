@@ -1,10 +1,21 @@
-"""AdamW as ViTs are trained with it."""
+"""AdamW and SGD as ViTs are trained with them."""
 
 import keras
+import tensorflow as tf
 
 
-def make_optimizer(model, learning_rate, weight_decay, total_steps, warmup_steps):
-    """AdamW, linear warm-up, then cosine to zero, per step (section 4.1).
+def make_optimizer(
+    model,
+    learning_rate,
+    weight_decay,
+    total_steps,
+    warmup_steps,
+    optimizer="adamw",
+    final_learning_rate=0.0,
+    clip_norm=None,
+    ema_momentum=None,
+):
+    """AdamW or SGD; linear warm-up, then cosine, per step (section 4.1).
 
     Kernels decay alone: class tokens, position embeddings, biases and norm parameters do
     not. (timm's rule; in the authors' run tokens and positions decayed, by a name that did
@@ -13,24 +24,80 @@ def make_optimizer(model, learning_rate, weight_decay, total_steps, warmup_steps
     Args:
         model: A built model.
         learning_rate: Highest learning rate.
-        weight_decay: Decay of kernels.
+        weight_decay: Decay of kernels. AdamW's is apart from the gradient, SGD's is added to
+            it, as in PyTorch, whose values the paper gives.
         total_steps: Steps of the whole run.
-        warmup_steps: Steps in which the learning rate rises.
+        warmup_steps: Steps in which the learning rate rises from 0.
+        optimizer: "adamw", or "sgd" with a momentum of 0.9.
+        final_learning_rate: Where the cosine ends.
+        clip_norm: Highest norm of all gradients together; `None` clips nothing.
+        ema_momentum: Momentum of the moving average of the weights; `None` for no average.
 
     Returns:
         An optimizer built for `model`; building it here saves `fit` a second trace.
     """
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(1, total_steps - warmup_steps),
-        warmup_target=learning_rate,
-        warmup_steps=warmup_steps,
-    )
-    if warmup_steps == 0:
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, total_steps)
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+    arguments = {
+        "learning_rate": _schedule(learning_rate, final_learning_rate, total_steps, warmup_steps),
+        "weight_decay": weight_decay,
+        "global_clipnorm": clip_norm,
+        "use_ema": ema_momentum is not None,
+        "ema_momentum": 0.99 if ema_momentum is None else ema_momentum,
+    }
+    optimizer = AdamW(**arguments) if optimizer == "adamw" else SGD(momentum=0.9, **arguments)
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in model.trainable_variables if not v.path.endswith("/kernel")]
     )
+    if keras.config.dtype_policy().name == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+def learning_rates(optimizer):
+    """The function from a step to the learning rate of an optimizer of `make_optimizer`."""
+    return getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+
+
+def _schedule(highest, final, total_steps, warmup_steps):
+    decay_steps = max(1, total_steps - warmup_steps)
+    if warmup_steps == 0:
+        return keras.optimizers.schedules.CosineDecay(highest, decay_steps, final / highest)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps,
+        alpha=final / highest,
+        warmup_target=highest,
+        warmup_steps=warmup_steps,
+    )
+
+
+class _Distributed:
+    """What Keras' optimizers lack where replicas train together."""
+
+    def _clip_gradients(self, grads):
+        """Clips the gradient of the global batch; Keras clips each replica's part of it."""
+        replicas = self._distribution_strategy.num_replicas_in_sync
+        if replicas == 1 or self.global_clipnorm is None:
+            return super()._clip_gradients(grads)
+        grads = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, grads)
+        # Keras adds the replicas' gradients up afterwards, which are now all the same.
+        return [gradient / replicas for gradient in super()._clip_gradients(grads)]
+
+    def finalize_variable_values(self, var_list):
+        """Keeps the weights as they are: `fit` may end before the training does."""
+
+
+class AdamW(_Distributed, keras.optimizers.AdamW):
+    """AdamW."""
+
+
+class SGD(_Distributed, keras.optimizers.SGD):
+    """SGD with PyTorch's weight decay: a part of the gradient, so that momentum sees it."""
+
+    def _apply_weight_decay(self, variables):
+        pass
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self._use_weight_decay(variable):
+            gradient = gradient + self.weight_decay * tf.cast(variable, gradient.dtype)
+        super().update_step(gradient, variable, learning_rate)

@@ -16,7 +16,8 @@ def classify_held_out_picture(source, export, output_dir):
     Returns:
         `(path, true class name, [(class name, score), ...])`, the highest score first.
     """
-    encoded, label = next(iter(source.validation.examples.take(1)))
+    _, content, label = next(iter(source.validation.examples.take(1)))
+    encoded = source.validation.read(content)
     suffix = ".jpg" if tf.io.is_jpeg(encoded) else ".png"
     path = pathlib.Path(output_dir) / f"held_out{suffix}"
     path.write_bytes(encoded.numpy())

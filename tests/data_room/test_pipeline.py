@@ -1,129 +1,194 @@
-"""Batches: what is in them, in which order."""
+"""Batches: what is in them, in which order, on how many workers."""
 
 import dataclasses
+import logging
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_crossvit.data.kerascv import batch_augmentation
-from keras_crossvit.data.pipeline import evaluation_batches, training_batches
-from keras_crossvit.data.random_crop import random_resized_crop
+from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import Split
 from keras_crossvit.training import TrainConfig
 
-CONFIG = TrainConfig(
+SIZE = (16, 16)
+PLAIN = TrainConfig(
     "crossvit_digits",
     "digits",
     "runs/x",
     epochs=10,
     batch_size=4,
     learning_rate=1e-3,
+    augment="none",
     crop_area=(1.0, 1.0),
     horizontal_flip=False,
-    randaugment_magnitude=0.0,
-    mixup_alpha=0.0,
+    label_smoothing=0.0,
+)
+FULL = dataclasses.replace(
+    PLAIN, batch_size=8, augment="reference", crop_area=(0.3, 1.0), horizontal_flip=True
 )
 
 
-def split(count=10):
+def split(count=10, bad=()):
     """Pictures of one shade each: picture i has the shade 20 i and the label i."""
     pictures = [tf.io.encode_png(np.full((8, 8, 3), 20 * i, "uint8")) for i in range(count)]
+    pictures = ["no picture" if i in bad else x for i, x in enumerate(pictures)]
+    names = [f"picture {i}" for i in range(count)]
     labels = tf.range(count, dtype=tf.int64)
-    return Split(tf.data.Dataset.from_tensor_slices((tf.stack(pictures), labels)), count)
+    return Split(tf.data.Dataset.from_tensor_slices((names, tf.stack(pictures), labels)), count)
+
+
+def textured(count=24):
+    """Pictures of noise: no two crops of them are alike."""
+    draw = np.random.default_rng(0)
+    pictures = [
+        tf.io.encode_png(draw.integers(0, 256, (20, 24, 3)).astype("uint8")) for _ in range(count)
+    ]
+    rows = (["x"] * count, tf.stack(pictures), tf.range(count, dtype=tf.int64))
+    return Split(tf.data.Dataset.from_tensor_slices(rows), count)
+
+
+def epochs(config, count=2, data=None, **arguments):
+    """The labels of the first epochs, a list of batches each."""
+    data = data or split()
+    steps = steps_per_epoch(data, config)
+    batches = training_batches(data, 10, SIZE, config, **arguments).take(count * steps)
+    rows = [labels.numpy().argmax(1).tolist() for _, labels in batches]
+    return [rows[start : start + steps] for start in range(0, len(rows), steps)]
 
 
 def test_evaluation_keeps_order_and_every_picture():
-    batches = list(evaluation_batches(split(), 10, (16, 16), 4, 1.0))
-    assert [len(images) for images, _ in batches] == [4, 4, 2]
-    images = np.concatenate([images for images, _ in batches])
-    labels = np.concatenate([labels for _, labels in batches])
-    np.testing.assert_array_equal(
-        images, np.broadcast_to(20.0 * np.arange(10)[:, None, None, None], (10, 16, 16, 3))
-    )
+    batches = list(evaluation_batches(split(), 10, SIZE, 4, 1.0))
+    assert [len(images) for images, _, _ in batches] == [4, 4, 2]
+    images, labels, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    shades = 20.0 * np.arange(10)[:, None, None, None]
+    np.testing.assert_array_equal(images, np.broadcast_to(shades, (10, 16, 16, 3)))
     np.testing.assert_array_equal(labels, np.eye(10))
+    np.testing.assert_array_equal(weights, np.ones(10))
 
 
-def epoch(dataset):
-    return [labels.numpy().argmax(1).tolist() for _, labels in dataset]
+@pytest.mark.parametrize(("workers", "replicas"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_evaluation_in_parts_has_full_batches_and_every_picture_once(workers, replicas):
+    seen = []
+    for worker in range(workers):
+        shard = Shard(worker, workers, replicas)
+        batches = list(evaluation_batches(split(), 10, SIZE, 4, 1.0, shard))
+        assert [len(x) for x, _, _ in batches] == [4 // workers // replicas] * 3 * replicas
+        for _, labels, weights in batches:
+            seen += labels.numpy().argmax(1)[weights.numpy() > 0].tolist()
+    assert sorted(seen) == list(range(10))
 
 
 def test_training_shuffles_anew_each_epoch_and_by_the_seed():
-    dataset = training_batches(split(), 10, (16, 16), CONFIG)
-    first, second = epoch(dataset), epoch(dataset)
+    first, second = epochs(PLAIN)
     assert [len(batch) for batch in first] == [4, 4]  # the last two pictures are left out
     assert first != second
     assert len({label for batch in first for label in batch}) == 8
-    assert epoch(training_batches(split(), 10, (16, 16), CONFIG)) == first
-    other = dataclasses.replace(CONFIG, seed=1)
-    assert epoch(training_batches(split(), 10, (16, 16), other)) != first
+    tf.random.set_seed(5)  # the global seed has no part in it
+    assert epochs(PLAIN) == [first, second]
+    assert epochs(dataclasses.replace(PLAIN, seed=1)) != [first, second]
+
+
+def test_training_ends_after_the_last_epoch():
+    assert len(epochs(PLAIN, count=100)) == 10
+
+
+def test_training_goes_on_with_the_next_batch():
+    batches = [batch for epoch in epochs(PLAIN, count=3) for batch in epoch]
+    for step in (1, 2, 5):
+        rest = training_batches(split(), 10, SIZE, PLAIN, first_step=step).take(6 - step)
+        assert [y.numpy().argmax(1).tolist() for _, y in rest] == batches[step:]
+
+
+def test_repeated_augmentation_follows_with_copies():
+    config = dataclasses.replace(PLAIN, repeated_augmentation=2)
+    for epoch in epochs(config):
+        for batch in epoch:
+            assert batch[0::2] == batch[1::2]
+            assert len(set(batch)) == 2
 
 
 def test_training_pictures_keep_their_labels():
-    for images, labels in training_batches(split(), 10, (16, 16), CONFIG):
+    for images, labels in training_batches(split(), 10, SIZE, PLAIN).take(4):
         shades = 20.0 * labels.numpy().argmax(1)
         np.testing.assert_allclose(images.numpy().mean((1, 2, 3)), shades, atol=1e-3)
 
 
-def ramp():
-    """A picture whose pixels say where they lie: red is the column, green the row."""
-    rows, columns = np.mgrid[0:64, 0:64]
-    return tf.constant(np.stack([columns, rows, 0 * rows], -1).astype("uint8"))
+def test_labels_are_smoothed_to_a_sum_of_one():
+    config = dataclasses.replace(PLAIN, label_smoothing=0.1)
+    _, labels = next(iter(training_batches(split(), 10, SIZE, config)))
+    np.testing.assert_allclose(np.sort(labels.numpy())[:, -1], 0.91, atol=1e-6)
+    np.testing.assert_allclose(np.sort(labels.numpy())[:, :-1], 0.01, atol=1e-6)
 
 
-def test_random_crop_takes_the_asked_area():
-    areas = []
-    for seed in range(40):
-        part = random_resized_crop(ramp(), (32, 32), (0.25, 0.5), (seed, 0)).numpy()
-        width, height = np.ptp(part[..., 0]) + 1, np.ptp(part[..., 1]) + 1
-        areas.append(width * height / 64**2)
-        assert 0.6 < width / height < 1.6
-    assert 0.2 < min(areas) < 0.32
-    assert 0.42 < max(areas) < 0.55
+@pytest.mark.parametrize("augment", ["reference", "kerascv"])
+def test_same_seed_same_batches_in_any_number_of_calls(augment):
+    config = dataclasses.replace(FULL, augment=augment)
+    some = []
+    for calls in (1, 2, 7):
+        changed = dataclasses.replace(config, parallel_calls=calls)
+        some.append(list(training_batches(textured(), 24, SIZE, changed).take(4)))
+    for batches in zip(*some, strict=True):
+        for images, labels in batches[1:]:
+            np.testing.assert_array_equal(images, batches[0][0])
+            np.testing.assert_array_equal(labels, batches[0][1])
+    assert np.abs(some[0][0][0] - some[0][1][0]).max() > 1  # while batches differ
 
 
-def test_random_crop_is_decided_by_the_seed():
-    crops = [random_resized_crop(ramp(), (16, 16), (0.1, 1.0), (s, 7)).numpy() for s in (1, 1, 2)]
-    np.testing.assert_array_equal(crops[0], crops[1])
-    assert np.abs(crops[0] - crops[2]).max() > 1
+@pytest.mark.parametrize("group", [None, 4, 2])
+@pytest.mark.parametrize(("workers", "replicas"), [(2, 1), (2, 2), (4, 1), (1, 2)])
+def test_parts_together_are_the_whole_batch(workers, replicas, group):
+    """With everything random switched on: each row is made by one worker, mixed alike."""
+    config = dataclasses.replace(FULL, mixing_batch_size=group)
+    if group and (8 // workers) % group and group % (8 // workers):
+        pytest.skip(f"groups of {group} do not fit workers with {8 // workers} rows")
+    whole = list(training_batches(textured(), 24, SIZE, config).take(3))
+    parts = []
+    for worker in range(workers):
+        batches = training_batches(
+            textured(), 24, SIZE, config, Shard(worker, workers, replicas)
+        ).take(3 * replicas)
+        parts.append([x.numpy() for x, _ in batches])
+    for step, (images, _) in enumerate(whole):
+        rows = np.concatenate(
+            [batch for part in parts for batch in part[step * replicas : (step + 1) * replicas]]
+        )
+        order = np.lexsort(rows.reshape(8, -1).T[:4])
+        expected = images.numpy()
+        expected_order = np.lexsort(expected.reshape(8, -1).T[:4])
+        np.testing.assert_array_equal(rows[order], expected[expected_order])
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-def test_mixup_mixes_images_and_labels_alike(policy):
-    keras.config.set_dtype_policy(policy)
-    try:
-        augment = batch_augmentation(dataclasses.replace(CONFIG, mixup_alpha=1.0))
-        shades = np.arange(8, dtype="float32") * 20
-        images = np.broadcast_to(shades[:, None, None, None], (8, 4, 4, 3))
-        mixed, labels = augment(tf.constant(images), tf.one_hot(range(8), 8))
-    finally:
-        keras.config.set_dtype_policy("float32")
-    np.testing.assert_allclose(labels.numpy().sum(1), 1, atol=1e-6)
-    np.testing.assert_allclose(mixed.numpy()[:, 0, 0, 0], labels.numpy() @ shades, atol=1e-3)
-    assert (labels.numpy().max(1) < 1).any()
+@pytest.mark.parametrize(
+    ("changes", "shard", "message"),
+    [
+        ({}, Shard(0, 3, 1), "`batch_size` must be a multiple of the 3 replicas"),
+        ({"mixing_batch_size": 3}, Shard(), "`mixing_batch_size` must divide batch_size=8"),
+        ({"batch_size": 6}, Shard(0, 2, 1), "an even number of rows"),
+    ],
+)
+def test_batches_that_cannot_be_split(changes, shard, message):
+    with pytest.raises(ValueError, match=message):
+        training_batches(textured(), 24, SIZE, dataclasses.replace(FULL, **changes), shard)
 
 
-def test_randaugment_changes_pictures_and_keeps_the_range():
-    augment = batch_augmentation(dataclasses.replace(CONFIG, randaugment_magnitude=0.5))
-    images = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("float32")
-    changed, labels = augment(tf.constant(images), tf.one_hot(range(8), 8))
-    assert np.abs(changed.numpy() - images).max() > 10
-    assert 0 <= changed.numpy().min() <= changed.numpy().max() <= 255
-    np.testing.assert_array_equal(labels.numpy(), np.eye(8))
+def test_unreadable_pictures_are_named_and_count_for_nothing(caplog):
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            data = split(10, bad=(3, 7))
+            batches = list(training_batches(data, 10, SIZE, PLAIN).take(2))
+            images, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
+            present = labels.sum(1) > 0
+            assert present.sum() == 8 - (~present).sum() < 8
+            assert (images[~present] == 0).all()
+            assert not {3, 7} & set(labels[present].argmax(1))
+        _, _, weights = next(iter(evaluation_batches(data, 10, SIZE, 10, 1.0)))
+    np.testing.assert_array_equal(weights, [1, 1, 1, 0, 1, 1, 1, 0, 1, 1])
+    named = [record.getMessage() for record in caplog.records if "skipped" in record.message]
+    assert sorted(message.rpartition(": ")[2] for message in named) == ["picture 3", "picture 7"]
 
 
-def test_translation_and_rotation_move_pixels():
-    """A white square in the middle moves, by no more than asked, and keeps its area."""
-    images = np.zeros((16, 40, 40, 3), "float32")
-    images[:, 15:25, 15:25] = 255
-    config = dataclasses.replace(CONFIG, translation=0.2, rotation=10.0)
-    moved, labels = batch_augmentation(config)(tf.constant(images), tf.one_hot(range(16), 16))
-    red = moved.numpy()[..., 0] / 255
-    rows, columns = np.mgrid[0:40, 0:40]
-    for axis in (rows, columns):
-        centers = (red * axis).sum((1, 2)) / red.sum((1, 2))
-        assert np.ptp(centers) > 2
-        assert np.abs(centers - 19.5).max() < 8 + 2
-    np.testing.assert_allclose(red.sum((1, 2)), 100, rtol=0.05)
-    np.testing.assert_array_equal(labels.numpy(), np.eye(16))
+def test_label_outside_of_the_classes():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="outside the 5 classes"):
+        list(training_batches(split(), 5, SIZE, PLAIN))

@@ -1,0 +1,68 @@
+"""A function over rows, some of which it may refuse: the others must not be lost with them.
+
+One picture that cannot be read must cost neither the rest of a request nor a run of weeks.
+Only tf.data lets a graph go on after an error, so both ways below go through it.
+"""
+
+import tensorflow as tf
+
+_CHUNK = 32  # rows that share the cost of a nested dataset
+
+
+def map_good_rows(function, rows, parallel_calls):
+    """Applies `function` to each row of a batch. A TensorFlow graph function.
+
+    Args:
+        function: Graph function of one row's tensors; returns one tensor of known shape.
+        rows: Tuple of tensors with the same number of rows N.
+        parallel_calls: Rows that are worked on at the same time.
+
+    Returns:
+        `(N, ...)` and bool `(N,)`: the results, 0 where the function raised, and where it
+        did not.
+    """
+    return _filled(*_good_rows(function, rows, parallel_calls).get_single_element())
+
+
+def map_all_rows(dataset, function, parallel_calls):
+    """Applies `function` to each row of a dataset, in order.
+
+    Args:
+        dataset: `tf.data.Dataset` of tuples.
+        function: As in `map_good_rows`.
+        parallel_calls: Groups of rows that are worked on at the same time.
+
+    Returns:
+        `tf.data.Dataset` of batches of `(row, result, good)`, each with rows of its own;
+        `result` is 0 where the function raised.
+    """
+
+    def work_off(*rows):
+        results = _good_rows(function, rows, parallel_calls=None)
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(rows), results)
+
+    return (
+        dataset.batch(_CHUNK)
+        .interleave(work_off, parallel_calls, 1, parallel_calls)
+        .map(lambda rows, results: (rows, *_filled(*results)), parallel_calls)
+    )
+
+
+def _good_rows(function, rows, parallel_calls):
+    """A dataset of one element: how many rows, numbers of the good ones, their results."""
+    count = tf.shape(rows[0], tf.int64)[0]
+    numbered = tf.data.Dataset.from_tensor_slices(rows).enumerate()
+    results = numbered.map(lambda number, row: (number, function(*row)), parallel_calls)
+    _, spec = results.element_spec
+    # One row that stands for none, so that there is always something to batch.
+    none = tf.data.Dataset.from_tensors((count, tf.zeros(spec.shape, spec.dtype)))
+    return results.ignore_errors().concatenate(none).batch(count + 1)
+
+
+def _filled(numbers, values):
+    """The results in the rows that they belong to, and which rows have one."""
+    count = numbers[-1] + 1  # the row that stands for none comes last
+    numbers = numbers[:, tf.newaxis]
+    values = tf.scatter_nd(numbers, values, [count, *values.shape[1:]])
+    good = tf.scatter_nd(numbers, tf.ones_like(numbers[:, 0]), [count])
+    return values[:-1], good[:-1] > 0

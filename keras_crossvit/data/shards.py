@@ -1,0 +1,57 @@
+"""Which rows of a global batch a worker makes, so that all of them together make it once."""
+
+import dataclasses
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One worker's part of every global batch.
+
+    Args:
+        worker: Number of the worker, from 0.
+        workers: Number of workers; each makes as many rows as any other.
+        replicas: Replicas (devices) of this worker; each gets a batch of its own.
+    """
+
+    worker: int = 0
+    workers: int = 1
+    replicas: int = 1
+
+    def check(self, batch_size, group_size):
+        """Raises `ValueError` if a global batch cannot be split so."""
+        parts = self.workers * self.replicas
+        if batch_size % parts:
+            raise ValueError(
+                f"`batch_size` must be a multiple of the {parts} replicas ({self.workers} "
+                f"workers with {self.replicas} each). Received: batch_size={batch_size}"
+            )
+        rows = batch_size // self.workers
+        if batch_size % group_size or (rows % group_size and group_size % rows):
+            raise ValueError(
+                f"`mixing_batch_size` must divide batch_size={batch_size} and the {rows} rows "
+                f"of a worker, or be a multiple of them. Received: mixing_batch_size={group_size}"
+            )
+        if self.workers > 1 and rows % 2:
+            raise ValueError(
+                "`batch_size` must give each worker an even number of rows, because rows are "
+                f"mixed in pairs. Received: batch_size={batch_size} for {self.workers} workers"
+            )
+
+    def owns(self, row, batch_size, group_size):
+        """Whether this worker makes row `row` of a global batch (scalar integer tensors).
+
+        Rows are mixed with their mirror image inside a group (first with last), so both of
+        a pair go to the same worker, and pairs to the workers in turn.
+        """
+        first = row // group_size * group_size
+        within = row - first
+        pair = tf.minimum(within, group_size - 1 - within)
+        return (first + 2 * pair) * self.workers // batch_size == self.worker
+
+    def groups(self, batch_size, group_size):
+        """Numbers of the mixing groups within a global batch that this worker's rows are of."""
+        rows = batch_size // self.workers
+        first = self.worker * rows // group_size
+        return range(first, first + max(1, rows // group_size))

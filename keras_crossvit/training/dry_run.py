@@ -1,0 +1,74 @@
+"""What a run would be, without it."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+
+from keras_crossvit.data.images import default_crop_ratio
+from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from keras_crossvit.data.shards import Shard
+from keras_crossvit.models import count_macs
+from keras_crossvit.training.assembly import check_fit, make_trainee, open_data
+from keras_crossvit.training.memory import activation_bytes, variable_bytes
+from keras_crossvit.training.strategy import make_strategy, shard_of
+
+_GB = 2**30
+
+
+def dry_run(config):
+    """Checks the data of a run, and prints its values, its size and an estimate of its memory.
+
+    Nothing is written, and no other machine is asked: a run of several workers or on a TPU
+    is checked as one of one process.
+
+    Args:
+        config: A `TrainConfig`.
+
+    Raises:
+        ValueError: As `train`.
+    """
+    print(json.dumps(dataclasses.asdict(config), indent=2))
+    source = open_data(config)
+    shard = Shard()
+    if config.strategy in ("auto", "none", "mirrored"):
+        shard = shard_of(make_strategy(config.strategy))
+    check_fit(config, source, shard)
+    keras.config.set_dtype_policy(config.precision)
+    trainee, model = make_trainee(config, source)
+    _print_model(config, trainee, model, shard)
+    _print_data(config, source, model.input_shape[1:3])
+
+
+def _print_model(config, trainee, model, shard):
+    weights = model.count_params()
+    macs = count_macs(model)
+    print(f"\nmodel: {weights / 1e6:.2f} million parameters, {macs / 1e9:.2f} GMACs an image")
+    rows = config.batch_size // shard.replicas // config.accumulation_steps
+    activations, variables = rows * activation_bytes(model), variable_bytes(trainee)
+    print(
+        f"memory of a replica, estimated: {(activations + variables) / _GB:.2f} GB = "
+        f"{variables / _GB:.2f} GB of weights, gradients and optimizer + {activations / _GB:.2f} "
+        f"GB of activations of {rows} images at a time"
+    )
+
+
+def _print_data(config, source, size):
+    classes, steps = len(source.class_names), steps_per_epoch(source.train, config)
+    print(
+        f"data: {source.name}, {classes} classes, {source.train.size} pictures to train on, "
+        f"{source.validation.size} held out; {steps} steps an epoch, {config.epochs * steps} "
+        "in all"
+    )
+    images, labels = next(iter(training_batches(source.train, classes, size, config).take(1)))
+    print(
+        f"a training batch: images {images.shape} in {np.min(images):.0f} to "
+        f"{np.max(images):.0f}, labels {labels.shape}"
+    )
+    ratio = config.crop_ratio or default_crop_ratio(size)
+    rows = config.batch_size, ratio
+    images, _, weights = next(
+        iter(evaluation_batches(source.validation, classes, size, *rows).take(1))
+    )
+    print(f"a held-out batch: images {images.shape}, of which {int(sum(weights))} can be read")

@@ -1,0 +1,79 @@
+"""What a run writes about itself: a table, TensorBoard's curves, pictures."""
+
+import csv
+import io
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from keras_crossvit.training.curves import plot_curves
+
+
+class RunLog:
+    """The values of each epoch.
+
+    `log.csv` and `tensorboard/` are written after each epoch, `curves.png` by `finish`.
+
+    Args:
+        folder: The run's folder; `None` writes nothing.
+        learning_rate: Function from a step to the learning rate.
+    """
+
+    def __init__(self, folder, learning_rate):
+        self.folder = None if folder is None else pathlib.Path(folder)
+        self.learning_rate = learning_rate
+        self.rows = []
+        self._writers = {}
+
+    def add(self, epoch, values, step):
+        """Adds an epoch's values, numbers by name."""
+        values = {name: float(value) for name, value in values.items()}
+        rate = float(self.learning_rate(step))
+        self.rows.append({"epoch": epoch, "learning_rate": rate, **values})
+        self.write_table()
+        for name, value in {"learning_rate": rate, **values}.items():
+            run = "validation" if name.startswith("val_") else "train"
+            self._tensorboard(
+                run, tf.summary.scalar, name.removeprefix("val_"), value, step=epoch + 1
+            )
+
+    def write_table(self):
+        """Writes the table anew, so that what a lost checkpoint had added is not in it."""
+        if self.folder is None or not self.rows:
+            return
+        text = io.StringIO()
+        columns = dict.fromkeys(name for row in self.rows for name in row)
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        aside = self.folder / f".{os.getpid()}.csv"
+        aside.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(aside, self.folder / "log.csv")
+
+    def show_batch(self, images):
+        """Shows up to 16 augmented pictures of a batch as one, in TensorBoard."""
+        if self.folder is None:
+            return
+        images = np.clip(np.asarray(images[:16]), 0, 255).astype("uint8")
+        columns = min(4, len(images))
+        images = images[: len(images) // columns * columns]
+        rows = np.split(images, len(images) // columns)
+        grid = np.concatenate([np.concatenate([*row], axis=1) for row in rows])
+        self._tensorboard("train", tf.summary.image, "augmented", grid[np.newaxis], step=0)
+
+    def finish(self):
+        """Draws the curves."""
+        if self.folder is not None and self.rows:
+            plot_curves(self.rows, self.folder / "curves.png")
+
+    def _tensorboard(self, run, write, *arguments, step):
+        if self.folder is None:
+            return
+        if run not in self._writers:
+            path = str(self.folder / "tensorboard" / run)
+            self._writers[run] = tf.summary.create_file_writer(path)
+        with self._writers[run].as_default(step):
+            write(*arguments)
+        self._writers[run].flush()

@@ -1,0 +1,29 @@
+"""SIGTERM: what a scheduler sends to a process whose machine it takes back."""
+
+import contextlib
+import signal
+import threading
+
+
+class Preempted(SystemExit):
+    """Ends the process with the exit status of one that SIGTERM ended, 143."""
+
+    def __init__(self):
+        super().__init__(128 + signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def watch_for_preemption():
+    """A context in which SIGTERM sets the `threading.Event` that it gives, and no more.
+
+    Outside of the main thread, where Python takes no signals, the event stays unset.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,92 @@
+"""Checkpoints from one format to another, the preset found by the weights alone."""
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import keras_crossvit as kc
+from keras_crossvit.conversion import convert
+from tests.base import skip_without, values_of
+from tests.reference import randomize
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    return randomize(kc.CrossViT(config, weights=None, classes=7), scale=0.1)
+
+
+@pytest.fixture
+def safetensors(model, tmp_path):
+    kc.save_checkpoint(model, tmp_path / "from.safetensors")
+    return tmp_path / "from.safetensors"
+
+
+def assert_same(ours, theirs):
+    for one, other in zip(values_of(ours), values_of(theirs), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_to_a_model_and_back(model, safetensors, tmp_path):
+    made = convert(safetensors, tmp_path / "model.keras")
+    assert made.name == "crossvit_digits"
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert loaded.output_shape == (None, 7)
+    assert_same(loaded, model)
+    convert(tmp_path / "model.keras", tmp_path / "back.safetensors")
+    there, back = load_file(safetensors), load_file(tmp_path / "back.safetensors")
+    assert there.keys() == back.keys()
+    for name in there:
+        np.testing.assert_array_equal(there[name], back[name])
+
+
+def test_to_weights_alone(model, safetensors, tmp_path):
+    convert(safetensors, tmp_path / "model.weights.h5")
+    other = kc.CrossViT(
+        kc.CrossViTConfig.preset("crossvit_digits"),
+        weights=str(tmp_path / "model.weights.h5"),
+        classes=7,
+    )
+    assert_same(other, model)
+
+
+def test_the_authors_file_becomes_timms(model, tmp_path):
+    skip_without("torch")
+    import torch
+
+    from keras_crossvit.weights.checkpoint import model_state
+
+    state = {
+        name.replace("pos_embed_", "pos_embed.").replace("cls_token_", "cls_token."): torch.tensor(
+            x
+        )
+        for name, x in model_state(model).items()
+    }
+    torch.save({"model": state}, tmp_path / "authors.pth")
+    convert(tmp_path / "authors.pth", tmp_path / "timm.safetensors")
+    assert load_file(tmp_path / "timm.safetensors").keys() == model_state(model).keys()
+
+
+def test_size_of_the_input_is_kept(tmp_path):
+    """A checkpoint of another size keeps its position embeddings as they are."""
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    larger = kc.CrossViT(config, weights=None, classes=3, input_shape=(96, 96, 3))
+    kc.save_checkpoint(larger, tmp_path / "larger.safetensors")
+    made = convert(tmp_path / "larger.safetensors", tmp_path / "larger.keras")
+    assert made.input_shape == (None, 96, 96, 3)
+    assert_same(made, larger)
+
+
+def test_weights_of_no_preset(safetensors, tmp_path):
+    state = load_file(safetensors)
+    state.pop("norm.0.weight")
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="`source` must hold the weights of one of the presets"):
+        convert(tmp_path / "other.safetensors", tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_unknown_destination(safetensors, tmp_path):
+    with pytest.raises(ValueError, match="`destination` must end in"):
+        convert(safetensors, tmp_path / "model.onnx")

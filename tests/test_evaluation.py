@@ -1,0 +1,85 @@
+"""Evaluation: shares, classes, branches, and what the recipe writes."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_crossvit as kc
+from keras_crossvit.data.sources import Split
+from keras_crossvit.evaluation import evaluate, plot_confusion
+from tests.base import small_model
+
+NAMES = ("ant", "bee", "cow", "dog", "elk")
+
+
+def split(pictures, labels):
+    names = [f"picture {row}" for row in range(len(labels))]
+    encoded = [x if isinstance(x, bytes) else tf.io.encode_png(x).numpy() for x in pictures]
+    rows = (names, encoded, tf.constant(labels, tf.int64))
+    return Split(tf.data.Dataset.from_tensor_slices(rows), len(labels))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 256, (40, 40, 3)).astype("uint8") for _ in range(12)]
+
+
+def test_every_figure_by_hand(pictures):
+    """Against the model's own answers, with one file that is no picture among them."""
+    model = small_model()
+    labels = [0, 1, 2, 3] * 3
+    data = split([*pictures[:11], b"no picture"], labels)
+    result = evaluate(model, data, NAMES, batch_size=5, crop_ratio=1.0, branches=True)
+    images = np.stack(pictures[:11]).astype("float32")
+    labels = np.array(labels[:11])
+    assert (result["pictures"], result["unreadable"]) == (11, 1)
+
+    heads = kc.branch_logits(model).predict_on_batch(images)
+    probabilities = model.predict_on_batch(images)
+    for scores, shares in (
+        (probabilities, result),
+        (heads["small"], result["branches"]["small"]),
+        (heads["large"], result["branches"]["large"]),
+    ):
+        assert shares["top1"] == pytest.approx((scores.argmax(1) == labels).mean())
+        assert shares["top5"] == 1.0  # of five classes
+    answers = probabilities.argmax(1)
+    confusion = np.zeros((5, 5))
+    for label, answer in zip(labels, answers, strict=True):
+        confusion[label, answer] += 1
+    np.testing.assert_array_equal(result["confusion"], confusion)
+    assert result["per_class"]["elk"] is None
+    assert result["per_class"]["bee"] == pytest.approx((answers[labels == 1] == 1).mean())
+
+
+def test_top5_counts_the_five_best():
+    inputs = keras.Input((8, 8, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(inputs)[:, :1]
+    scores = keras.layers.Concatenate()([mean * 0 + float(-column) for column in range(7)])
+    model = keras.Model(inputs, scores)
+    grey = [np.full((8, 8, 3), 9, "uint8")] * 4
+    result = evaluate(model, split(grey, [0, 4, 5, 6]), list("abcdefg"), crop_ratio=1.0)
+    assert (result["top1"], result["top5"]) == (0.25, 0.5)
+
+
+def test_other_number_of_classes(pictures):
+    with pytest.raises(ValueError, match="`model` must have the 2 classes"):
+        evaluate(small_model(), split(pictures[:1], [0]), ("a", "b"))
+
+
+def test_no_picture_at_all():
+    with pytest.raises(ValueError, match="Received: 2 unreadable files"):
+        evaluate(small_model(), split([b"x", b"y"], [0, 1]), NAMES)
+
+
+def test_confusion_picture(tmp_path):
+    figure = plot_confusion(np.array([[2, 1], [0, 0]]), ("a", "b"), tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    shares = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shares, [[2 / 3, 1 / 3], [0, 0]])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["2", "1"]
+    assert json.dumps([t.get_text() for t in figure.axes[0].get_yticklabels()]) == '["a", "b"]'

@@ -1,0 +1,68 @@
+"""Runs of `tests/training/tiny.py` in processes of their own."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def started(folder, values, **environment):
+    """A run in the background; its folder is made, its output goes to `output.txt` there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tests.training.tiny", "--recipe", "tiny", "--set"]
+    command += [f"{name}={json.dumps(value)}" for name, value in values.items()]
+    with open(folder / "output.txt", "ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+                "CUDA_VISIBLE_DEVICES": "-1",
+                **environment,
+            },
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def finish(process, folder, status=0):
+    """Waits for the end of a run; returns what it printed."""
+    process.wait(timeout=300)
+    output = (folder / "output.txt").read_text(errors="replace")
+    assert process.returncode == status, output[-4000:]
+    return output
+
+
+def run(folder, values, status=0, **environment):
+    with started(folder, values, **environment) as process:
+        return finish(process, folder, status)
+
+
+def weights(folder):
+    with np.load(folder / "weights.npz") as file:
+        return [file[name] for name in file.files]
+
+
+def wait_for(condition, process, folder, seconds=240):
+    """Waits until `condition()`, or fails with the output of the process if that ends."""
+    end = time.monotonic() + seconds
+    while not condition():
+        output = (folder / "output.txt").read_text(errors="replace")
+        assert process.poll() is None, output[-4000:]
+        assert time.monotonic() < end, output[-4000:]
+        time.sleep(0.02)

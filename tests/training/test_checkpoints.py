@@ -1,0 +1,84 @@
+"""Checkpoints: whole or not there."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from keras_crossvit.training.checkpoints import (
+    put_aside,
+    read_last_checkpoint,
+    write_checkpoint,
+)
+
+ARRAYS = {
+    "kernel": np.arange(12, dtype="float32").reshape(3, 4),
+    "iteration": np.array(7, dtype="int64"),
+    "seed": np.array([1, 2], dtype="uint32"),
+}
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_was_written_is_read(tmp_path):
+    write_checkpoint(tmp_path / "new", 3, ARRAYS, {"step": 3, "log": [{"loss": 0.1}]})
+    arrays, notes = read_last_checkpoint(tmp_path / "new")
+    assert notes == {"step": 3, "log": [{"loss": 0.1}]}
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        assert arrays[name].shape == array.shape
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_two_are_kept(tmp_path):
+    for step in (5, 10, 100):
+        write_checkpoint(tmp_path, step, ARRAYS, {"step": step})
+    assert files(tmp_path) == ["step-000000010.safetensors", "step-000000100.safetensors"]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def flip(path):
+    """One bit of the weights."""
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("spoil", [cut, empty, flip])
+def test_a_torn_one_is_named_and_the_one_before_is_used(tmp_path, spoil, caplog):
+    write_checkpoint(tmp_path, 1, ARRAYS, {"step": 1})
+    write_checkpoint(tmp_path, 2, ARRAYS, {"step": 2})
+    spoil(tmp_path / "step-000000002.safetensors")
+    with caplog.at_level(logging.WARNING):
+        _, notes = read_last_checkpoint(tmp_path)
+    assert notes == {"step": 1}
+    assert "step-000000002.safetensors is torn" in caplog.text
+
+
+def test_a_write_that_was_cut_off_is_no_checkpoint(tmp_path):
+    write_checkpoint(tmp_path, 1, ARRAYS, {"step": 1})
+    (tmp_path / ".99.writing").write_bytes(b"half of a file")
+    assert read_last_checkpoint(tmp_path)[1] == {"step": 1}
+
+
+def test_none(tmp_path):
+    assert read_last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_put_aside_keeps_what_is_there(tmp_path):
+    for number in range(2):
+        write_checkpoint(tmp_path / "checkpoints", number, ARRAYS, {"step": number})
+        put_aside(tmp_path / "checkpoints")
+    put_aside(tmp_path / "checkpoints")  # there is none
+    assert files(tmp_path) == ["checkpoints.1", "checkpoints.2"]
+    assert read_last_checkpoint(tmp_path / "checkpoints.1")[1] == {"step": 0}

@@ -1,0 +1,49 @@
+"""A run of seconds: a CrossViT of a few thousand parameters on the first digits.
+
+    python -m tests.training.tiny --recipe tiny --output-dir run [...]
+
+is `recipes/train.py` with this recipe; it also writes the final weights as `weights.npz` in the
+working directory. `TINY_DEVICES` is the number of logical devices.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from keras_crossvit.models.config import PRESETS
+from keras_crossvit.training import TrainConfig, main
+from tests.base import small_config
+
+RECIPE = TrainConfig(
+    model="tiny_test_model",
+    dataset="digits",
+    output_dir="run",
+    train_split="train[:176]",
+    validation_split="test[:50]",
+    epochs=2,
+    batch_size=16,
+    learning_rate=1e-3,
+    warmup_epochs=1,
+    augment="reference",
+    mixing_batch_size=8,
+    ema_momentum=0.9,
+    clip_norm=1.0,
+)
+
+
+def run():
+    PRESETS["tiny_test_model"] = small_config()
+    devices = int(os.environ.get("TINY_DEVICES", "1"))
+    if devices > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * devices
+        )
+    result = main({"tiny": RECIPE})
+    if result is not None:
+        np.savez("weights.npz", *[np.asarray(variable) for variable in result["model"].weights])
+
+
+if __name__ == "__main__":
+    run()

@@ -6,6 +6,7 @@ was, N free, and answer what the model answers: `logits` if its `classifier_acti
 """
 
 import pathlib
+import warnings
 
 from keras_crossvit.export.classifier import check_backend, check_classifier
 from keras_crossvit.export.packages import require
@@ -85,7 +86,10 @@ def export_litert(model, path, *, int8=False, samples=None):
     if samples is not None:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: ({"images": image[None]} for image in samples)
-    path.write_bytes(converter.convert())
+    with warnings.catch_warnings():
+        # The converter measures by the interpreter that TensorFlow itself deprecates.
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter")
+        path.write_bytes(converter.convert())
     return path
 
 

@@ -107,7 +107,7 @@ def main():
     parser.add_argument("--protocol", choices=PORTS, default="rest")
     parser.add_argument("--server", help="HOST:PORT, by default localhost and the usual port")
     parser.add_argument("--model", default="crossvit", help="its name in models.config")
-    parser.add_argument("--batch-size", type=int, default=32, help="files in a request, at most")
+    parser.add_argument("--batch-size", type=int, default=8, help="files in a request, at most")
     parser.add_argument("--timeout", type=float, default=60, help="seconds for a request")
     arguments = parser.parse_args()
     if arguments.batch_size < 1:

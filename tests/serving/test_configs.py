@@ -63,7 +63,7 @@ def test_batching():
     )
     sizes = list(parameters.allowed_batch_sizes)
     assert sizes == sorted(set(sizes))
-    assert sizes[-1] == parameters.max_batch_size.value == 32  # the client's --batch-size
+    assert sizes[-1] == parameters.max_batch_size.value == 8  # the client's --batch-size
     assert parameters.batch_timeout_micros.value == 5000
     assert parameters.num_batch_threads.value >= 1
     assert parameters.max_enqueued_batches.value == 100

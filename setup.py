@@ -18,15 +18,23 @@ TRAIN = [
     "matplotlib>=3.8",
     "tensorboard>=2.19",
 ]
+RUNTIMES = [
+    "ai-edge-litert>=2.3",
+    "onnx>=1.23",
+    "onnxruntime>=1.31",
+    "openvino>=2026.4",
+    "tensorflow-serving-api>=2.21,<2.22",  # gRPC to a server
+    "tf2onnx>=1.17,<2",
+]
 TEST = [
     *TRAIN,
+    *RUNTIMES,
     "jax[cpu]>=0.10",
     "pillow>=10",
     "psutil>=5.9",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff==0.17.5",
-    "tensorflow-serving-api>=2.21,<2.22",
 ]
 
 setup(
@@ -49,6 +57,7 @@ setup(
         "jax": ["jax>=0.10"],
         "torch": ["torch>=2.13"],
         "train": TRAIN,
+        "runtimes": RUNTIMES,
         "test": TEST,
     },
 )

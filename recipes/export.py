@@ -1,51 +1,51 @@
-"""Exports a model for serving.
+r"""Exports a model for serving and for other runtimes.
 
     python recipes/export.py --model crossvit_15_dagger --weights imagenet --output-dir export
     python recipes/export.py --model crossvit_digits --weights runs/digits/model.keras \
-        --classes 10 --crop-ratio 1 --output-dir export
+        --classes 10 --crop-ratio 1 --output-dir export --format litert,onnx --dataset digits
 
-`saved_model` writes OUTPUT-DIR/VERSION/ for TensorFlow Serving.
+`saved_model` writes OUTPUT-DIR/VERSION/ for TensorFlow Serving, the others a file each.
 """
 
-import argparse
-import pathlib
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras_crossvit as kc
-
-
-def saved_model(model, arguments, labels):
-    return kc.export_saved_model(
-        model, arguments.output_dir, labels, arguments.top_k, crop_ratio=arguments.crop_ratio
-    )
-
-
-FORMATS = {"saved_model": saved_model}
+from keras_crossvit.data.images import default_crop_ratio
+from keras_crossvit.export.cli import parse_export
+from keras_crossvit.export.formats import export, top1
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=kc.presets(), required=True)
-    parser.add_argument("--weights", required=True, help="imagenet, imagenet-408 or a file")
-    parser.add_argument("--output-dir", required=True)
-    parser.add_argument("--format", default="saved_model", help=f"of {','.join(FORMATS)}")
-    parser.add_argument("--labels", help="file with the name of a class per line")
-    parser.add_argument("--classes", type=int, help="by default as many as labels, or 1000")
-    parser.add_argument("--top-k", type=int, default=5, help="classes in an answer")
-    parser.add_argument("--crop-ratio", type=float, help="of the evaluation transform")
-    arguments = parser.parse_args()
-    formats = arguments.format.split(",")
-    if not set(formats) <= set(FORMATS):
-        parser.error(f"--format must be of {','.join(FORMATS)}. Received: {arguments.format}")
-    labels = None
-    if arguments.labels:
-        labels = pathlib.Path(arguments.labels).read_text(encoding="utf-8").splitlines()
-    classes = arguments.classes or (1000 if labels is None else len(labels))
+    arguments = parse_export(__doc__)
     config = kc.CrossViTConfig.preset(arguments.model)
-    model = kc.CrossViT(config, weights=arguments.weights, classes=classes)
-    for name in formats:
-        print(f"{name}: {FORMATS[name](model, arguments, labels)}")
+    model = kc.CrossViT(config, weights=arguments.weights, classes=arguments.classes)
+    size = model.input_shape[1:3]
+    crop_ratio = arguments.crop_ratio or default_crop_ratio(size)
+    samples = batches = None
+    if arguments.dataset:
+        # What only this needs is imported here: an export does without KerasCV.
+        from keras_crossvit.data.pipeline import evaluation_batches
+        from keras_crossvit.data.sources import open_source
+
+        source = open_source(arguments.dataset, arguments.data_dir)
+        batches = evaluation_batches(source.validation, arguments.classes, size, 50, crop_ratio)
+        if arguments.calibrate:
+            training = (source.train, arguments.classes, size, arguments.calibrate, crop_ratio)
+            samples = next(iter(evaluation_batches(*training)))[0].numpy()
+    for name in arguments.format:
+        path = export(
+            model,
+            name,
+            arguments.output_dir,
+            int8=arguments.int8,
+            samples=samples,
+            labels=arguments.labels,
+            top_k=arguments.top_k,
+            crop_ratio=arguments.crop_ratio,
+        )
+        print(f"{name}: {path}" + (f" ({top1(path, batches):.2%} top-1)" if batches else ""))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 MAX_PIXELS = 2**26  # 8192 x 8192; 192 MiB of memory when decoded
 
+_MAX_JPEG_SCANS = 100  # ten or so are usual; each goes over all pixels, and may be 31 bytes
 _MAX_GIF_BLOCKS = 2**15  # of at most 255 bytes; skipping one takes 12 microseconds
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 _BMP_RGB, _BMP_BITFIELDS = 0, 3
@@ -18,7 +19,10 @@ _BMP_MASKS = [0xFF0000, 0xFF00, 0xFF]  # red, green and blue where decode_bmp ta
 
 def decode_jpeg(image_bytes):
     """JPEG: grey, YCbCr, CMYK; a cut-off file is refused."""
-    image_bytes = _limited(image_bytes, tf.io.extract_jpeg_shape(image_bytes)[:2])
+    scans = tf.size(tf.strings.split([image_bytes], b"\xff\xda").values) - 1
+    message = f"a JPEG must have at most {_MAX_JPEG_SCANS} scans. Received:"
+    with _checks(scans <= _MAX_JPEG_SCANS, message, scans):
+        image_bytes = _limited(image_bytes, tf.io.extract_jpeg_shape(image_bytes)[:2])
     # The transform that PIL and timm decode with; TensorFlow leaves its default open.
     return tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE")
 

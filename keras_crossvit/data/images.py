@@ -95,10 +95,26 @@ def evaluation_transform(image, size, crop_ratio=0.875):
     # As PIL does it: along the rows and rounded, then along the columns and rounded. An axis
     # of length 1 stands for the one that rests, since the operation would go over it too.
     height, width = size
-    pixels = _resize(image[:, tf.newaxis], (1, width), (1.0, scale[1]), (0, first[1]))
-    pixels = tf.reshape(pixels, (1, original[0], 1, width * 3))
-    pixels = _resize(pixels, (height, 1), (scale[0], 1.0), (first[0], 0))
+    top, bottom = _rows_that_count(first[0], height, scale[0], original[0])
+    pixels = image[top:bottom, tf.newaxis]
+    pixels = _resize(pixels, (1, width), (1.0, scale[1]), (0, first[1]))
+    pixels = tf.reshape(pixels, (1, bottom - top, 1, width * 3))
+    down = tf.cast(first[0], tf.float64) - tf.cast(top, tf.float64) * scale[0]
+    pixels = _resize(pixels, (height, 1), (scale[0], 1.0), (down, 0))
     return tf.reshape(pixels, (height, width, 3))
+
+
+def _rows_that_count(first, height, scale, rows):
+    """From and up to which of the `rows` the kernel reads for the crop.
+
+    The others are left out: of a file of 2 kB that is 1 pixel wide and a million high, all
+    rows at the crop's width are gigabytes.
+    """
+    reach = 2 * tf.maximum(1.0 / scale, 1.0) + 1  # the kernel's radius, and one for rounding
+    top = tf.floor(tf.cast(first, tf.float64) / scale - reach)
+    bottom = tf.math.ceil(tf.cast(first + height, tf.float64) / scale + reach)
+    last = tf.cast(rows, tf.float64)
+    return [tf.cast(tf.clip_by_value(row, 0.0, last), tf.int64) for row in (top, bottom)]
 
 
 def _resized_size(original, smallest):
@@ -119,7 +135,7 @@ def _resize(images, size, scale, first):
         images=images,
         size=size,
         scale=tf.cast(tf.stack(scale), tf.float32),
-        translation=-tf.cast(tf.stack(first), tf.float32),
+        translation=[-tf.cast(offset, tf.float32) for offset in first],
         kernel_type="keyscubic",
         antialias=True,
     )

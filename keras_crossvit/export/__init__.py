@@ -1,5 +1,13 @@
 """Models for deployment: what a server or another runtime reads, without Keras."""
 
+from keras_crossvit.export.load import load_exported
+from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino
 from keras_crossvit.export.saved_model import export_saved_model
 
-__all__ = ["export_saved_model"]
+__all__ = [
+    "export_litert",
+    "export_onnx",
+    "export_openvino",
+    "export_saved_model",
+    "load_exported",
+]

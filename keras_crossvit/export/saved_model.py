@@ -6,6 +6,7 @@ import tempfile
 
 import keras
 
+from keras_crossvit.export.classifier import check_backend, check_classifier
 from keras_crossvit.layers.checks import check_positive_int
 
 
@@ -45,7 +46,7 @@ def export_saved_model(model, directory, labels=None, top_k=5, *, crop_ratio=Non
         ValueError: If an argument is not allowed; nothing has been written then.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
-    heads = _check_model(model)
+    heads = check_classifier(model)
     labels = _check_labels(labels, model.output_shape[-1])
     top_k = min(check_positive_int("top_k", top_k), len(labels))
     if crop_ratio is not None and not 0 < crop_ratio <= 1:
@@ -55,12 +56,7 @@ def export_saved_model(model, directory, labels=None, top_k=5, *, crop_ratio=Non
     directory = pathlib.Path(directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"`directory` must be a folder. Received: directory={str(directory)!r}")
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "export_saved_model needs the TensorFlow backend: save the model by `model.save` and "
-            "export it in a process with KERAS_BACKEND=tensorflow. "
-            f"Received: the backend {keras.backend.backend()!r}"
-        )
+    check_backend("export_saved_model")
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".export-") as aside:
         labels_file = pathlib.Path(aside, "labels.txt")
@@ -94,29 +90,6 @@ def _publish(written, directory):
         else:
             return version
         # Another process has just taken this number, so look again.
-
-
-def _check_model(model):
-    """The heads of a model that can be exported, the small branch's first."""
-    layers = {layer.name: layer for layer in getattr(model, "layers", ())}
-    heads = [layers[name] for name in ("small_head", "large_head") if name in layers]
-    if not heads or not isinstance(model, keras.Model):
-        raise ValueError(
-            "`model` must be a classifier of this package, with include_top=True. Received: "
-            f"model={getattr(model, 'name', model)!r}"
-        )
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(
-            "`model` must have one input of 3 channels, (None, H, W, 3). "
-            f"Received: an input of shape {shape}"
-        )
-    if not isinstance(model.output_shape, tuple):
-        raise ValueError(
-            "`model` must have one output, (None, classes). "
-            f"Received: outputs of shape {model.output_shape}"
-        )
-    return heads
 
 
 def _check_labels(labels, classes):

@@ -4,10 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_crossvit.data.images import default_crop_ratio, read_images
+from keras_crossvit.export.classifier import gives_logits, takes_pixels
 from keras_crossvit.models.preprocessing import preprocess_input
-
-# What a model without preprocessing of its own begins with.
-_FIRST_LAYERS = ("small_resize", "large_resize", "small_patch_embed", "large_patch_embed")
 
 
 def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
@@ -65,16 +63,14 @@ def _names(labels_file):
 def make_runner(model, heads):
     """A function from pixels in 0..255 to probabilities and features, both float32."""
     outputs = keras.Model(model.input, [model.output, *(head.input for head in heads)])
-    takes_pixels = model.layers[1].name not in _FIRST_LAYERS
-    activation = getattr(model.layers[-1], "activation", None)
-    gives_logits = activation in (None, keras.activations.linear)
+    normalises, logits = takes_pixels(model), gives_logits(model)
 
     # A function of its own, so that the file holds the graph once for all signatures.
     @tf.function(autograph=False)
     def run(images):
-        images = preprocess_input(images, include_preprocessing=takes_pixels)
+        images = preprocess_input(images, include_preprocessing=normalises)
         answer, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))
-        probabilities = tf.nn.softmax(answer) if gives_logits else answer
+        probabilities = tf.nn.softmax(answer) if logits else answer
         return probabilities, tf.concat(tokens, axis=-1)
 
     return run

@@ -106,6 +106,18 @@ def test_gif_frame_larger_than_its_screen(decode):
         decode(bytes(file))
 
 
+def test_jpeg_with_more_scans_than_are_decoded(decode):
+    """Scans that change nothing: a second of decoding for each kilobyte of a large picture."""
+    file = encoded(noise(), "JPEG", progressive=True)
+    last = file[file.rindex(b"\xff\xda") : -2]
+    scans = file.count(b"\xff\xda")
+    assert 1 < scans < 20
+    allowed = file[:-2] + last * (100 - scans) + file[-2:]
+    assert decode(allowed).shape == (21, 34, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a JPEG must have at most 100 scans"):
+        decode(allowed[:-2] + last + allowed[-2:])
+
+
 def test_gif_with_more_blocks_than_are_walked(decode):
     few, many = b"\x01a" * 100 + b"\x00", b"\x01a" * 40_000 + b"\x00"
     np.testing.assert_array_equal(decode(gif(b"\x21\xfe" + few)), decode(FILES["GIF"]))

@@ -119,6 +119,19 @@ def test_thin_pictures():
     assert result[0, 0, 0] == pixels[0, 10_000, 0]
 
 
+def test_thin_and_high_pictures():
+    """The same the other way: the rows that the crop leaves out are not resized first."""
+    import resource
+
+    pixels = np.tile(np.arange(400_001, dtype="uint32")[:, None, None] % 251, (1, 1, 3))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # the peak so far, in kB
+    result = evaluation_transform(pixels.astype("uint8"), (240, 240), 1.0).numpy()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert peak - before < 100_000  # with all rows: 1.1 million
+    assert np.ptp(result) == 0
+    assert result[0, 0, 0] == pixels[200_000, 0, 0]
+
+
 @pytest.mark.parametrize("crop_ratio", [0, -0.5, 1.01])
 def test_crop_ratio_out_of_range(crop_ratio):
     with pytest.raises(ValueError, match=r"`crop_ratio` must be in \(0, 1\]. Received: crop"):

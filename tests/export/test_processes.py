@@ -1,5 +1,6 @@
 """The SavedModel in other processes, and the recipe that writes it."""
 
+import itertools
 import json
 import pathlib
 import runpy
@@ -11,8 +12,11 @@ import pytest
 import tensorflow as tf
 
 import keras_crossvit as kc
+from keras_crossvit.data.images import decode, evaluation_transform
+from keras_crossvit.export import load_exported
 from tests import base
 from tests.export.helpers import LABELS, picture, probabilities
+from tests.reference import randomize
 
 TF1_CLIENT = """
 import json, sys
@@ -87,6 +91,21 @@ class TestOtherProcesses:
         ):
             assert line in shown, line
 
+    def test_saved_model_cli_run(self, classifier, export, tmp_path):
+        images = base.pixels(2)
+        np.save(tmp_path / "images.npy", images)
+        cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
+        command = [cli, "run", "--dir", export, "--tag_set", "serve"]
+        command += ["--signature_def", "serving_default", "--outdir", tmp_path]
+        command += ["--inputs", f"images={tmp_path / 'images.npy'}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        np.testing.assert_allclose(
+            np.load(tmp_path / "probabilities.npy"),
+            classifier.predict(images, verbose=0),
+            atol=1e-5,
+        )
+
     def test_other_backends_are_told_what_to_do(self, tmp_path):
         """Without TensorFlow the package imports, and the function says what it needs."""
         code = (
@@ -135,3 +154,45 @@ class TestRecipe:
                 *("--output-dir", tmp_path, "--format", "saved_model,coreml"),
             )
         assert "--format must be of saved_model" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--int8", "--format", "onnx"], "--format must be of saved_model,litert. Received"),
+            (["--calibrate", 3], "--calibrate needs --int8 and --dataset."),
+            (["--labels", "no such file"], "argument --labels: "),
+        ],
+    )
+    def test_arguments_that_do_not_go_together(self, monkeypatch, capsys, arguments, message):
+        with pytest.raises(SystemExit):
+            self.run(
+                monkeypatch,
+                *("--model", "crossvit_9", "--weights", "w", "--output-dir", "d", *arguments),
+            )
+        assert message in capsys.readouterr().err
+
+    def test_accuracy_of_each_file(self, tmp_path, monkeypatch, capsys):
+        """On a folder of pictures, with LiteRT's activations calibrated on some of them."""
+        config = kc.CrossViTConfig.preset("crossvit_digits")
+        model = randomize(kc.CrossViT(config, weights=None, classes=2), scale=0.1)
+        kc.save_checkpoint(model, tmp_path / "w.safetensors")
+        files = {}
+        for split, name, seed in itertools.product(("train", "val"), ("a", "b"), range(4)):
+            path = tmp_path / "data" / split / name / f"{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(seed + 4 * (name == "b")))
+            files[split, name, seed] = path.read_bytes()
+        self.run(
+            monkeypatch,
+            *("--model", "crossvit_digits", "--weights", tmp_path / "w.safetensors"),
+            *("--classes", 2, "--output-dir", tmp_path / "out", "--format", "litert", "--int8"),
+            *("--dataset", f"folder:{tmp_path / 'data'}", "--calibrate", 3),
+        )
+        path = tmp_path / "out" / "crossvit_digits_int8.tflite"
+        images = [
+            evaluation_transform(decode(file), model.input_shape[1:3])
+            for (split, _, _), file in files.items()
+            if split == "val"
+        ]
+        right = load_exported(path)(np.stack(images)).argmax(1) == [0] * 4 + [1] * 4
+        assert capsys.readouterr().out.endswith(f"litert: {path} ({right.mean():.2%} top-1)\n")

@@ -1,0 +1,127 @@
+"""What it costs to classify picture files through a server."""
+
+import concurrent.futures
+import statistics
+import tempfile
+import time
+
+import numpy as np
+
+from keras_crossvit.export.packages import require
+from keras_crossvit.export.saved_model import export_saved_model
+
+
+def measure_serving(model, *, concurrency=(1, 8, 32), requests=128, image_bytes=None):
+    """Latency and throughput of `classify_bytes` through gRPC on the loopback interface.
+
+    The model is exported, read by TensorFlow's C++ loader and served without batching; each
+    request holds one picture, and each of the clients sends its next one when the last is
+    answered. Clients and server share this machine's cores.
+
+    Args:
+        model: A classifier of this package.
+        concurrency: Numbers of clients, each positive.
+        requests: Timed requests for each of them, positive; some go before, untimed.
+        image_bytes: The picture file to send; `None` for a synthetic JPEG of 640 x 480 pixels
+            as detailed as a photograph, about 110 kB.
+
+    Returns:
+        `{"picture_bytes": ..., "decode_ms": ..., "decode_share": ..., "clients": {n: {"p50_ms",
+        "p95_ms", "p99_ms", "images_per_second"}}}`. `decode_ms` is the median time in which
+        the server's graph decodes and transforms the picture, measured alone, `decode_share`
+        its share of the median latency at one client, measured in turns with it.
+
+    Raises:
+        ImportError: If tensorflow-serving-api is absent; the message names the extra.
+        RuntimeError: If Keras' backend is not TensorFlow.
+    """
+    require("measure_serving", "tensorflow_serving", "grpc")
+    # What needs these packages is imported here, so that the other benchmarks do without.
+    from keras_crossvit.serving.loopback import serve_grpc
+    from keras_crossvit.serving.servable import Servable
+
+    image_bytes = image_bytes or _photograph()
+    with tempfile.TemporaryDirectory() as folder:
+        servable = Servable(export_saved_model(model, folder))
+    with serve_grpc(servable, threads=max(concurrency)) as address:
+        request = _request(image_bytes, servable.name)
+        share = _decode_share(_reader(model, image_bytes), address, request, requests)
+        clients = {n: _load(address, request, n, requests) for n in concurrency}
+    return {"picture_bytes": len(image_bytes), **share, "clients": clients}
+
+
+def _photograph():
+    """A JPEG of smooth shapes and some grain."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    shapes = tf.image.resize(random.uniform(0, 255, (1, 30, 40, 3)), (480, 640), "bicubic")[0]
+    pixels = shapes + random.normal(0, 8, shapes.shape)
+    return tf.io.encode_jpeg(tf.saturate_cast(pixels, tf.uint8), quality=90).numpy()
+
+
+def _reader(model, image_bytes):
+    """The part of `classify_bytes` before the model, as a function that runs it once."""
+    import tensorflow as tf
+
+    from keras_crossvit.data.images import default_crop_ratio, read_images
+
+    size = model.input_shape[1:3]
+    files = tf.constant([image_bytes])
+    read = tf.function(lambda files: read_images(files, size, default_crop_ratio(size)))
+    return lambda: read(files)[0].numpy()
+
+
+def _request(image_bytes, name):
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = "classify_bytes"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image_bytes]))
+    return request
+
+
+def _client(address, request):
+    """A connection of its own: a function that sends the request and waits for the answer."""
+    import grpc
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+    # Without its own pool, all channels of a process share one connection.
+    channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    return lambda: stub.Predict(request, timeout=600)
+
+
+def _seconds(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _decode_share(read, address, request, requests):
+    ask = _client(address, request)
+    for run in (read, ask, ask):
+        run()
+    both = [(_seconds(read), _seconds(ask)) for _ in range(requests)]
+    decode, whole = (statistics.median(times) for times in zip(*both, strict=True))
+    return {"decode_ms": round(1e3 * decode, 2), "decode_share": round(decode / whole, 3)}
+
+
+def _load(address, request, clients, requests):
+    """The latencies of `requests` requests that `clients` clients send."""
+    asks = [_client(address, request) for _ in range(clients)]
+
+    def send(ask, count):
+        return [_seconds(ask) for _ in range(count)]
+
+    counts = [len(range(index, requests, clients)) for index in range(clients)]
+    with concurrent.futures.ThreadPoolExecutor(clients) as threads:
+        list(threads.map(send, asks, [1] * clients))
+        start = time.perf_counter()
+        times = np.concatenate(list(threads.map(send, asks, counts)))
+        wall = time.perf_counter() - start
+    p50, p95, p99 = (round(1e3 * float(t), 2) for t in np.percentile(times, (50, 95, 99)))
+    rate = round(requests / wall, 2)
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "images_per_second": rate}

@@ -1,0 +1,222 @@
+"""ONNX, LiteRT and OpenVINO files, each read by its own runtime and compared with Keras."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+
+import keras_crossvit as kc
+from keras_crossvit.export import (
+    export_litert,
+    export_onnx,
+    export_openvino,
+    load_exported,
+)
+from tests import base
+
+WRITERS = {".onnx": export_onnx, ".tflite": export_litert, ".xml": export_openvino}
+SUFFIXES = pytest.mark.parametrize("suffix", WRITERS)
+
+# Each runtime alone, in a process where Keras and TensorFlow cannot be imported.
+ALONE = """
+import sys
+sys.modules["keras"] = sys.modules["tensorflow"] = sys.modules["keras_crossvit"] = None
+import numpy as np, onnxruntime, openvino
+from ai_edge_litert.interpreter import Interpreter
+folder, images = sys.argv[1], np.load(sys.argv[2])
+onnx = onnxruntime.InferenceSession(folder + "/m.onnx")
+litert = Interpreter(folder + "/m.tflite").get_signature_runner()
+xml = openvino.compile_model(folder + "/m.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+answers = {
+    "onnx": onnx.run(["logits"], {"images": images})[0],
+    "tflite": litert(images=images)["logits"],
+    "xml": xml({"images": images})["logits"],
+}
+np.savez(sys.argv[3], **answers)
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One stage, which has all operations: conversion takes seconds a stage."""
+    return base.small_model(base.small_config(num_stages=1), classifier_activation=None)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    """The small model in all formats."""
+    folder = tmp_path_factory.mktemp("new folder") / "made"
+    for suffix, write in WRITERS.items():
+        assert write(model, folder / f"m{suffix}") == folder / f"m{suffix}"
+    return folder
+
+
+class TestFiles:
+    @SUFFIXES
+    def test_logits_are_those_of_keras_at_any_batch(self, model, folder, suffix):
+        run = load_exported(folder / f"m{suffix}")
+        for batch in (1, 3, 7, 3):
+            images = base.pixels(batch, seed=batch)
+            expected = model.predict(images, verbose=0)
+            assert np.abs(expected).max() > 0.5
+            np.testing.assert_allclose(run(images), expected, atol=1e-4)
+
+    def test_without_keras_and_tensorflow(self, model, folder, tmp_path):
+        images = base.pixels(2)
+        np.save(tmp_path / "images.npy", images)
+        base.run_python(ALONE, folder, tmp_path / "images.npy", tmp_path / "answers.npz")
+        answers = np.load(tmp_path / "answers.npz")
+        assert set(answers) == {"onnx", "tflite", "xml"}
+        for answer in answers.values():
+            np.testing.assert_allclose(answer, model.predict(images, verbose=0), atol=1e-4)
+
+    def test_onnx_is_valid(self, folder):
+        import onnx
+
+        onnx.checker.check_model(folder / "m.onnx", full_check=True)
+        graph = onnx.load(folder / "m.onnx").graph
+        assert [value.name for value in graph.input] == ["images"]
+        assert [value.name for value in graph.output] == ["logits"]
+        dimensions = graph.input[0].type.tensor_type.shape.dim
+        assert [d.dim_value for d in dimensions] == [0, 40, 40, 3]  # 0: any
+        assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+
+    def test_litert_has_built_in_operators_only(self, folder):
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(folder / "m.tflite"))
+        assert interpreter.get_signature_list() == {
+            "serving_default": {"inputs": ["images"], "outputs": ["logits"]}
+        }
+        (details,) = interpreter.get_input_details()
+        assert details["shape_signature"].tolist() == [-1, 40, 40, 3]
+        operators = {operator["op_name"] for operator in interpreter._get_ops_details()}
+        assert {"FULLY_CONNECTED", "BATCH_MATMUL", "GELU"} <= operators
+        assert not [name for name in operators if name.startswith(("Flex", "CUSTOM", "VAR"))]
+
+    def test_pixels_in_and_probabilities_out(self, tmp_path):
+        """As in the SavedModel, the input is pixels whatever the model takes."""
+        config = base.small_config(num_stages=1)
+        bare = base.small_model(config, include_preprocessing=False)
+        images = base.pixels()
+        prepared = kc.preprocess_input(images, include_preprocessing=False)
+        run = load_exported(export_litert(bare, tmp_path / "m.tflite"))
+        np.testing.assert_allclose(
+            run(images), bare.predict(np.asarray(prepared), verbose=0), atol=1e-5
+        )
+        from ai_edge_litert.interpreter import Interpreter
+
+        (signature,) = Interpreter(str(tmp_path / "m.tflite")).get_signature_list().values()
+        assert signature["outputs"] == ["probabilities"]
+
+
+class TestInt8:
+    def test_weights(self, model, folder, tmp_path):
+        path = export_litert(model, tmp_path / "m.tflite", int8=True)
+        assert path.stat().st_size < 0.8 * (folder / "m.tflite").stat().st_size
+        for batch in (1, 3):
+            images = base.pixels(batch)
+            expected = model.predict(images, verbose=0)
+            difference = np.abs(load_exported(path)(images) - expected).max()
+            assert 1e-4 < difference < 0.1 * np.abs(expected).max()
+
+    def test_activations(self, model, tmp_path):
+        """With samples the products of weights and activations are integers."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        samples = base.pixels(8, seed=5)
+        path = export_litert(model, tmp_path / "m.tflite", int8=True, samples=samples)
+        interpreter = Interpreter(str(path))
+        types = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+        for operator in interpreter._get_ops_details():
+            if operator["op_name"] in ("FULLY_CONNECTED", "CONV_2D", "BATCH_MATMUL"):
+                assert [types[index] for index in operator["outputs"]] == [np.int8]
+        assert [details["dtype"] for details in interpreter.get_input_details()] == [np.float32]
+        answer = load_exported(path)(base.pixels(3))
+        assert answer.shape == (3, 5)
+        assert np.isfinite(answer).all()
+
+    def test_saved_model(self, tmp_path):
+        """What is served is what `model.quantize` computes; the model itself stays."""
+        from keras_crossvit.export.formats import export, quantized
+
+        classifier = base.small_model(base.small_config(num_stages=1))
+        images = base.pixels(3)
+        before = classifier.predict(images, verbose=0)
+        answer = load_exported(export(classifier, "saved_model", tmp_path, int8=True))(images)
+        rounded = quantized(classifier).predict(images, verbose=0)
+        np.testing.assert_allclose(answer, rounded, atol=1e-5)
+        assert 1e-5 < np.abs(answer - before).max() < 0.05
+        np.testing.assert_array_equal(classifier.predict(images, verbose=0), before)
+
+
+class TestBadArguments:
+    @SUFFIXES
+    def test_path(self, model, tmp_path, suffix):
+        with pytest.raises(ValueError, match=rf"`path` must end in '\{suffix}'\. Received: path="):
+            WRITERS[suffix](model, tmp_path / "new" / "m.pb")
+        assert not (tmp_path / "new").exists()
+
+    @SUFFIXES
+    def test_model(self, tmp_path, suffix):
+        with pytest.raises(ValueError, match="`model` must be a classifier of this package"):
+            WRITERS[suffix](base.small_model(include_top=False), tmp_path / f"m{suffix}")
+
+    def test_precision(self, tmp_path):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        mixed = base.small_model()
+        with pytest.raises(ValueError, match=r"must compute in float32.*\['mixed_bfloat16'\]"):
+            export_litert(mixed, tmp_path / "m.tflite")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"samples": base.pixels()}, "`samples` must be None unless int8=True"),
+            (
+                {"samples": base.pixels(2, 8, 8), "int8": True},
+                r"`samples` must be images \(n, 40, 40, 3\)\. Received: shape \(2, 8, 8, 3\)",
+            ),
+            ({"samples": base.pixels(0), "int8": True}, "`samples` must be images"),
+        ],
+    )
+    def test_samples(self, model, tmp_path, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            export_litert(model, tmp_path / "m.tflite", **arguments)
+
+    @pytest.mark.parametrize(("name", "int8"), [("coreml", False), ("onnx", True)])
+    def test_format(self, model, tmp_path, name, int8):
+        from keras_crossvit.export.formats import export
+
+        with pytest.raises(ValueError, match=rf"`name` must be one of .*Received: name='{name}'"):
+            export(model, name, tmp_path, int8=int8)
+
+    @pytest.mark.parametrize("name", ["m.pb", "m", "m.keras"])
+    def test_load(self, tmp_path, name):
+        with pytest.raises(ValueError, match=r"`path` must be a folder or end in one of \.onnx"):
+            load_exported(tmp_path / name)
+
+    @pytest.mark.parametrize(
+        ("suffix", "package"),
+        [(".onnx", "tf2onnx"), (".xml", "openvino")],
+    )
+    def test_absent_converter(self, model, tmp_path, monkeypatch, suffix, package):
+        self.hide(monkeypatch, package)
+        with pytest.raises(ImportError, match=rf"needs {package}: pip install .*,runtimes\]"):
+            WRITERS[suffix](model, tmp_path / f"m{suffix}")
+
+    @pytest.mark.parametrize(
+        ("suffix", "package"),
+        [(".onnx", "onnxruntime"), (".tflite", "ai_edge_litert"), (".xml", "openvino")],
+    )
+    def test_absent_runtime(self, tmp_path, monkeypatch, suffix, package):
+        self.hide(monkeypatch, package)
+        with pytest.raises(ImportError, match=rf"needs {package}: pip install .*,runtimes\]"):
+            load_exported(tmp_path / f"m{suffix}")
+
+    def hide(self, monkeypatch, package):
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            "keras_crossvit.export.packages.importlib.util.find_spec",
+            lambda name: None if name == package else find(name),
+        )

@@ -1,0 +1,192 @@
+"""recipes/serving/client.py from end to end, against servers on the loopback interface."""
+
+import concurrent.futures
+import copy
+import http.server
+import re
+import runpy
+import socket
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from keras_crossvit.serving.loopback import serve_grpc
+from tests import base
+from tests.export.helpers import LABELS, picture, probabilities
+from tests.serving.rest import serve_rest
+
+CLIENT = base.ROOT / "recipes" / "serving" / "client.py"
+PROTOCOLS = pytest.mark.parametrize("protocol", ["rest", "grpc"])
+
+
+def ask(protocol):
+    return runpy.run_path(str(CLIENT))[f"ask_{protocol}"]
+
+
+def run(monkeypatch, capsys, *arguments):
+    """What the client prints, what it complains of, and its exit status."""
+    monkeypatch.setattr(sys, "argv", ["client.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(CLIENT), run_name="__main__")
+    said = capsys.readouterr()
+    # A message as the status is what Python prints before it ends with 1.
+    status = ended.value.code
+    return said.out, said.err + (status if isinstance(status, str) else ""), status
+
+
+def write(folder, count):
+    """Picture files of all formats and some sizes, as `{path: bytes}`."""
+    files = {}
+    for index in range(count):
+        file_format = ("JPEG", "PNG", "GIF", "BMP")[index % 4]
+        path = folder / f"{index} a.{file_format.lower()}"
+        path.write_bytes(picture(index, file_format, 40 + 7 * index, 60))
+        files[path] = path.read_bytes()
+    return files
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@PROTOCOLS
+def test_prints_the_top_classes(classifier, addresses, tmp_path, monkeypatch, capsys, protocol):
+    """Five files in requests of two: each one's classes and percentages, in order."""
+    files = write(tmp_path, 5)
+    out, err, status = run(
+        monkeypatch,
+        capsys,
+        *(*files, "--protocol", protocol, "--server", addresses[protocol], "--batch-size", 2),
+    )
+    lines = []
+    for path, scores in zip(files, probabilities(classifier, files.values()), strict=True):
+        best = np.argsort(-scores)[:3]
+        lines += [str(path), *(f"  {scores[index]:8.2%}  {LABELS[index]}" for index in best)]
+    assert out.splitlines() == lines
+    assert (err, status) == ("", 0)
+
+
+@PROTOCOLS
+def test_a_file_that_is_no_picture(addresses, tmp_path, monkeypatch, capsys, protocol):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(picture())
+    bad.write_bytes(picture()[:-30])
+    out, err, status = run(
+        monkeypatch,
+        capsys,
+        *(bad, good, "--protocol", protocol, "--server", addresses[protocol]),
+    )
+    assert err == f"{bad}: no whole JPEG, PNG, GIF or BMP picture, or too large\n"
+    assert out.splitlines()[0] == str(good)
+    assert len(out.splitlines()) == 4
+    assert status == 1
+
+
+@PROTOCOLS
+def test_no_server(tmp_path, monkeypatch, capsys, protocol):
+    path, server = next(iter(write(tmp_path, 1))), f"127.0.0.1:{free_port()}"
+    out, err, _ = run(
+        monkeypatch, capsys, path, "--protocol", protocol, "--server", server, "--timeout", 20
+    )
+    assert out == ""
+    assert re.match(rf"client\.py: no answer from {server} \({protocol}\): ", err, re.IGNORECASE)
+
+
+@PROTOCOLS
+def test_no_such_model(addresses, tmp_path, monkeypatch, capsys, protocol):
+    path, server = next(iter(write(tmp_path, 1))), addresses[protocol]
+    _, err, _ = run(
+        monkeypatch, capsys, path, "--protocol", protocol, "--server", server, "--model", "resnet"
+    )
+    assert err == (
+        f"client.py: {server} has no model 'resnet': "
+        "Servable not found for request: Latest(resnet)"
+    )
+
+
+@PROTOCOLS
+def test_no_such_signature(servable, tmp_path, monkeypatch, capsys, protocol):
+    """A model that was exported by another program."""
+    other = copy.copy(servable)
+    other._signatures = {"serving_default": servable._signatures["serving_default"]}
+    path = next(iter(write(tmp_path, 1)))
+    with {"rest": serve_rest, "grpc": serve_grpc}[protocol](other) as server:
+        _, err, _ = run(monkeypatch, capsys, path, "--protocol", protocol, "--server", server)
+    message = 'Serving signature key "classify_bytes" not found.'
+    assert err == f"client.py: {server} refuses the request: {message}"
+
+
+def test_something_else_answers(tmp_path, monkeypatch, capsys):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(501)
+
+        def log_message(self, *arguments):
+            """Says nothing."""
+
+    path = next(iter(write(tmp_path, 1)))
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"127.0.0.1:{server.server_port}"
+        _, err, _ = run(monkeypatch, capsys, path, "--server", address)
+        server.shutdown()
+    assert err == f"client.py: {address} is no TensorFlow Serving (REST)"
+
+
+def test_no_such_file(addresses, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "absent.png"
+    _, err, _ = run(monkeypatch, capsys, path, "--server", addresses["rest"])
+    assert err.startswith("client.py: ")
+    assert str(path) in err
+
+
+def test_grpc_without_its_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    path = next(iter(write(tmp_path, 1)))
+    _, err, _ = run(monkeypatch, capsys, path, "--protocol", "grpc")
+    assert "pip install tensorflow-serving-api, or use --protocol rest" in err
+
+
+def test_batch_size(monkeypatch, capsys):
+    _, err, status = run(monkeypatch, capsys, "a.png", "--batch-size", 0)
+    assert "--batch-size must be positive. Received: 0" in err
+    assert status == 2
+
+
+def test_rest_needs_python_only(addresses, tmp_path):
+    path = next(iter(write(tmp_path, 1)))
+    code = (
+        "import runpy, sys; client, *sys.argv[1:] = sys.argv[1:]\n"
+        "try: runpy.run_path(client, run_name='__main__')\n"
+        "except SystemExit as ended: print('status', ended.code)\n"
+        "print({'numpy', 'tensorflow', 'keras', 'grpc'} & set(sys.modules))"
+    )
+    said = base.run_python(code, CLIENT, path, "--server", addresses["rest"]).splitlines()
+    assert said[0] == str(path)
+    assert said[-2:] == ["status 0", "set()"]
+
+
+@PROTOCOLS
+def test_32_requests_at_once(classifier, addresses, protocol):
+    """Each client sends a batch of its own and gets the answer to that one."""
+    batches = [[picture(2 * seed), b"none", picture(2 * seed + 1)] for seed in range(32)]
+    expected = [probabilities(classifier, [first, last]) for first, _, last in batches]
+    start = threading.Barrier(32)
+
+    def send(files):
+        start.wait()
+        return ask(protocol)(addresses[protocol], "crossvit", files, 60)
+
+    with concurrent.futures.ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(send, batches))
+    for (first, none, last), scores in zip(answers, expected, strict=True):
+        assert none == [("", 0.0)] * 3
+        for row, probability in zip((first, last), scores, strict=True):
+            order = np.argsort(-probability)[:3]
+            assert [name for name, _ in row] == [LABELS[index] for index in order]
+            np.testing.assert_allclose([s for _, s in row], probability[order], atol=1e-5)

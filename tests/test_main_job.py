@@ -75,7 +75,7 @@ def test_int8_keeps_the_accuracy(run):
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     source = open_source("digits", folder.parent / "data")
     batches = evaluation_batches(source.validation, 10, model.input_shape[1:3], 60, 1.0)
-    labels = np.concatenate([one_hot.numpy().argmax(1) for _, one_hot in batches])
+    labels = np.concatenate([one_hot.numpy().argmax(1) for _, one_hot, _ in batches])
     float32 = (model.predict(batches, verbose=0).argmax(1) == labels).mean()
     assert f"{float32:.2%} top-1" in output  # the saved model is the evaluated one
     gc.freeze()  # quantize collects garbage once a layer, and TensorFlow holds much of it

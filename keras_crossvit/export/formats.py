@@ -68,11 +68,11 @@ def top1(path, batches):
 
     Args:
         path: As in `load_exported`.
-        batches: `(images, one-hot labels)` pairs, as of `evaluation_batches`.
+        batches: `(images, one-hot labels, weights)`, as of `evaluation_batches`.
     """
     run = load_exported(path)
     right = [
-        run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1)
-        for images, labels in batches
+        (run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1))[weights > 0]
+        for images, labels, weights in batches
     ]
     return float(np.concatenate(right).mean())

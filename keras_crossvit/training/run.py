@@ -116,7 +116,10 @@ class _Run:
         self.size = self.trainee.input_shape[1:3]
         self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
         self.log = RunLog(self.folder, learning_rates(self.trainee.optimizer))
-        self.average = WeightAverage() if config.ema_momentum is not None else None
+        self.average = None
+        if config.ema_momentum is not None:
+            self.average = WeightAverage()
+            self.average.set_model(self.trainee)
         self.progress = Progress(
             config,
             self.steps,

@@ -45,7 +45,7 @@ class Progress(keras.callbacks.Callback):
             for number, variable in enumerate(self.means):
                 variable.assign(self._restored[_MEAN.format(number)])
             self._restored = {}
-        self._started, self._done = time.perf_counter(), -1
+        self._started, self._done, self._speed = time.perf_counter(), -1, {}
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -53,8 +53,9 @@ class Progress(keras.callbacks.Callback):
         if self._done == 0:
             self._started = time.perf_counter()  # the first step traces
         else:
-            rate = self._done * self.config.batch_size / (time.perf_counter() - self._started)
-            logs["images/s"] = rate
+            seconds = time.perf_counter() - self._started
+            self._speed = {"images/s": self._done * self.config.batch_size / seconds}
+            logs.update(self._speed)
         if not math.isfinite(logs["loss"]):
             raise FloatingPointError(self._diverged())
         if self.preempted.is_set():
@@ -70,8 +71,7 @@ class Progress(keras.callbacks.Callback):
             self._leave()
 
     def on_epoch_end(self, epoch, logs=None):
-        rate = self._done * self.config.batch_size / (time.perf_counter() - self._started)
-        self.log.add(epoch, {**logs, **({"images/s": rate} if self._done > 0 else {})}, self.step)
+        self.log.add(epoch, {**logs, **self._speed}, self.step)
         self.save()
         if self.preempted.is_set():
             self._leave()
@@ -97,8 +97,8 @@ class Progress(keras.callbacks.Callback):
     def _diverged(self):
         epoch, step = divmod(self.step - 1, self.steps)
         return (
-            f"The loss is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. The "
-            f"last checkpoint, in {self.folder}, is from before. A lower `learning_rate`, more "
-            "`warmup_epochs` or `clip_norm` (1.0) helps; after a change of values start in "
-            "another `output_dir`, or with --no-resume."
+            f"The loss is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. A "
+            "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "
+            "values start in another `output_dir`, or with --no-resume, which keeps this run's "
+            f"checkpoints, all from before, in {self.folder}.1."
         )

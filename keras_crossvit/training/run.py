@@ -1,14 +1,21 @@
 """One training run, from a configuration to an exported model."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 
 import keras
+import tensorflow as tf
 
 from keras_crossvit.data.images import default_crop_ratio
-from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from keras_crossvit.data.pipeline import (
+    OUTSIDE,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
 from keras_crossvit.export import export_saved_model
 from keras_crossvit.training.assembly import build_model, check_fit, make_trainee, open_data
 from keras_crossvit.training.checkpoints import put_aside, read_last_checkpoint
@@ -61,9 +68,24 @@ def train(config):
     run = _Run(config, source, strategy)
     if state is not None:
         run.restore(*state)
-    with watch_for_preemption() as preempted:
+    with watch_for_preemption() as preempted, _clear_messages(config):
         run.fit(preempted)
     return run.finish()
+
+
+@contextlib.contextmanager
+def _clear_messages(config):
+    """Says what is wrong with the data where TensorFlow says which operation found it."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if OUTSIDE not in str(error):
+            raise
+        raise ValueError(
+            f"`dataset` must have labels of its classes alone. Received: {config.dataset}, where "
+            f"{OUTSIDE}. A split without labels can be the reason: choose another by "
+            "`train_split` and `validation_split`"
+        ) from error
 
 
 def _prepare_folder(folder, config, writes):

@@ -190,5 +190,5 @@ def test_unreadable_pictures_are_named_and_count_for_nothing(caplog):
 
 
 def test_label_outside_of_the_classes():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="outside the 5 classes"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a label lies outside the classes"):
         list(training_batches(split(), 5, SIZE, PLAIN))

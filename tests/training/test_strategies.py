@@ -103,13 +103,13 @@ def test_slurm_names_the_workers():
     code = """if True:
         import tensorflow as tf
         from keras_crossvit.training.strategy import make_strategy
-        taken = []
-        tf.distribute.MultiWorkerMirroredStrategy = lambda cluster_resolver: taken.append(
-            cluster_resolver
-        )
-        make_strategy("multiworker")
-        spec = taken[0].cluster_spec().as_dict()
-        print(spec, taken[0].task_type, taken[0].task_id)
+        class Strategy:
+            def __init__(self, cluster_resolver):
+                self.resolver = cluster_resolver
+
+        tf.distribute.MultiWorkerMirroredStrategy = Strategy
+        resolver = make_strategy("multiworker").resolver
+        print(resolver.cluster_spec().as_dict(), resolver.task_type, resolver.task_id)
     """
     slurm = {
         "SLURM_PROCID": "1",

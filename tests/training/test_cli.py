@@ -1,0 +1,101 @@
+"""The command: what it checks, says and refuses."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.data import sources
+from keras_crossvit.models.config import PRESETS
+from keras_crossvit.training import main
+from tests.base import small_config
+from tests.training.tiny import RECIPE
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """`recipes/train.py` with the tiny recipe, in this process; returns its result."""
+    monkeypatch.setitem(PRESETS, "tiny_test_model", small_config())
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        return main({"tiny": RECIPE}, ["--recipe", "tiny", "--data-dir", "data", *arguments])
+
+    return run
+
+
+def refusal(run, *arguments):
+    """The message that a run ends with."""
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    return str(ended.value.code)
+
+
+def test_dry_run_checks_everything_and_writes_nothing(train, tmp_path, capsys):
+    assert train("--dry-run", "--set", "weight_decay=0.25") is None
+    printed = capsys.readouterr().out
+    assert '"weight_decay": 0.25' in printed
+    model = "model: 0.06 million parameters"
+    for line in (
+        model,
+        "memory of a replica, estimated",
+        "digits, 10 classes, 176 pictures to train on, 50 held out; 11 steps an epoch, 22 in all",
+        "a training batch: images (16, 40, 40, 3)",
+        "labels (16, 10)",
+        "a held-out batch: images (16, 40, 40, 3), of which 16 can be read",
+    ):
+        assert line in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_values_that_do_not_fit_the_data(train):
+    assert "`batch_size` must be at most the 176" in refusal(train, "--batch-size", "200")
+    message = refusal(train, "--set", "accumulation_steps=3")
+    assert "`accumulation_steps` must divide the 16 rows" in message
+    message = refusal(train, "--set", "mixing_batch_size=5")
+    assert "`mixing_batch_size` must divide" in message
+    message = refusal(train, "--set", "validation_split=held_out")
+    assert "`validation_split` must name a split of the dataset digits: train, test" in message
+
+
+def test_diverged_run_says_so_and_keeps_its_checkpoints(train, tmp_path):
+    values = ["learning_rate=1e30", "warmup_epochs=0", "clip_norm=null", "checkpoint_steps=1"]
+    message = refusal(train, "--epochs", "1", "--set", *values)
+    assert "The loss is no longer a finite number, in epoch 1, step" in message
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
+
+
+def test_label_outside_of_the_classes(train, monkeypatch):
+    opened = sources.open_source("digits", "data", "train[:32]", "test[:16]")
+    rows = opened.train.examples.map(lambda name, x, label: (name, x, label - 1))
+    train_split = sources.Split(rows, 32)
+    broken = sources.Source("broken", opened.class_names, train_split, opened.validation)
+    monkeypatch.setattr("keras_crossvit.training.run.open_data", lambda config: broken)
+    message = refusal(train, "--epochs", "1", "--set", "warmup_epochs=0")
+    assert "`dataset` must have labels of its classes alone" in message
+
+
+def test_a_folder_with_broken_files_is_trained_to_the_end(train, tmp_path, caplog, capsys):
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 20), ("validation", 5)):
+        for name in ("ant", "bee"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 128, (30, 50, 3)) + 127 * (name == "bee")
+                picture = tf.io.encode_jpeg(pixels.astype("uint8")).numpy()
+                (folder / f"{number}.jpg").write_bytes(picture)
+    broken = tmp_path / "pictures" / "train" / "ant" / "0.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    (tmp_path / "pictures" / "validation" / "bee" / "4.jpg").write_bytes(b"no picture")
+    dataset = f"folder:{tmp_path / 'pictures'}"
+    values = ["warmup_epochs=0", "train_split=train", "validation_split=validation"]
+    result = train("--dataset", dataset, "--epochs", "1", "--set", *values)
+    named = [record.args[1] for record in caplog.records if "skipped" in record.message]
+    assert sorted(named) == [
+        str(tmp_path / "pictures" / "train" / "ant" / "0.jpg"),
+        str(tmp_path / "pictures" / "validation" / "bee" / "4.jpg"),
+    ]
+    # Nine held-out pictures can be read, so the accuracy is a ninth of a whole number.
+    ninths = result["accuracy"] * 9
+    assert ninths == pytest.approx(round(ninths), abs=1e-4)
+    assert "SavedModel: run/export/1" in capsys.readouterr().out

@@ -17,14 +17,45 @@ _BMP_RGB, _BMP_BITFIELDS = 0, 3
 _BMP_MASKS = [0xFF0000, 0xFF00, 0xFF]  # red, green and blue where decode_bmp takes them from
 
 
+_JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}  # as PIL and timm decode
+
+
+def jpeg_sides(image_bytes):
+    """Height and width of a JPEG from its header, int32 `(2,)`, refused if too many pixels."""
+    sides = tf.io.extract_jpeg_shape(image_bytes)[:2]
+    with tf.control_dependencies([_limited(image_bytes, sides)]):
+        return tf.identity(sides)
+
+
 def decode_jpeg(image_bytes):
     """JPEG: grey, YCbCr, CMYK; a cut-off file is refused."""
     scans = tf.size(tf.strings.split([image_bytes], b"\xff\xda").values) - 1
     message = f"a JPEG must have at most {_MAX_JPEG_SCANS} scans. Received:"
     with _checks(scans <= _MAX_JPEG_SCANS, message, scans):
-        image_bytes = _limited(image_bytes, tf.io.extract_jpeg_shape(image_bytes)[:2])
-    # The transform that PIL and timm decode with; TensorFlow leaves its default open.
-    return tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE")
+        sides = jpeg_sides(image_bytes)
+    with tf.control_dependencies([sides]):
+        return tf.io.decode_jpeg(image_bytes, **_JPEG)
+
+
+def decode_jpeg_part(image_bytes, box):
+    """A part of a JPEG of known sides; what lies below it is not even read.
+
+    Args:
+        image_bytes: A file for which `is_whole_jpeg` holds.
+        box: `(top, left, height, width)`, int32, within the picture.
+    """
+    return tf.io.decode_and_crop_jpeg(image_bytes, box, **_JPEG)
+
+
+def is_whole_jpeg(image_bytes):
+    """Whether a file begins and ends as a JPEG does.
+
+    One that was cut off does not; nor do a few good ones, with something after their end.
+    """
+    begins = tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
+    long = tf.strings.length(image_bytes) > 4
+    end = tf.strings.substr(image_bytes, -2, 2)
+    return begins & long & (end == b"\xff\xd9")
 
 
 def decode_png(image_bytes):

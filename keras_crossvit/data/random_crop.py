@@ -1,14 +1,101 @@
-"""stub"""
+"""The random crop and flip that every training picture goes through."""
+
+import math
 
 import tensorflow as tf
+
+from keras_crossvit.data.formats import decode_jpeg_part, is_whole_jpeg, jpeg_sides
 from keras_crossvit.data.images import decode
+
+_ASPECTS = (3 / 4, 4 / 3)
+_ATTEMPTS = 10
 
 
 def random_resized_crop(image_bytes, size, area, seed, horizontal_flip=True):
-    image = decode(image_bytes)
-    return tf.ensure_shape(
-        tf.clip_by_value(
-            tf.round(tf.image.resize(image, size, method="bicubic", antialias=True)), 0, 255
-        ),
-        [*size, 3],
+    """A random part of a picture file, resized: another one for another seed.
+
+    The part is drawn as torchvision's and timm's RandomResizedCrop draws it: ten attempts of
+    a uniform area and a log-uniform aspect ratio, else the largest middle part of an allowed
+    aspect ratio. Of a JPEG only the part is decoded. It is resized as PIL does it: bicubic
+    (a = -0.5) with antialiasing, rows first, rounded after each pass.
+
+    Args:
+        image_bytes: The file, as in `images.decode`; a scalar string.
+        size: `(height, width)` of the result, in pixels, known integers.
+        area: `(lowest, highest)` share of the picture's area in the part, in (0, 1]; its
+            aspect ratio lies between 3/4 and 4/3. `(1.0, 1.0)` takes all of a square picture.
+        seed: Two integers that decide the part and the flip.
+        horizontal_flip: Whether the part is mirrored with probability 1/2.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: As `images.decode`.
+    """
+    crop_seed, flip_seed = (tf.random.experimental.stateless_fold_in(seed, i) for i in (0, 1))
+
+    def part_of_jpeg():
+        return decode_jpeg_part(image_bytes, _draw_box(jpeg_sides(image_bytes), area, crop_seed))
+
+    part = tf.cond(
+        is_whole_jpeg(image_bytes),
+        part_of_jpeg,
+        lambda: _part_of_other(image_bytes, area, crop_seed),
     )
+    part.set_shape([None, None, 3])
+    height, width = size
+    pixels = _resize_first_axis(tf.transpose(part, [1, 0, 2]), width)
+    columns = tf.range(width)
+    if horizontal_flip:
+        flipped = tf.random.stateless_uniform([], flip_seed) < 0.5
+        columns = tf.where(flipped, columns[::-1], columns)
+    pixels = tf.transpose(tf.gather(pixels, columns), [1, 0, 2])
+    return _resize_first_axis(pixels, height)
+
+
+def _part_of_other(image_bytes, area, seed):
+    pixels = decode(image_bytes)
+    box = _draw_box(tf.shape(pixels)[:2], area, seed)
+    return tf.slice(pixels, [box[0], box[1], 0], [box[2], box[3], 3])
+
+
+def _draw_box(sides, area, seed):
+    """Where the part lies: `(top, left, height, width)`, int32 `(4,)`."""
+    sides = tf.cast(sides, tf.float32)
+    draws = tf.random.stateless_uniform([4, _ATTEMPTS], seed)
+    wanted = (area[0] + (area[1] - area[0]) * draws[0]) * sides[0] * sides[1]
+    low, high = (math.log(aspect) for aspect in _ASPECTS)
+    aspect = tf.exp(low + (high - low) * draws[1])
+    parts = tf.round(tf.sqrt(tf.stack([wanted / aspect, wanted * aspect], axis=1)))
+    free = sides - parts
+    offsets = tf.floor(tf.transpose(draws[2:]) * (free + 1))
+    fits = tf.reduce_all(free >= 0, axis=1)
+
+    # If none fits: as much of the middle as the aspect ratio allows.
+    aspects = tf.stack([1 / _ASPECTS[0], _ASPECTS[1]])
+    middle = tf.minimum(sides, tf.round(sides[::-1] * aspects))
+    boxes = tf.concat([offsets, parts], axis=1)
+    boxes = tf.concat([boxes, [tf.concat([(sides - middle) // 2, middle], 0)]], axis=0)
+    first = tf.argmax(tf.concat([fits, [True]], axis=0))
+    return tf.cast(boxes[first], tf.int32)
+
+
+def _resize_first_axis(pixels, size):
+    """uint8 `(H, W, 3)` to `(size, W, 3)`.
+
+    The first axis is the quick one: along it, the pixels of a row are summed side by side.
+    """
+    height, width = tf.unstack(tf.shape(pixels)[:2])
+    # An axis of length 1 stands for the one that rests, since the operation would go over it.
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(pixels, [1, height, 1, width * 3]),
+        size=(size, 1),
+        scale=tf.stack([size / tf.cast(height, tf.float32), 1.0]),
+        translation=tf.zeros([2]),
+        kernel_type="keyscubic",
+        antialias=True,
+    )
+    # Rounds, halves up, and clips, all in one.
+    resized = tf.raw_ops.QuantizeV2(input=resized, min_range=0.0, max_range=255.0, T=tf.quint8)
+    return tf.reshape(tf.bitcast(resized.output, tf.uint8), [size, pixels.shape[1] or width, 3])

@@ -1,0 +1,197 @@
+"""Pictures per second and core that the input pipeline delivers, next to timm's."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import random
+import statistics
+import time
+import types
+
+import numpy as np
+import tensorflow as tf
+
+from keras_crossvit.data.augment import make_augmentation
+from keras_crossvit.data.random_crop import random_resized_crop
+
+_PICTURE = (375, 500)  # the usual size in ImageNet
+_PICTURES = 32
+_CLASSES = 1000
+_POLICY = types.SimpleNamespace(
+    augment="reference",
+    randaugment_magnitude=9.0,
+    randaugment_num_ops=2,
+    randaugment_std=0.5,
+    mixup_alpha=0.8,
+    cutmix_alpha=1.0,
+    erasing_probability=0.25,
+    translation=0.0,
+    rotation=0.0,
+)
+
+
+def measure_input(size=240, batch_size=64, repeats=5):
+    """Measures the reference policy, from JPEG files in memory to mixed batches, on one core.
+
+    Two processes, each of one thread and both on the same core, make batches in turn, so that
+    what else the machine does disturbs both alike. timm's pipeline is its own, with PIL:
+    `create_transform(..., auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25)` and `Mixup`.
+
+    Args:
+        size: Side of the result, in pixels.
+        batch_size: Pictures in a batch.
+        repeats: Timed batches of each, after two that are not timed.
+
+    Returns:
+        `{"images_per_second_per_core", "timm_images_per_second_per_core", "ratio", "ratios":
+        (lowest, highest), "size", "batch_size"}`; medians. What concerns timm is `None`
+        without timm, torchvision and PIL.
+    """
+    with _process(_ours, size, batch_size) as ours, _process(_timms, size, batch_size) as timms:
+        pairs = [(ours(), timms()) for _ in range(repeats + 2)][2:]
+    rates, timms_rates = zip(*pairs, strict=True)
+    result = {"images_per_second_per_core": round(statistics.median(rates), 1)}
+    result |= dict.fromkeys(("timm_images_per_second_per_core", "ratio", "ratios"))
+    if None not in timms_rates:
+        ratios = [rate / timms_rate for rate, timms_rate in pairs]
+        result |= {
+            "timm_images_per_second_per_core": round(statistics.median(timms_rates), 1),
+            "ratio": round(statistics.median(ratios), 2),
+            "ratios": (round(min(ratios), 2), round(max(ratios), 2)),
+        }
+    return {**result, "size": size, "batch_size": batch_size}
+
+
+@contextlib.contextmanager
+def _process(pipeline, size, batch_size):
+    """A function that has a process of its own make a batch, and returns images/s or `None`."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, pipeline, size, batch_size))
+    process.start()
+    there.close()
+
+    def rate():
+        here.send(True)
+        return here.recv()
+
+    try:
+        yield rate
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(connection, pipeline, size, batch_size):
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    make_batch = pipeline(_files(), size, batch_size)
+    with contextlib.suppress(EOFError):  # the other side has closed
+        while connection.recv():
+            start = time.perf_counter()
+            if make_batch is not None:
+                make_batch()
+            seconds = time.perf_counter() - start
+            connection.send(None if make_batch is None else batch_size / seconds)
+
+
+def _files():
+    """JPEG files: parts of the two photographs that scikit-learn carries."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    generator = np.random.default_rng(0)
+    files = []
+    for photo in load_sample_images().images:
+        for _ in range(_PICTURES // 2):
+            top, left = generator.integers(0, np.subtract(photo.shape[:2], _PICTURE) + 1)
+            file = io.BytesIO()
+            part = photo[top : top + _PICTURE[0], left : left + _PICTURE[1]]
+            Image.fromarray(part).save(file, "JPEG", quality=90)
+            files.append(file.getvalue())
+    return files
+
+
+def _ours(files, size, batch_size):
+    """A function that makes the next batch."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    augmentation = make_augmentation(_POLICY, _CLASSES)
+    files = tf.constant(files)
+
+    def read(number):
+        seed = tf.stack([number, 0])
+        pixels = random_resized_crop(files[number % _PICTURES], (size, size), (0.08, 1.0), seed)
+        label = tf.one_hot(number % _CLASSES, _CLASSES)
+        return augmentation.image(pixels, seed), label, seed
+
+    def mix(images, labels, seeds):
+        return augmentation.batch(images, labels, seeds[:1])
+
+    batches = (
+        tf.data.Dataset.range(2**62).map(read).batch(batch_size, drop_remainder=True).map(mix)
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    # One of them is a prefetch, which would work on while timm's turn is timed.
+    options.experimental_optimization.apply_default_optimizations = False
+    iterator = iter(batches.with_options(options))
+    return lambda: next(iterator)
+
+
+def _timms(files, size, batch_size):
+    """A function that makes timm's next batch, or `None` where timm cannot be imported."""
+    try:
+        import torch
+
+        with _operators_may_lack(torch):
+            import timm.data
+        from PIL import Image
+    except ImportError:
+        return None
+    transform = timm.data.create_transform(
+        size,
+        is_training=True,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        interpolation="bicubic",
+        re_prob=0.25,
+        re_mode="pixel",
+    )
+    mixup = timm.data.Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=_CLASSES)
+    labels = torch.arange(batch_size) % _CLASSES
+    torch.set_num_threads(1)
+
+    def read():
+        while True:
+            try:
+                return transform(Image.open(io.BytesIO(random.choice(files))).convert("RGB"))
+            except ValueError:  # of posterize to 0 bits, which PIL has come to refuse
+                continue
+
+    return lambda: mixup(torch.stack([read() for _ in range(batch_size)]), labels)
+
+
+@contextlib.contextmanager
+def _operators_may_lack(torch):
+    """Lets torchvision be imported next to a torch that it was not built for.
+
+    Its compiled operators are then missing, and timm's transforms use none of them.
+    """
+    register_fake = torch.library.register_fake
+
+    def register_if_there(*args, **kwargs):
+        def register(function):
+            try:
+                return register_fake(*args, **kwargs)(function)
+            except RuntimeError:
+                return function
+
+        return register
+
+    torch.library.register_fake = register_if_there
+    try:
+        yield
+    finally:
+        torch.library.register_fake = register_fake

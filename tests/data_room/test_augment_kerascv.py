@@ -1,0 +1,112 @@
+"""KerasCV's layers with their faults mended."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.data.augment import make_augmentation
+from tests.data_room.test_augment import pictures, policy
+
+NOTHING = {
+    "augment": "kerascv",
+    "randaugment_magnitude": 0,
+    "mixup_alpha": 0.0,
+    "cutmix_alpha": 0.0,
+    "erasing_probability": 0.0,
+}
+
+
+def kerascv(**changes):
+    return make_augmentation(policy(**{**NOTHING, **changes}), 10)
+
+
+def mix(augmentation, images, seeds):
+    labels = tf.one_hot(np.arange(len(images)), 10)
+    images, labels = augmentation.batch(tf.constant(images, "float32"), labels, tf.constant(seeds))
+    return images.numpy(), labels.numpy()
+
+
+def one_shade_each(count, height=16, width=24):
+    shades = np.arange(count, dtype="float32") * 20
+    return np.broadcast_to(shades[:, None, None, None], (count, height, width, 3))
+
+
+@pytest.mark.parametrize("changes", [{"mixup_alpha": 0.8}, {"cutmix_alpha": 1.0}])
+def test_labels_follow_the_pixels(changes):
+    """The mean shade is that of the labels: true of CutMix if lambda is that of the real box."""
+    augmentation = kerascv(**changes)
+    images, found = one_shade_each(8), []
+    for seed in range(10):
+        mixed, labels = mix(augmentation, images, [[seed, 0]])
+        shades = labels[:, :8] @ images[:, 0, 0, 0]
+        np.testing.assert_allclose(mixed.mean((1, 2, 3)), shades, atol=0.01)
+        found.append(labels.max(1))
+    assert 0.5 < np.mean(found) < 0.9
+
+
+def test_groups_are_mixed_within_themselves():
+    mixed, labels = mix(kerascv(mixup_alpha=0.8), one_shade_each(8), [[1, 2], [3, 4]])
+    assert (labels[:4, 4:] == 0).all()
+    assert (labels[4:, :4] == 0).all()
+    assert (labels.max(1) < 1).any()
+    swapped, _ = mix(kerascv(mixup_alpha=0.8), one_shade_each(8)[[4, 5, 6, 7, 0, 1, 2, 3]],
+                     [[3, 4], [1, 2]])  # fmt: skip
+    np.testing.assert_array_equal(swapped[:4], mixed[4:])
+
+
+def test_both_mixings_are_used():
+    augmentation, images = kerascv(mixup_alpha=0.8, cutmix_alpha=1.0), one_shade_each(8)
+    kinds = set()
+    for seed in range(20):
+        mixed, _ = mix(augmentation, images, [[seed, 3]])
+        kinds.add(len({len(np.unique(image)) for image in mixed} - {1}) > 0)
+    assert kinds == {True, False}  # CutMix leaves two shades in a picture, MixUp one
+
+
+def test_randaugment_changes_pictures_and_keeps_the_range():
+    augmentation = kerascv(randaugment_magnitude=9, translation=0.1)
+    images, changed = pictures(30), 0
+    images[0], images[1] = 0, 255
+    for seed, pixels in enumerate(images):
+        result = augmentation.image(tf.constant(pixels), tf.constant([seed, 0])).numpy()
+        assert 0 <= result.min() <= result.max() <= 255
+        changed += np.abs(result - pixels).mean() > 10
+    assert changed > 15
+
+
+def test_randaugment_takes_pixels_that_overshoot():
+    """KerasCV's Equalization alone raises for them."""
+    augmentation = kerascv(randaugment_magnitude=9)
+    overshooting = tf.constant(pictures()[0].astype("float32") * 1.2 - 20)
+    for seed in range(25):
+        result = augmentation.image(overshooting, tf.constant([seed, 0])).numpy()
+        assert 0 <= result.min() <= result.max() <= 255
+
+
+def test_cutout_probability_and_size():
+    augmentation = kerascv(erasing_probability=0.25)
+    pixels, shares = np.full((32, 32, 3), 7, "uint8"), []
+    for seed in range(200):
+        result = augmentation.image(tf.constant(pixels), tf.constant([seed, 9])).numpy()
+        shares.append((result != 7).all(-1).mean())
+    shares = np.array(shares)
+    assert 0.15 < (shares > 0).mean() < 0.36
+    assert shares.max() < 0.4
+    assert 0.05 < shares[shares > 0].mean() < 0.2
+
+
+def test_translation_and_rotation_move_pixels():
+    """A white square in the middle moves, by no more than asked, and keeps its area."""
+    augmentation = kerascv(translation=0.2, rotation=10.0)
+    pixels = np.zeros((40, 40, 3), "uint8")
+    pixels[15:25, 15:25] = 255
+    red = np.stack(
+        [augmentation.image(tf.constant(pixels), tf.constant([s, 0]))[..., 0] for s in range(16)]
+    )
+    red = red / 255
+    rows, columns = np.mgrid[0:40, 0:40]
+    for axis in (rows, columns):
+        centers = (red * axis).sum((1, 2)) / red.sum((1, 2))
+        assert np.ptp(centers) > 4
+        assert np.abs(centers - 19.5).max() < 8 + 2
+    np.testing.assert_allclose(red.sum((1, 2)), 100, rtol=0.05)

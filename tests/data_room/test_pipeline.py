@@ -136,13 +136,13 @@ def test_same_seed_same_batches_in_any_number_of_calls(augment):
     assert np.abs(some[0][0][0] - some[0][1][0]).max() > 1  # while batches differ
 
 
-@pytest.mark.parametrize("group", [None, 4, 2])
-@pytest.mark.parametrize(("workers", "replicas"), [(2, 1), (2, 2), (4, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("workers", "replicas", "group"), [(2, 1, None), (2, 2, 4), (4, 1, 2), (4, 1, None), (1, 2, 2)]
+)
 def test_parts_together_are_the_whole_batch(workers, replicas, group):
-    """With everything random switched on: each row is made by one worker, mixed alike."""
-    config = dataclasses.replace(FULL, mixing_batch_size=group)
-    if group and (8 // workers) % group and group % (8 // workers):
-        pytest.skip(f"groups of {group} do not fit workers with {8 // workers} rows")
+    """Each row is made by one worker: cropped, erased and mixed as in one process."""
+    # Without RandAugment, whose graph takes seconds to make.
+    config = dataclasses.replace(FULL, randaugment_magnitude=0, mixing_batch_size=group)
     whole = list(training_batches(textured(), 24, SIZE, config).take(3))
     parts = []
     for worker in range(workers):
@@ -175,14 +175,12 @@ def test_batches_that_cannot_be_split(changes, shard, message):
 
 def test_unreadable_pictures_are_named_and_count_for_nothing(caplog):
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            data = split(10, bad=(3, 7))
-            batches = list(training_batches(data, 10, SIZE, PLAIN).take(2))
-            images, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
-            present = labels.sum(1) > 0
-            assert present.sum() == 8 - (~present).sum() < 8
-            assert (images[~present] == 0).all()
-            assert not {3, 7} & set(labels[present].argmax(1))
+        data = split(10, bad=(3, 7))
+        whole = dataclasses.replace(PLAIN, batch_size=10)
+        for images, labels in training_batches(data, 10, SIZE, whole).take(2):
+            present = labels.numpy().sum(1) > 0
+            assert sorted(labels.numpy()[present].argmax(1)) == [0, 1, 2, 4, 5, 6, 8, 9]
+            assert (images.numpy()[~present] == 0).all()
         _, _, weights = next(iter(evaluation_batches(data, 10, SIZE, 10, 1.0)))
     np.testing.assert_array_equal(weights, [1, 1, 1, 0, 1, 1, 1, 0, 1, 1])
     named = [record.getMessage() for record in caplog.records if "skipped" in record.message]

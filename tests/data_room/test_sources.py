@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def contents(split):
-    return [(int(tf.io.decode_png(x)[0, 0, 0]), int(y)) for x, y in split.examples]
+    return [(int(tf.io.decode_png(split.read(x))[0, 0, 0]), int(y)) for _, x, y in split.examples]
 
 
 def test_folder(folder):
@@ -43,8 +43,9 @@ def test_digits_are_scikit_learns(tmp_path):
     assert source.class_names == tuple("0123456789")
     assert (source.train.size, source.validation.size) == (1438, 359)
     held_out = list(source.validation.examples)
-    assert [int(label) for _, label in held_out] == digits.target[4::5].tolist()
-    picture = tf.io.decode_png(held_out[7][0]).numpy()
+    assert [int(label) for _, _, label in held_out] == digits.target[4::5].tolist()
+    assert held_out[7][0] == b"digits test 7"
+    picture = tf.io.decode_png(source.validation.read(held_out[7][1])).numpy()
     np.testing.assert_array_equal(picture[..., 0], np.rint(digits.images[39] * 255 / 16))
 
 
@@ -57,7 +58,10 @@ def remove(path):
     ("spoil", "message"),
     [
         (lambda root: remove(root / "train" / "bee"), "at least one picture"),
-        (lambda root: (root / "val").rename(root / "later"), "one of validation, val, test"),
+        (
+            lambda root: (root / "val").rename(root / "later"),
+            "`validation_split` must name a split",
+        ),
         (lambda root: write(root / "val" / "cow" / "0.png", 1), "Received also: cow"),
     ],
 )
@@ -75,3 +79,13 @@ def test_no_folder(tmp_path):
 def test_unknown_dataset(tmp_path):
     with pytest.raises(ValueError, match="`dataset` must be the name of a TensorFlow dataset"):
         open_source("no_such_dataset_anywhere", pathlib.Path(tmp_path))
+
+
+def test_parts_of_splits_and_other_folders(tmp_path, folder):
+    source = open_source("digits", tmp_path / "data", "train[:20]", "train[20:26]")
+    assert (source.train.size, source.validation.size) == (20, 6)
+    targets = load_digits().target
+    training = [label for row, label in enumerate(targets) if row % 5 != 4]
+    assert [int(y) for _, _, y in source.validation.examples] == training[20:26]
+    source = open_source(f"folder:{folder}", validation_split="train")
+    assert contents(source.validation) == contents(source.train)

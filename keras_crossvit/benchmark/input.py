@@ -117,6 +117,7 @@ def _ours(files, size, batch_size):
     """A function that makes the next batch."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.set_visible_devices([], "GPU")
     augmentation = make_augmentation(_POLICY, _CLASSES)
     files = tf.constant(files)
 

@@ -68,6 +68,7 @@ def _draw_box(sides, area, seed):
     low, high = (math.log(aspect) for aspect in _ASPECTS)
     aspect = tf.exp(low + (high - low) * draws[1])
     parts = tf.round(tf.sqrt(tf.stack([wanted / aspect, wanted * aspect], axis=1)))
+    parts = tf.maximum(parts, 1.0)
     free = sides - parts
     offsets = tf.floor(tf.transpose(draws[2:]) * (free + 1))
     fits = tf.reduce_all(free >= 0, axis=1)

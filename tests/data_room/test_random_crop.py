@@ -122,6 +122,15 @@ def test_part_of_a_file_is_pils(file_format):
         assert np.abs(ours - expected)[2:-2, 2:-2].mean() < (1 if file_format == "JPEG" else 0.05)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 400)])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_tiny_pictures(file_format, shape):
+    file = encoded(np.full((*shape, 3), 90, "uint8"), file_format)
+    for seed in range(5):
+        part = random_resized_crop(file, (8, 12), (0.01, 0.1), (seed, 0))
+        np.testing.assert_array_equal(part, np.full((8, 12, 3), 90))
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_broken_files(file_format):
     file = encoded(photo()[:60, :70], file_format, **FORMATS[file_format])

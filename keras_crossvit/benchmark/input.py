@@ -27,8 +27,9 @@ def measure_input(size=240, batch_size=64, repeats=5):
     """Measures the reference policy, from JPEG files in memory to mixed batches, on one core.
 
     Two processes, both on the same core, make batches in turn, so that what else the machine
-    does disturbs both alike. Ours is the pipeline of a training run, whole. timm's pipeline is its own, with PIL:
-    `create_transform(..., auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25)` and `Mixup`.
+    does disturbs both alike. Ours is the pipeline of a training run, whole. timm's is its own,
+    with PIL: `create_transform(..., auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25)` and
+    `Mixup`.
 
     Args:
         size: Side of the result, in pixels.

@@ -70,6 +70,10 @@ def test_commands_are_the_known_ones():
     """Each command of the README is run here or by the test that is named."""
     assert [block.strip() for block in blocks("bash")] == [
         'pip install ".[tensorflow]"',  # test_install
+        "python recipes/train.py --recipe imagenet --model crossvit_15_dagger --data-dir DATA \\\n"
+        "    --precision mixed_bfloat16 --output-dir runs/imagenet",  # training/test_recipes.py
+        "python recipes/export.py --model crossvit_15_dagger --weights imagenet "
+        "--output-dir export",  # export/test_runtimes.py
         "make train",  # tests/test_main_job.py
         "make test",  # what runs this
     ]

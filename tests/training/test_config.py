@@ -11,7 +11,7 @@ RECIPE = TrainConfig("crossvit_digits", "digits", "runs/x", 10, 32, 1e-3)
 
 
 def parse(*arguments):
-    return parse_config({"digits": RECIPE}, ["--recipe", "digits", *arguments])
+    return parse_config({"digits": RECIPE}, ["--recipe", "digits", *arguments])[0]
 
 
 def test_a_recipe_alone_is_itself():
@@ -30,8 +30,18 @@ def test_flags_and_settings_replace_values():
     ("arguments", "message"),
     [
         (["--epochs", "0"], "`epochs` must be a positive integer. Received: epochs=0"),
-        (["--strategy", "cloud"], "`strategy` must be one of 'auto', 'mirrored', 'none'"),
-        (["--precision", "int3"], "`precision` must be one of"),
+        (["--strategy", "cloud"], "argument --strategy: invalid choice: 'cloud' (choose from"),
+        (
+            ["--set", "strategy=cloud"],
+            "`strategy` must be one of 'auto', 'mirrored', 'multiworker'",
+        ),
+        (["--set", "precision=int3"], "`precision` must be one of"),
+        (["--set", "mixup_alpha=much"], "`mixup_alpha` must be a number from 0"),
+        (["--set", "randaugment_magnitude=11"], "must be a number in [0, 10]"),
+        (["--set", "ema_momentum=1"], "`ema_momentum` must be a number in [0, 1)"),
+        (["--set", "accumulation_steps=0"], "`accumulation_steps` must be a positive integer"),
+        (["--set", "seed=-1"], "`seed` must be an integer from 0"),
+        (["--set", "augment=heavy"], "`augment` must be one of 'kerascv', 'none', 'reference'"),
         (["--set", "colour=red"], "`--set` must be KEY=VALUE with a key of"),
         (["--set", "warmup_epochs=10"], "`warmup_epochs` must be at least 0 and less than"),
         (["--set", "crop_area=[0.5, 2]"], "`crop_area` must be two shares"),
@@ -49,5 +59,15 @@ def test_wrong_arguments_end_in_one_message(arguments, message, capsys):
 def test_saved_values_make_the_same_configuration(tmp_path):
     RECIPE.save(tmp_path / "config.json")
     values = json.loads((tmp_path / "config.json").read_text())
-    values["crop_area"] = tuple(values["crop_area"])
     assert TrainConfig(**values) == RECIPE
+
+
+def test_learning_rate_follows_the_batch():
+    config = parse("--set", "learning_rate_batch_size=16", "final_learning_rate=1e-5")
+    assert config.scaled_learning_rates == pytest.approx((2e-3, 2e-5))
+    assert RECIPE.scaled_learning_rates == (1e-3, 0.0)
+
+
+def test_no_resume():
+    assert RECIPE.resume
+    assert not parse("--no-resume").resume

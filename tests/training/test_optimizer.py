@@ -45,3 +45,47 @@ def test_it_comes_built(model):
     assert optimizer.built
     # Two moments for each variable, the step and the learning rate's own counter.
     assert len(optimizer.variables) >= 2 * len(model.trainable_variables)
+
+
+def test_one_operation_for_each_variable_is_keras_adamw(model):
+    """Three steps of gradients of any kind: the weights of Keras' own AdamW."""
+    before = [v.numpy() for v in model.trainable_variables]
+    draw = np.random.default_rng(0)
+    gradients = [
+        [draw.normal(size=v.shape).astype("float32") for v in model.trainable_variables]
+        for _ in range(3)
+    ]
+    results = []
+    for ours in (True, False):
+        for variable, value in zip(model.trainable_variables, before, strict=True):
+            variable.assign(value)
+        optimizer = make_optimizer(model, 0.01, 0.1, total_steps=30, warmup_steps=10)
+        if not ours:
+            excluded = [v for v in model.trainable_variables if not v.path.endswith("kernel")]
+            optimizer = keras.optimizers.AdamW(optimizer._learning_rate, weight_decay=0.1)
+            optimizer.exclude_from_weight_decay(var_list=excluded)
+            optimizer.build(model.trainable_variables)
+        for step in gradients:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in step])
+        results.append([v.numpy() for v in model.trainable_variables])
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        variable.assign(value)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_sgd_is_pytorchs():
+    """Decay goes through the momentum: buffer = 0.9 buffer + gradient + decay x weight."""
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="fc")(inputs))
+    kernel = model.get_layer("fc").kernel
+    weight = kernel.numpy()
+    optimizer = make_optimizer(model, 0.1, 0.5, 10**6, 0, optimizer="sgd")
+    draw, buffer = np.random.default_rng(1), 0.0
+    for _ in range(3):
+        gradient = draw.normal(size=(3, 2)).astype("float32")
+        optimizer.apply([keras.ops.convert_to_tensor(gradient), keras.ops.zeros((2,))])
+        buffer = 0.9 * buffer + gradient + 0.5 * weight
+        weight = weight - 0.1 * buffer
+    np.testing.assert_allclose(kernel.numpy(), weight, atol=1e-5)
+    np.testing.assert_array_equal(model.get_layer("fc").bias.numpy(), 0)

@@ -32,7 +32,7 @@ class Progress(keras.callbacks.Callback):
         self.average, self.means = average, means
         self.preempted = threading.Event()
         self.step = 0
-        self._restored = {}
+        self._restored, self._epoch_means = {}, {}
 
     def restore(self, step, arrays):
         """Sets the step, and takes the running means of its epoch out of `arrays`."""
@@ -44,7 +44,7 @@ class Progress(keras.callbacks.Callback):
         if self._restored:  # `fit` has just reset them
             for number, variable in enumerate(self.means):
                 variable.assign(self._restored[_MEAN.format(number)])
-            self._restored = {}
+        self._restored, self._epoch_means = {}, {}
         self._started, self._done, self._speed = time.perf_counter(), -1, {}
 
     def on_train_batch_end(self, batch, logs=None):
@@ -58,6 +58,8 @@ class Progress(keras.callbacks.Callback):
             logs.update(self._speed)
         if not math.isfinite(logs["loss"]):
             raise FloatingPointError(self._diverged())
+        if self.step % self.steps == 0:
+            self._epoch_means = self._values_of_means()  # validation will use the same variables
         if self.preempted.is_set():
             self._leave()
         every = self.config.checkpoint_steps
@@ -81,9 +83,14 @@ class Progress(keras.callbacks.Callback):
         if self.folder is None:
             return
         arrays = capture_state(self.model)
-        for number, variable in enumerate(self.means):
-            arrays[_MEAN.format(number)] = values_of(variable)
+        if len(self.log.rows) < self.step / self.steps:  # inside of an epoch, or before its row
+            arrays.update(self._epoch_means or self._values_of_means())
         write_checkpoint(self.folder, self.step, arrays, {"step": self.step, "log": self.log.rows})
+
+    def _values_of_means(self):
+        return {
+            _MEAN.format(number): values_of(variable) for number, variable in enumerate(self.means)
+        }
 
     def _leave(self):
         self.save()

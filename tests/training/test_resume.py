@@ -8,7 +8,13 @@ import keras
 import numpy as np
 import pytest
 
+from keras_crossvit.models.config import PRESETS
+from keras_crossvit.training import main
+from keras_crossvit.training.preemption import Preempted
+from keras_crossvit.training.progress import Progress
+from tests.base import small_config
 from tests.training.processes import finish, run, started, wait_for, weights
+from tests.training.tiny import RECIPE
 
 VALUES = {"output_dir": "run", "checkpoint_steps": 3}
 
@@ -73,6 +79,35 @@ def test_killed_terminated_and_torn(folder, values, undisturbed):
         np.testing.assert_array_equal(ours, theirs)
     assert table(here) == rows
     assert [path.name for path in (here / "run" / "export").iterdir()] == ["1"]
+
+
+@pytest.mark.main_job
+@pytest.mark.parametrize("moment", ["on_test_batch_end", "on_epoch_end"])
+def test_preempted_around_a_validation(moment, folder, values, undisturbed, monkeypatch):
+    """The epoch's figures are those of its steps, not of what its variables held by then."""
+    here = folder / moment
+    here.mkdir()
+    monkeypatch.setitem(PRESETS, "tiny_test_model", small_config())
+    monkeypatch.chdir(here)
+    command = ["--recipe", "tiny", "--set"]
+    command += [f"{name}={json.dumps(value)}" for name, value in values.items()]
+
+    usual = getattr(Progress, moment)
+
+    def preempt(self, *arguments, **logs):
+        self.preempted.set()
+        usual(self, *arguments, **logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, moment, preempt)
+        with pytest.raises(Preempted) as ended:
+            main({"tiny": RECIPE}, command)
+    assert ended.value.code == 143
+    assert steps(here)[-1] == 11
+    result = main({"tiny": RECIPE}, command)
+    for ours, theirs in zip(result["model"].weights, undisturbed[0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert table(here) == undisturbed[1]
 
 
 @pytest.mark.main_job

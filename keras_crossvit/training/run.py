@@ -130,11 +130,13 @@ class _Run:
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         with strategy.scope():
-            self.accuracies = [
+            accuracies = [
                 keras.metrics.CategoricalAccuracy(name="accuracy"),
                 keras.metrics.TopKCategoricalAccuracy(5, name="top5_accuracy"),
             ]
-            self.trainee, _ = make_trainee(config, source, self.accuracies)
+            self.trainee, _ = make_trainee(config, source, accuracies)
+        loss = next(metric for metric in self.trainee.metrics if metric.name == "loss")
+        self.means = [loss, *accuracies]
         self.size = self.trainee.input_shape[1:3]
         self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
         self.log = RunLog(self.folder, learning_rates(self.trainee.optimizer))
@@ -148,12 +150,8 @@ class _Run:
             self.folder and self.folder / "checkpoints",
             self.log,
             self.average,
-            [] if spans_workers(strategy) else self._running_means(),
+            [] if spans_workers(strategy) else [v for mean in self.means for v in mean.variables],
         )
-
-    def _running_means(self):
-        loss = next(metric for metric in self.trainee.metrics if metric.name == "loss")
-        return [variable for mean in (loss, *self.accuracies) for variable in mean.variables]
 
     def restore(self, arrays, notes):
         """Goes back to the moment of a checkpoint."""
@@ -183,7 +181,7 @@ class _Run:
         epoch = self.progress.step // self.steps - 1
         self.trainee.reset_metrics()
         self.progress.on_epoch_begin(epoch)
-        logs = {metric.name: metric.result() for metric in self.trainee.metrics}
+        logs = {mean.name: mean.result() for mean in self.means}
         results = self.trainee.evaluate(
             self._held_out(),
             steps=self._held_out_steps,

@@ -182,6 +182,8 @@ class _Run:
         self.trainee.reset_metrics()
         self.progress.on_epoch_begin(epoch)
         logs = {mean.name: mean.result() for mean in self.means}
+        for mean in self.means:  # Keras resets no metrics that have not been used yet
+            mean.reset_state()
         results = self.trainee.evaluate(
             self._held_out(),
             steps=self._held_out_steps,

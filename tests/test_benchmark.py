@@ -245,7 +245,7 @@ def test_figure_1(tmp_path):
     )
     np.testing.assert_allclose(circles, [[10, 73.9], [5, 76.7]])
     np.testing.assert_allclose(by_speed.lines[1].get_xdata(), [4, 6])
-    assert {c.get_sizes()[0] for c in by_speed.collections} == {100.0}
+    assert {c.get_sizes()[0] for c in by_speed.collections} == {150.0}
     assert by_cost.collections[0].get_offsets()[0].tolist() == [2.0, 73.9]
     legend = [text.get_text() for text in by_cost.get_legend().get_texts()]
     assert legend == ["CrossViT", "ResNet"]

@@ -7,7 +7,7 @@ _FAMILIES = {  # how the names of a family begin -> its name and colour
     "EfficientNet": ("EfficientNet", "tab:green"),
 }
 _OTHER = ("other", "tab:orange")
-_AREA = 4.0  # points^2 of a circle per million parameters
+_AREA = 6.0  # points^2 of a circle per million parameters
 
 
 def plot_speed(rows, path):
@@ -43,11 +43,21 @@ def plot_speed(rows, path):
         for axis, x in ((by_cost, row["macs"] / 1e9), (by_speed, speed)):
             size = _AREA * row["parameters"] / 1e6
             axis.scatter(x, row["top1"], s=size, color=colour, alpha=0.5, linewidths=0)
-            axis.annotate(row["model"], (x, row["top1"]), fontsize=7, ha="center", va="center")
+            axis.annotate(
+                row["model"],
+                (x, row["top1"]),
+                xytext=(0, 7),
+                textcoords="offset points",
+                fontsize=7,
+                ha="center",
+            )
     by_cost.set(xlabel="GMACs", ylabel="top-1 on ImageNet, % (the paper's)", xscale="log")
     by_speed.set(xlabel="images/s, measured on this machine", xscale="log")
     for axis in (by_cost, by_speed):
         axis.grid(alpha=0.3, which="both")
+        axis.margins(0.12)  # room for the names
+        for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+            ticks("{x:g}")
     for name, colour in dict.fromkeys(_family(row["model"]) for row in rows):
         by_cost.scatter([], [], color=colour, alpha=0.5, label=name)
     by_cost.legend(loc="lower right")

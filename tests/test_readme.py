@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs."""
+"""Every command of the README and every snippet of it and of the documentation runs."""
 
 import pathlib
 import re
@@ -7,16 +7,26 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 import keras_crossvit as kc
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "docs/fine-tune.md", "docs/extend.md", "docs/training.md"]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, page="README.md"):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+SNIPPETS = [
+    pytest.param(page, snippet, id=f"{page}: {snippet.splitlines()[-1][:40]}")
+    for page in PAGES
+    for snippet in blocks("python", page)
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +48,8 @@ def surroundings(tmp_path_factory):
 
 
 @pytest.mark.main_job
-@pytest.mark.parametrize("snippet", blocks("python"), ids=lambda text: text.splitlines()[-1][:40])
-def test_snippet(snippet, surroundings, monkeypatch, caplog):
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS)
+def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
     asked = []
 
     def download(repository, filename):
@@ -52,7 +62,7 @@ def test_snippet(snippet, surroundings, monkeypatch, caplog):
     monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
     monkeypatch.chdir(surroundings)
     names = {}
-    exec(compile(snippet, "README.md", "exec"), names)
+    exec(compile(snippet, page, "exec"), names)
 
     if "decode_predictions" in snippet:
         assert asked == [("timm/crossvit_15_dagger_240.in1k", "model.safetensors")]
@@ -64,6 +74,27 @@ def test_snippet(snippet, surroundings, monkeypatch, caplog):
         assert len(names["model"].history.history["val_acc"]) == 5
     if "export_saved_model" in snippet:
         assert (surroundings / "export" / "1" / "saved_model.pb").is_file()
+    if "register_fusion" in snippet:
+        train_and_reload(names["model"])
+    if "make_optimizer" in snippet:
+        assert len(names["model"].history.history["val_accuracy"]) == 2
+
+
+def train_and_reload(model):
+    """The fusion from outside of the package learns, and comes back from a file."""
+    side = model.input_shape[1]
+    images = np.random.default_rng(0).uniform(0, 255, (4, side, side, 3)).astype("float32")
+    fuse = model.get_layer("stage_0").fuse
+    assert type(fuse).__name__ == "SwapMeans"
+    before = np.array(fuse.to_small.kernel)
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    losses = model.fit(images, np.arange(4), epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert np.abs(np.array(fuse.to_small.kernel) - before).max() > 0
+    model.save("swap_means.keras")
+    loaded = keras.saving.load_model("swap_means.keras")
+    np.testing.assert_allclose(loaded(images), model(images), atol=1e-6)
+    del kc.layers.FUSIONS["swap_means"]
 
 
 def test_commands_are_the_known_ones():

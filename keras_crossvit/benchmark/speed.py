@@ -8,19 +8,29 @@ import keras
 import numpy as np
 
 
-def measure_inference(model, batch_size, repeats=7):
-    """Images per second of `model.predict_on_batch`.
+def measure_inference(models, batch_size, repeats=7):
+    """Images per second of `predict_on_batch` of several models, batch by batch in turn.
+
+    Turns make the models comparable on a machine that has other work as well: what slows one
+    of them down slows all. All of them are in memory together.
 
     Args:
-        model: A model of fixed input size.
+        models: `{name: model}`, each of a fixed input size.
         batch_size: Images in a batch.
-        repeats: Timed batches, after one that is not timed.
+        repeats: Timed batches of each model, after one that is not timed.
 
     Returns:
-        `{"images_per_second": median, "spread": (lowest, highest), "batch_size": ...}`.
+        `{name: {"images_per_second": median, "spread": (lowest, highest), "batch_size": ...}}`.
     """
-    images = _images(model, batch_size)
-    return _rates(lambda: model.predict_on_batch(images), batch_size, repeats)
+    images = {name: _images(model, batch_size) for name, model in models.items()}
+    seconds = {name: [] for name in models}
+    for turn in range(1 + repeats):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model.predict_on_batch(images[name])
+            if turn > 0:  # the first one traces the graph
+                seconds[name].append(time.perf_counter() - start)
+    return {name: _summary(times, batch_size) for name, times in seconds.items()}
 
 
 def measure_training(model, batch_size, repeats=5):
@@ -32,8 +42,8 @@ def measure_training(model, batch_size, repeats=5):
         repeats: Timed steps, after one that is not timed.
 
     Returns:
-        As `measure_inference`, with `first_step_seconds` (from compiling to the end of the
-        first step) and `peak_memory_gb` (of the whole process, so far).
+        As `measure_inference` of one model, with `first_step_seconds` (from compiling to the end
+        of the first step) and `peak_memory_gb` (of the whole process, so far).
     """
     images = _images(model, batch_size)
     labels = np.arange(batch_size) % model.output_shape[-1]
@@ -54,11 +64,16 @@ def _images(model, batch_size):
 
 def _rates(step, batch_size, repeats):
     step()
-    rates = []
+    seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         step()
-        rates.append(batch_size / (time.perf_counter() - start))
+        seconds.append(time.perf_counter() - start)
+    return _summary(seconds, batch_size)
+
+
+def _summary(seconds, batch_size):
+    rates = [batch_size / time for time in seconds]
     return {
         "images_per_second": round(statistics.median(rates), 2),
         "spread": (round(min(rates), 2), round(max(rates), 2)),

@@ -13,7 +13,8 @@ def count_macs(model):
     paper's formula, which is more than `CrossAttention` computes.
 
     Args:
-        model: A functional model of this package, or one that contains its layers.
+        model: A functional model of this package, one that contains its layers, or a CNN of
+            `keras.applications` made of dense layers and (depthwise) convolutions.
 
     Returns:
         An integer.
@@ -25,6 +26,10 @@ def count_macs(model):
             total += count_macs(layer)
         elif isinstance(layer, keras.layers.Dense):
             total += math.prod(shapes[1:]) * layer.units
+        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+            # Each output position takes the whole kernel; a depthwise or grouped kernel has
+            # only the inputs that it reads.
+            total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
         elif hasattr(layer, "macs"):
             total += layer.macs(shapes)
     return total

@@ -22,7 +22,7 @@ crossvit_base      105025232   21191473152  104.7* 21.2
 crossvit_18         43271408    9031158528   43.3   9.0
 crossvit_18_dagger  44266976    9473218944   44.3   9.5
 """
-# The other six DeiT baselines are in the authors' code, with these figures.
+# Table 8 (supplementary material) has the other six DeiT baselines.
 BASELINES = """
 deit_9               6430952    1379576320    6.4   1.4
 deit_15             22944616    4862591232   22.9   4.9

@@ -47,6 +47,10 @@ class CrossAttentionBlock(keras.layers.Layer):
         attended = self.attention(self.norm(tokens))
         return tokens[:, :1] + self.drop_path(attended, training=training)
 
+    def attention_map(self, tokens):
+        """Which tokens the query reads: `(B, h, 1 + N)`, rows sum to 1."""
+        return self.attention.attention_map(self.norm(tokens))
+
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 1, input_shape[2])
 
@@ -116,6 +120,25 @@ class CrossAttentionFusion(Fusion):
         return [
             self._join(small_agent, self.small_back(small_answer), small_patches),
             self._join(large_agent, self.large_back(large_answer), large_patches),
+        ]
+
+    def attention_maps(self, tokens):
+        """What each branch's class token reads: A of equation 6, in the first module.
+
+        Args:
+            tokens: As in `call`.
+
+        Returns:
+            `[small, large]`: `(B, h_large, 1 + N_large)`, the small branch's token over itself
+            and the patches of the large branch, and `(B, h_small, 1 + N_small)`, the large
+            branch's over itself and the patches of the small one. Rows sum to 1.
+        """
+        (small_agent, small_patches), (large_agent, large_patches) = map(self._split, tokens)
+        small = ops.concatenate([self.small_projection(small_agent), large_patches], axis=1)
+        large = ops.concatenate([self.large_projection(large_agent), small_patches], axis=1)
+        return [
+            self.small_blocks[0].attention_map(small),
+            self.large_blocks[0].attention_map(large),
         ]
 
     def _split(self, tokens):

@@ -1,0 +1,138 @@
+"""Grad-CAM for two branches."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_crossvit.visualize.graph import Graph, to_array
+from keras_crossvit.visualize.resize import resize_maps
+
+
+def gradcam(model, images, classes=None, stage=-1):
+    """Where a model sees what speaks for a class.
+
+    Grad-CAM (Selvaraju et al., ICCV 2017) at the tokens that enter the last encoder of each
+    branch in a stage. After it a token of either branch can still reach both heads: its own
+    through self-attention, the other one through cross-attention. So one backward pass from
+    the model's logit gives the map of each branch, in the same units.
+
+    Of the patch tokens A `(N, C)` of a branch and the gradient G of the logit, the map is
+    `relu(A w)` with `w` `(C,)`, the mean of G over the patches.
+
+    Args:
+        model: A CrossViT with `include_top=True` and any fusion, or a model of one branch,
+            whatever its `classifier_activation`; it is not changed.
+        images: `(B, H, W, 3)`, as the model takes them.
+        classes: The class to explain: a number for all images, or `(B,)`; `None` takes the
+            model's own answers.
+        stage: Number of the stage, from 0; negative ones count from the end. In a model of
+            one branch each encoder is a stage.
+
+    Returns:
+        `{"small": (B, rows, columns), "large": (B, rows, columns), "both": (B, H, W)}`
+        (without "small" for one branch), not negative. "both" spreads each branch's map over
+        the pixels of the image without changing its sum, and adds the two.
+
+    Raises:
+        ValueError: If the model has no top, there is no such class or stage, or the images
+            do not fit.
+    """
+    graph = Graph(model)
+    if not graph.has_top:
+        raise ValueError(
+            "`model` must be a classifier, with include_top=True: Grad-CAM explains a logit. "
+            "Received: a model without a top"
+        )
+    images = graph.check_images(images)
+    chosen = graph.stage(stage)
+    tokens = _enter_last_encoder(graph, images, chosen)
+    wanted = _one_hot(graph, tokens, chosen, classes)
+
+    def logit(*arrays):
+        logits = _finish(graph, dict(zip(tokens, arrays, strict=True)), chosen)
+        return ops.sum(logits * wanted)
+
+    maps = {}
+    gradients = gradients_of(logit, list(tokens.values()))
+    for (branch, x), gradient in zip(tokens.items(), gradients, strict=True):
+        first = int(graph.class_token)
+        weights = to_array(gradient)[:, first:].mean(axis=1)
+        cam = np.einsum("bnc,bc->bn", to_array(x)[:, first:], weights)
+        maps[branch] = graph.on_grid(np.maximum(cam, 0), branch)
+    height, width = images.shape[1:3]
+    maps["both"] = sum(_spread(x, height, width) for x in maps.values())
+    return maps
+
+
+def _enter_last_encoder(graph, images, stage):
+    tokens = graph.tokens_before(images)[graph.stages.index(stage)]
+    for branch, encoders in stage.encoders.items():
+        for block in encoders[:-1]:
+            tokens[branch] = block(tokens[branch], training=False)
+    return tokens
+
+
+def _finish(graph, tokens, stage):
+    """From the tokens that enter the last encoders of a stage to the logits `(B, classes)`."""
+    tokens = {x: stage.encoders[x][-1](tokens[x], training=False) for x in tokens}
+    tokens = stage.fuse(tokens)
+    for later in graph.stages[graph.stages.index(stage) + 1 :]:
+        for branch, encoders in later.encoders.items():
+            for block in encoders:
+                tokens[branch] = block(tokens[branch], training=False)
+        tokens = later.fuse(tokens)
+    return graph.logits(tokens)
+
+
+def _one_hot(graph, tokens, stage, classes):
+    """`(B, classes)`: 1 at the class to explain."""
+    batch = next(iter(tokens.values())).shape[0]
+    count = graph.model.get_layer("large_head").units
+    if classes is None:
+        classes = to_array(_finish(graph, tokens, stage)).argmax(axis=1)
+    classes = np.asarray(classes)
+    if classes.ndim == 0:
+        classes = np.broadcast_to(classes, (batch,))
+    whole = np.issubdtype(classes.dtype, np.integer) and classes.shape == (batch,)
+    if not whole or classes.min() < 0 or classes.max() >= count:
+        raise ValueError(
+            f"`classes` must be integers from 0 to {count - 1}, one for all or one for each of "
+            f"the {batch} images. Received: classes={classes.tolist()}"
+        )
+    return ops.convert_to_tensor(np.eye(count, dtype="float32")[classes])
+
+
+def gradients_of(function, tensors):
+    """The gradients of a scalar function at `tensors`, on any backend; weights get none.
+
+    Args:
+        function: From as many tensors to a scalar.
+        tensors: Where to take the gradients.
+
+    Returns:
+        A list of tensors of the shapes of `tensors`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tensors)
+            value = function(*tensors)
+        return tape.gradient(value, tensors)
+    if backend == "torch":
+        import torch
+
+        tensors = [x.detach().requires_grad_() for x in tensors]
+        with torch.enable_grad():
+            return list(torch.autograd.grad(function(*tensors), tensors))
+    import jax
+
+    return list(jax.grad(function, argnums=tuple(range(len(tensors))))(*tensors))
+
+
+def _spread(maps, height, width):
+    """Maps `(B, rows, columns)` over `(B, height, width)` pixels, each with the sum it had."""
+    spread = resize_maps(maps, height, width)
+    before, after = (x.sum(axis=(1, 2), keepdims=True) for x in (maps, spread))
+    return spread * np.divide(before, after, out=np.zeros_like(after), where=after > 0)

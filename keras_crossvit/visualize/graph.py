@@ -1,0 +1,128 @@
+"""The stages of a model and what flows between them.
+
+Everything is computed beside the model: a second functional model shares its graph up to a
+stage, and the layers of the stage are called on its output. Nothing is added to the model.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_crossvit.layers import MultiScaleBlock, TransformerBlock
+from keras_crossvit.layers.checks import check_choice
+
+BRANCHES = ("small", "large")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A multi-scale block, or an encoder of a model of one branch.
+
+    Args:
+        layer: The `MultiScaleBlock` or `TransformerBlock`.
+        encoders: `{branch: [TransformerBlock, ...]}`.
+        fusion: The `Fusion` that ends the stage, or `None`.
+    """
+
+    layer: keras.layers.Layer
+    encoders: dict
+    fusion: keras.layers.Layer | None
+
+    def fuse(self, tokens):
+        """`{branch: tokens}` after the encoders to those after the stage."""
+        if self.fusion is None:
+            return tokens
+        return dict(zip(tokens, self.fusion(list(tokens.values())), strict=True))
+
+
+class Graph:
+    """A model of this package, taken apart.
+
+    Args:
+        model: A functional CrossViT, or the model of one branch, trained or not.
+
+    Raises:
+        ValueError: If `model` is no such model.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        layers = model.layers if isinstance(model, keras.Model) else []
+        self.stages = [_stage(x) for x in layers if isinstance(x, MultiScaleBlock)]
+        if not self.stages:
+            self.stages = [_stage(x) for x in layers if isinstance(x, TransformerBlock)]
+        if not self.stages:
+            raise ValueError(
+                "`model` must be a CrossViT of this package, not a model around one (take "
+                f"model.get_layer(...) out of it). Received: {type(model).__name__} "
+                f"{getattr(model, 'name', '')!r} without its stages"
+            )
+        self.branches = tuple(self.stages[0].encoders)
+        self.grids = {x: model.get_layer(f"{x}_patch_embed").grid for x in self.branches}
+        names = {layer.name for layer in layers}
+        self.class_token = "large_class_token" in names
+        self.has_top = "logits" in names
+
+    def check_images(self, images):
+        """`images` as the tensor `(B, H, W, channels)` that the model takes."""
+        images = ops.convert_to_tensor(images, "float32")
+        wanted = self.model.input_shape[1:]
+        if tuple(images.shape[1:]) != tuple(wanted) or len(images.shape) != 4:
+            raise ValueError(
+                f"`images` must be (B, {', '.join(map(str, wanted))}), as the model's input. "
+                f"Received: a shape of {tuple(images.shape)}"
+            )
+        return images
+
+    def stage(self, index):
+        """Stage number `index`, from 0, or from the end with a negative number."""
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ValueError(f"`stage` must be an integer. Received: stage={index!r}")
+        check_choice("stage", index, range(-len(self.stages), len(self.stages)))
+        return self.stages[index]
+
+    def tokens_before(self, images):
+        """What enters each of the stages: a list of `{branch: (B, tokens, C)}`."""
+        return self._run(images, [stage.layer.input for stage in self.stages])
+
+    def tokens_after(self, images, stage):
+        """What a `Stage` returns: `{branch: (B, tokens, C)}`."""
+        return self._run(images, [stage.layer.output])[0]
+
+    def _run(self, images, points):
+        """The values at symbolic points of the model's graph, each of all branches."""
+        named = {str(number): point for number, point in enumerate(points)}  # keeps lists of one
+        values = keras.Model(self.model.input, named)(images, training=False)
+        return [self._by_branch(values[name]) for name in named]
+
+    def _by_branch(self, tokens):
+        return dict(zip(self.branches, keras.tree.flatten(tokens), strict=True))
+
+    def on_grid(self, values, branch):
+        """`(..., N)` values of a branch's patches as `(..., rows, columns)`."""
+        return values.reshape(*values.shape[:-1], *self.grids[branch])
+
+    def logits(self, tokens):
+        """From the tokens after the last stage to the logits `(B, classes)`, as the model does."""
+        heads = []
+        for branch, x in tokens.items():
+            pool, norm, head = (
+                self.model.get_layer(f"{branch}_{part}") for part in ("pool", "norm", "head")
+            )
+            x = norm(pool(x)) if pool.mode == "token" else pool(norm(x))
+            heads.append(head(x))
+        return self.model.get_layer("logits")(heads)
+
+
+def _stage(layer):
+    if isinstance(layer, MultiScaleBlock):
+        encoders = {"small": layer.small_blocks, "large": layer.large_blocks}
+        return Stage(layer, encoders, layer.fuse)
+    return Stage(layer, {"large": [layer]}, None)
+
+
+def to_array(x):
+    """A tensor as a float32 array of its own."""
+    return np.array(ops.convert_to_numpy(ops.cast(x, "float32")))

@@ -1,0 +1,154 @@
+"""`keras_crossvit.visualize` on any model and backend, without a change to it; its pictures."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_crossvit import visualize
+from keras_crossvit.visualize.resize import resize_maps
+from tests import base
+from tests.backends.test_backends import QUICK_COMPILER
+
+WIDE = base.pixels(2, 40, 64)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A model for pictures of 40 x 64 pixels; tests must not change it."""
+    return base.small_model(input_shape=(40, 64, 3))
+
+
+def all_functions(model, images):
+    return [
+        visualize.cross_attention(model, images),
+        visualize.attention_rollout(model, images),
+        visualize.feature_maps(model, images),
+        visualize.gradcam(model, images),
+    ]
+
+
+def test_nothing_changes_the_model():
+    """Weights, what is trainable, the graph, and training goes on."""
+    model = base.small_model(drop_path_rate=0.1, drop_rate=0.1)
+    model.get_layer("stage_0").trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    values, layers = base.values_of(model), [model, *model._flatten_layers()]
+    answers = model.predict_on_batch(base.pixels())
+
+    def state():
+        nodes = [(len(x._inbound_nodes), len(x._outbound_nodes)) for x in layers]
+        return nodes, [x.trainable for x in layers], len(model.variables), set(vars(model))
+
+    before = state()
+    all_functions(model, base.pixels())
+    assert state() == before
+    for old, new in zip(values, base.values_of(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(model.predict_on_batch(base.pixels()), answers)
+    assert np.isfinite(model.train_on_batch(base.pixels(), np.arange(2)))
+
+
+def test_loaded_and_trained_models_work(tmp_path):
+    from keras_crossvit.training.trainee import Trainee
+
+    model = base.small_model(classifier_activation=None)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    expected = keras.tree.flatten(all_functions(model, base.pixels()))
+    for other in (loaded, Trainee(model)):
+        found = keras.tree.flatten(all_functions(other, base.pixels()))
+        for x, y in zip(found, expected, strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = base.small_model()
+    cross, own, features, cam = all_functions(model, base.pixels())
+    for attention in (*cross[0].values(), *own.values()):
+        assert attention.patches.dtype == "float32"
+        total = attention.patches.sum(axis=(-2, -1)) + attention.itself
+        np.testing.assert_allclose(total, 1, atol=0.02)
+    assert features["large"].dtype == cam["both"].dtype == "float32"
+
+
+def test_what_makes_no_sense_is_refused(wide):
+    wrapped = keras.Sequential([keras.Input((40, 64, 3)), wide, keras.layers.Dense(2)])
+    backbone = base.small_model(include_top=False)
+    averages = base.small_model(base.small_config(class_token=False))
+    cases = [
+        (visualize.attention_rollout, (wrapped, WIDE), "`model` must be a CrossViT of this pack"),
+        (visualize.feature_maps, (None, WIDE), "`model` must .* Received: NoneType"),
+        (visualize.attention_rollout, (averages, base.pixels()), "`model` must have class tokens"),
+        (visualize.gradcam, (backbone, base.pixels()), "`model` must be a classifier"),
+        (visualize.gradcam, (wide, WIDE, 5), "`classes` must be .* 0 to 4.* classes="),
+        (visualize.gradcam, (wide, WIDE, [1, 2, 3]), "each of the 2 images"),
+        (visualize.gradcam, (wide, WIDE, 0.5), "`classes` must be integers"),
+        (visualize.gradcam, (wide, WIDE, 0, 2), "`stage` must be one of -2, -1, 0, 1"),
+        (visualize.feature_maps, (wide, WIDE, 1.0), "`stage` must be an integer"),
+        (visualize.cross_attention, (wide, base.pixels()), r"`images` must be \(B, 40, 64, 3\)"),
+        (visualize.cross_attention, (wide, WIDE[0]), r"Received: a shape of \(40, 64, 3\)"),
+    ]
+    for function, arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
+            function(*arguments)
+
+
+def test_plots_show_the_arrays(wide, tmp_path):
+    cross, own, features, cam = all_functions(wide, WIDE)
+    figure = visualize.plot_cross_attention(WIDE[1], cross, index=1, path=tmp_path / "a.png")
+    assert len(figure.axes) == 2 * 3
+    shown = figure.axes[4].images[1].get_array()  # the small branch in stage 1
+    mean = cross[1]["small"].patches[1].mean(axis=0)
+    np.testing.assert_allclose(shown, resize_maps(mean, 40, 64), rtol=1e-5)
+    assert figure.axes[4].get_title().startswith("small reads large, itself ")
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), WIDE[1] / 255, rtol=1e-5)
+
+    figure = visualize.plot_rollout(WIDE[0], own, path=tmp_path / "b.png")
+    shown = figure.axes[2].images[1].get_array()
+    np.testing.assert_allclose(shown, resize_maps(own["large"].patches[0], 40, 64), rtol=1e-5)
+
+    figure = visualize.plot_gradcam(WIDE[0], cam, path=tmp_path / "c.png")
+    assert [axis.get_title() for axis in figure.axes] == ["image", "small", "large", "both"]
+    np.testing.assert_allclose(figure.axes[3].images[1].get_array(), cam["both"][0], atol=1e-6)
+
+    figure = visualize.plot_feature_maps(features, index=1, channels=9, path=tmp_path / "d.png")
+    assert len(figure.axes) == 2 * 9
+    shown = figure.axes[0].images[0].get_array()
+    assert any(np.array_equal(shown, features["small"][1, :, :, c]) for c in range(16))
+    assert len(visualize.plot_feature_maps(features).axes) == 16 + 25  # 24 channels on 5 x 5
+    for name in "abcd":
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+VALUES = """
+import sys, keras, numpy as np
+from tests import base
+from tests.test_visualize_models import all_functions, one_encoder, visualize
+if keras.backend.backend() == "torch":
+    values = all_functions(base.small_model(), base.pixels())
+else:
+    values = visualize.gradcam(one_encoder(), base.pixels(2, 32, 32), stage=0)
+np.savez(sys.argv[1], *keras.tree.flatten(values))
+"""
+
+
+def one_encoder():
+    """The least that has a gradient: JAX compiles each operation when it meets it first."""
+    return base.small_model(base.small_config(small=None, fusion="none", num_stages=1))
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_values_are_the_same_on(backend, tmp_path):
+    base.skip_without(backend)
+    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": QUICK_COMPILER}
+    base.run_python(VALUES, tmp_path / "values.npz", **settings)
+    if backend == "torch":
+        expected = all_functions(base.small_model(), base.pixels())
+    else:
+        expected = visualize.gradcam(one_encoder(), base.pixels(2, 32, 32), stage=0)
+    expected = keras.tree.flatten(expected)
+    with np.load(tmp_path / "values.npz") as found:
+        assert len(found.files) == len(expected)
+        for name, x in zip(found.files, expected, strict=True):
+            np.testing.assert_allclose(found[name], x, atol=1e-4, rtol=1e-3)

@@ -4,13 +4,15 @@
     python recipes/benchmark.py --mode infer --model crossvit_15_dagger,deit_small,ResNet101 \
         --batch-size 16 --json infer.json --figure speed.png
     python recipes/benchmark.py --mode train --model crossvit_15_dagger --json train.json
+    python recipes/benchmark.py --mode input --json input.json
     python recipes/benchmark.py --mode serve --model crossvit_15_dagger --json serve.json
 
 `summary` counts parameters and multiply-accumulates of every model of the paper's tables 2, 3,
 4, 6, 7 and 8 and sets them beside the paper's. `infer` gives images/s of any presets and CNNs of
 `keras.applications`, in turn; NAME@SIDE is a model at another input size. `train` gives images/s
 and peak memory of a training step, with and, by `--gradient-checkpointing`, without the
-activations of the encoders. `serve` measures the exported model through gRPC.
+activations of the encoders. `input` gives images/s per core of a training run's pipeline next to
+timm's, if timm and torchvision are installed. `serve` measures the exported model through gRPC.
 """
 
 import argparse
@@ -43,7 +45,7 @@ def _parse():
     parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument("--model", metavar="NAME", help="a model; for infer: NAME,NAME,...")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=7, help="timed batches of infer")
+    parser.add_argument("--repeats", type=int, default=7, help="timed turns of infer and input")
     parser.add_argument("--precision", default="float32", help="Keras dtype policy")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--json", metavar="FILE", help="where to write the figures")
@@ -96,8 +98,14 @@ def serve(arguments):
     return measure_serving(benchmark.make_model(arguments.model))
 
 
-MODES = {"summary": summary, "infer": infer, "train": train, "serve": serve}
-WITHOUT_MODEL = {"summary"}
+def pipeline(arguments):
+    from keras_crossvit.benchmark.input import measure_input
+
+    return measure_input(repeats=arguments.repeats)
+
+
+MODES = {"summary": summary, "infer": infer, "train": train, "input": pipeline, "serve": serve}
+WITHOUT_MODEL = {"summary", "input"}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python recipes/train.py --recipe digits --output-dir runs/digits
 
-Measured by that command: 99.4 % and 99.7 % (two runs) of 359 held-out pictures, in under
-three minutes of training on two cores.
+Measured by that command with the seeds 0, 1 and 2: 98.3, 99.2 and 98.9 % of 359 held-out
+pictures, in three minutes on two cores.
 """
 
 from keras_crossvit.training import TrainConfig

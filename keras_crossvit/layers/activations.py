@@ -10,8 +10,9 @@ from keras import ops
 def gelu(x):
     """Gaussian error linear unit, `x * Phi(x)`, of a tensor of any shape.
 
-    Written with `erf` and not with `keras.activations.gelu`: TensorFlow's own exact GELU
-    emits the operation `Erfc`, which ONNX converters do not know. The tanh approximation
-    would move the logits by 1e-3.
+    On TensorFlow written with `erf`: its own exact GELU emits the operation `Erfc`, which ONNX
+    converters do not know. The tanh approximation would move the logits by 1e-3.
     """
+    if keras.backend.backend() != "tensorflow":
+        return ops.gelu(x, approximate=False)
     return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
+from keras_crossvit.layers import kernels
 from keras_crossvit.layers.checks import check_divides, check_positive_int
-from keras_crossvit.layers.parts import dense
+from keras_crossvit.layers.parts import dense, linear
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -20,6 +21,7 @@ class SelfAttention(keras.layers.Layer):
 
     Call arguments:
         tokens: `(B, N, C)`.
+        training: Whether a backward pass will follow; the result is the same.
 
     Returns:
         `(B, N, C)`.
@@ -41,25 +43,17 @@ class SelfAttention(keras.layers.Layer):
         self.proj = dense(width, "proj", self.dtype_policy)
         self.proj.build(input_shape)
 
-    def call(self, tokens):
-        queries, keys, values = self.heads(tokens)
-        merged = ops.matmul(self.attend(queries, keys), values)  # (B, h, N, C / h)
-        merged = ops.transpose(merged, (0, 2, 1, 3))
-        return self.proj(ops.reshape(merged, (-1, *ops.shape(tokens)[1:])))
+    def call(self, tokens, training=False):
+        merged = kernels.attention(linear(self.qkv, tokens), self.num_heads, training)
+        return linear(self.proj, merged)
 
-    def heads(self, tokens):
-        """Queries, keys and values of `tokens`, each `(B, h, N, C / h)`."""
-        _, length, width = ops.shape(tokens)
-        shape = (-1, length, self.num_heads, width // self.num_heads)
-        return [
-            ops.transpose(ops.reshape(x, shape), (0, 2, 1, 3))
-            for x in ops.split(self.qkv(tokens), 3, axis=-1)
-        ]
-
-    def attend(self, queries, keys):
-        """The attention map, `(B, h, N, N)`, rows sum to 1."""
-        scores = ops.matmul(queries * queries.shape[-1] ** -0.5, ops.transpose(keys, (0, 1, 3, 2)))
-        return ops.softmax(scores, axis=-1)
+    def attention_map(self, tokens):
+        """Which tokens each token reads: `(B, h, N, N)`, rows sum to 1."""
+        _, length, width = tokens.shape
+        shape = (-1, length, 3, self.num_heads, width // self.num_heads)
+        heads = ops.transpose(ops.reshape(linear(self.qkv, tokens), shape), (2, 0, 3, 1, 4))
+        scores = ops.matmul(heads[0], ops.transpose(heads[1], (0, 1, 3, 2)))
+        return ops.softmax(scores * shape[-1] ** -0.5, axis=-1)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -3,6 +3,9 @@
 import itertools
 
 import keras
+from keras import ops
+
+from keras_crossvit.layers import kernels
 
 
 def linear_kernel():
@@ -27,9 +30,34 @@ def dense(units, name, dtype, use_bias=True):
     )
 
 
+def linear(layer, x):
+    """What a layer of `dense` returns for `(..., C)`, by this package's own product.
+
+    A quantised layer alone knows its weights, and is called.
+    """
+    if layer.quantization_mode is not None:
+        return layer(x)
+    return kernels.linear(x, *weights(layer))
+
+
+def weights(layer):
+    """Kernel (with LoRA's product, if it is enabled) and bias or None, to compute with."""
+    bias = None if layer.bias is None else ops.cast(layer.bias, layer.compute_dtype)
+    return ops.cast(layer.kernel, layer.compute_dtype), bias
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class LayerNorm(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the last axis, by this package's own arithmetic."""
+
+    def call(self, inputs, training=False):
+        gamma, beta = (ops.cast(x, "float32") for x in (self.gamma, self.beta))
+        return kernels.layer_norm(inputs, gamma, beta, self.epsilon, training)
+
+
 def layer_norm(name, dtype=None):
     """Layer normalisation over the width; 1e-5 instead of 1e-6 moves the logits by 4e-5."""
-    return keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name=name)
+    return LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
 
 
 def dense_macs(length, *widths):

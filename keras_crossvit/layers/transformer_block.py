@@ -2,11 +2,12 @@
 
 import keras
 
+from keras_crossvit.layers import kernels
 from keras_crossvit.layers.activations import gelu
 from keras_crossvit.layers.attention import SelfAttention
 from keras_crossvit.layers.checks import check_positive
 from keras_crossvit.layers.drop_path import DropPath
-from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
+from keras_crossvit.layers.parts import dense, dense_macs, layer_norm, weights
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -19,6 +20,7 @@ class Mlp(keras.layers.Layer):
 
     Call arguments:
         tokens: `(B, N, C)`.
+        training: Whether a backward pass will follow; the result is the same.
 
     Returns:
         `(B, N, C)`.
@@ -39,8 +41,10 @@ class Mlp(keras.layers.Layer):
         self.fc2 = dense(width, "fc2", self.dtype_policy)
         self.fc2.build((*input_shape[:-1], hidden))
 
-    def call(self, tokens):
-        return self.fc2(gelu(self.fc1(tokens)))
+    def call(self, tokens, training=False):
+        if self.fc1.quantization_mode is not None:
+            return self.fc2(gelu(self.fc1(tokens)))
+        return kernels.mlp(tokens, *weights(self.fc1), *weights(self.fc2), training)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -111,17 +115,17 @@ class TransformerBlock(keras.layers.Layer):
         # Drawn here, outside of what checkpointing computes twice.
         scales = [self.drop_path.scale(tokens, training) for _ in range(2)]
         if not (self.gradient_checkpointing and training):
-            return self._encode(tokens, *scales)
+            return self._encode(tokens, *scales, training)
         if scales[0] is None:
-            return keras.remat(lambda x: self._encode(x, None, None))(tokens)
-        return keras.remat(self._encode)(tokens, *scales)
+            return keras.remat(lambda x: self._encode(x, None, None, training))(tokens)
+        return keras.remat(lambda *x: self._encode(*x, training))(tokens, *scales)
 
-    def _encode(self, tokens, attention_scale, mlp_scale):
+    def _encode(self, tokens, attention_scale, mlp_scale, training):
         """`attention_scale`, `mlp_scale`: drop path's factor `(B, 1, 1)` or None."""
-        attended = self.attention(self.norm1(tokens))
+        attended = self.attention(self.norm1(tokens, training=training), training=training)
         # Not "+=", which on PyTorch would change the caller's tensor.
         tokens = tokens + (attended if attention_scale is None else attended * attention_scale)
-        fed_forward = self.mlp(self.norm2(tokens))
+        fed_forward = self.mlp(self.norm2(tokens, training=training), training=training)
         return tokens + (fed_forward if mlp_scale is None else fed_forward * mlp_scale)
 
     def compute_output_shape(self, input_shape):

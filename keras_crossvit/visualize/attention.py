@@ -112,8 +112,7 @@ def self_attention_maps(encoders, tokens):
     """
     maps = []
     for block in encoders:
-        queries, keys, _ = block.attention.heads(block.norm1(tokens))
-        maps.append(to_array(block.attention.attend(queries, keys)))
+        maps.append(to_array(block.attention.attention_map(block.norm1(tokens))))
         tokens = block(tokens, training=False)
     return maps
 

@@ -1,0 +1,180 @@
+"""The same for TensorFlow: shapes that its graph optimizer fuses, gradients that keep less.
+
+Tokens are flattened to two axes before a product, since only then TensorFlow makes one kernel
+of product, bias and GELU. Where a backward pass follows, functions have gradients of their own.
+They keep what cannot be had cheaply and compute the rest again:
+
+| | kept for each token | by automatic differentiation |
+| --- | ---: | ---: |
+| `layer_norm` | C | about 4 C |
+| `attention` | 4 C (queries, keys, values, result) | about 6 C + 2 h N |
+| `mlp` of hidden width D | C + D | about C + 5 D |
+
+Without a backward pass they are left out: the nodes that mark them would stop the fusion.
+Arguments and results are those of `portable`.
+"""
+
+import math
+
+import tensorflow as tf
+
+from keras_crossvit.layers.activations import gelu
+
+
+def linear(x, kernel, bias=None):
+    y = tf.matmul(_rows(x), kernel)
+    if bias is not None:
+        y = tf.nn.bias_add(y, bias)
+    return _unflatten(y, x)
+
+
+def mlp(x, kernel_1, bias_1, kernel_2, bias_2, training=False):
+    function = _trained_mlp if training else _mlp
+    return _unflatten(function(_rows(x), kernel_1, bias_1, kernel_2, bias_2), x)
+
+
+def attention(qkv, num_heads, training=False):
+    function = _trained_attention if training else _attention
+    return function(qkv, num_heads)
+
+
+def layer_norm(x, gamma, beta, epsilon, training=False):
+    function = _trained_layer_norm if training else _layer_norm
+    return _unflatten(function(_rows(x), gamma, beta, epsilon), x)
+
+
+def _not_before(gradient, x):
+    """`x`, once there is a gradient: else what is computed again would be computed at once."""
+    with tf.control_dependencies([gradient]):
+        return tf.identity(x)
+
+
+def _rows(x):
+    return tf.reshape(x, (-1, x.shape[-1]))
+
+
+def _unflatten(y, x):
+    """Rows `(..., D)` in the shape of `x`, with another last axis."""
+    if len(x.shape) == 2:
+        return y
+    unknown = [axis for axis, size in enumerate(x.shape[:-1]) if size is None]
+    shape = [-1 if size is None else size for size in x.shape[:-1]]
+    if len(unknown) > 1:
+        shape = tf.unstack(tf.shape(x))[:-1]
+    return tf.reshape(y, (*shape, y.shape[-1]))
+
+
+def _mlp(x, kernel_1, bias_1, kernel_2, bias_2):
+    return linear(gelu(linear(x, kernel_1, bias_1)), kernel_2, bias_2)
+
+
+@tf.custom_gradient
+def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
+    hidden = linear(x, kernel_1, bias_1)
+
+    def backward(dy):
+        activated, slope = _gelu_and_slope(_not_before(dy, hidden))
+        d_hidden = tf.matmul(dy, kernel_2, transpose_b=True) * slope
+        return (
+            tf.matmul(d_hidden, kernel_1, transpose_b=True),
+            tf.matmul(x, d_hidden, transpose_a=True),
+            tf.reduce_sum(d_hidden, axis=0),
+            tf.matmul(activated, dy, transpose_a=True),
+            tf.reduce_sum(dy, axis=0),
+        )
+
+    return linear(gelu(hidden), kernel_2, bias_2), backward
+
+
+def _gelu_and_slope(x):
+    """`x Phi(x)` and its derivative `Phi(x) + x phi(x)`; both need the same `erf`."""
+    share = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
+    density = tf.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
+    return x * share, share + x * density
+
+
+def _attention(qkv, num_heads):
+    queries, keys, values = _split(qkv, 3, num_heads)
+    return _merge([tf.matmul(_weights(queries, keys), values)])
+
+
+def _trained_attention(qkv, num_heads):
+    @tf.custom_gradient
+    def attend(qkv):
+        result = _attention(qkv, num_heads)
+
+        def backward(d_result):
+            queries, keys, values = _split(_not_before(d_result, qkv), 3, num_heads)
+            (d_heads,) = _split(d_result, 1, num_heads)
+            (heads,) = _split(result, 1, num_heads)
+            weights = _weights(queries, keys)
+            # The gradient of softmax takes off the mean of its own gradient; by rows of the
+            # result this is one number for each query, not one for each pair.
+            mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
+            d_scores = weights * (tf.matmul(d_heads, values, transpose_b=True) - mean)
+            d_scores *= _scale(queries)
+            return _merge(
+                [
+                    tf.matmul(d_scores, keys),
+                    tf.matmul(d_scores, queries, transpose_a=True),
+                    tf.matmul(weights, d_heads, transpose_a=True),
+                ]
+            )
+
+        return result, backward
+
+    return attend(qkv)
+
+
+def _split(x, parts, num_heads):
+    """`(B, N, parts C)` as a list of `parts` tensors `(B, h, N, C / h)`, by one transposition."""
+    _, length, width = x.shape
+    heads = tf.reshape(x, (-1, length, parts, num_heads, width // (parts * num_heads)))
+    return tf.unstack(tf.transpose(heads, (2, 0, 3, 1, 4)), parts)
+
+
+def _merge(parts):
+    """The inverse of `_split`."""
+    _, num_heads, length, width = parts[0].shape
+    heads = tf.transpose(tf.stack(parts), (1, 3, 0, 2, 4))
+    return tf.reshape(heads, (-1, length, len(parts) * num_heads * width))
+
+
+def _weights(queries, keys):
+    return tf.nn.softmax(tf.matmul(queries * _scale(queries), keys, transpose_b=True))
+
+
+def _scale(queries):
+    return tf.constant(queries.shape[-1] ** -0.5, queries.dtype)
+
+
+def _layer_norm(x, gamma, beta, epsilon):
+    normal, _ = _normalise(x, epsilon)
+    return tf.cast(normal * gamma + beta, x.dtype)
+
+
+def _trained_layer_norm(x, gamma, beta, epsilon):
+    @tf.custom_gradient
+    def norm(x, gamma, beta):
+        def backward(dy):
+            normal, inverse = _normalise(_not_before(dy, x), epsilon)
+            dy = tf.cast(dy, tf.float32)
+            along = dy * normal
+            d_normal = dy * gamma
+            # What would move all of a token's channels, or stretch them, is normalised away.
+            d_normal -= tf.reduce_mean(d_normal, axis=-1, keepdims=True)
+            d_normal -= normal * tf.reduce_mean(along * gamma, axis=-1, keepdims=True)
+            dx = tf.cast(d_normal * inverse, x.dtype)
+            return dx, tf.reduce_sum(along, axis=0), tf.reduce_sum(dy, axis=0)
+
+        return _layer_norm(x, gamma, beta, epsilon), backward
+
+    return norm(x, gamma, beta)
+
+
+def _normalise(x, epsilon):
+    """Rows of mean 0 and variance 1, and the inverse of their deviation, both float32."""
+    x = tf.cast(x, tf.float32)
+    x -= tf.reduce_mean(x, axis=-1, keepdims=True)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
+    return x * inverse, inverse

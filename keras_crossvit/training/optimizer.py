@@ -106,7 +106,9 @@ class AdamW(_Distributed, keras.optimizers.AdamW):
         learning_rate, beta_1_power, beta_2_power = learning_rate
         index = self._get_variable_index(variable)
         if self._use_weight_decay(variable):
-            variable.assign_sub(variable * (learning_rate * self.weight_decay))
+            # Not before the gradient: what is taken off would wait in memory for all the step.
+            with tf.control_dependencies([gradient]):
+                variable.assign_sub(variable * (learning_rate * self.weight_decay))
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,

@@ -144,7 +144,7 @@ class CrossAttentionFusion(Fusion):
     def _split(self, tokens):
         """What speaks for a branch, `(B, 1, C)`, and its patch tokens."""
         if self.class_token:
-            return tokens[:, :1], tokens[:, 1:]
+            return ops.split(tokens, [1], axis=1)  # whose gradient is one concatenation
         return ops.mean(tokens, axis=1, keepdims=True), tokens
 
     def _join(self, agent, answer, patches):

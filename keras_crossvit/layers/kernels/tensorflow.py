@@ -21,6 +21,10 @@ import tensorflow as tf
 from keras_crossvit.layers.activations import gelu
 
 
+def _one_kernel(function):
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
 def linear(x, kernel, bias=None):
     y = tf.matmul(_rows(x), kernel)
     if bias is not None:
@@ -73,8 +77,8 @@ def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
     hidden = linear(x, kernel_1, bias_1)
 
     def backward(dy):
-        activated, slope = _gelu_and_slope(_not_before(dy, hidden))
-        d_hidden = tf.matmul(dy, kernel_2, transpose_b=True) * slope
+        d_activated = tf.matmul(dy, kernel_2, transpose_b=True)
+        activated, d_hidden = _gelu_backward(_not_before(dy, hidden), d_activated)
         return (
             tf.matmul(d_hidden, kernel_1, transpose_b=True),
             tf.matmul(x, d_hidden, transpose_a=True),
@@ -83,14 +87,17 @@ def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
             tf.reduce_sum(dy, axis=0),
         )
 
-    return linear(gelu(hidden), kernel_2, bias_2), backward
+    return linear(_one_kernel_gelu(hidden), kernel_2, bias_2), backward
 
 
-def _gelu_and_slope(x):
-    """`x Phi(x)` and its derivative `Phi(x) + x phi(x)`; both need the same `erf`."""
+@_one_kernel
+def _gelu_backward(x, gradient):
+    """`x Phi(x)`, and the gradient times its derivative `Phi(x) + x phi(x)`."""
+    dtype = x.dtype
+    x, gradient = tf.cast(x, tf.float32), tf.cast(gradient, tf.float32)
     share = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
     density = tf.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
-    return x * share, share + x * density
+    return tf.cast(x * share, dtype), tf.cast(gradient * (share + x * density), dtype)
 
 
 def _attention(qkv, num_heads):
@@ -106,13 +113,13 @@ def _trained_attention(qkv, num_heads):
         def backward(d_result):
             queries, keys, values = _split(_not_before(d_result, qkv), 3, num_heads)
             (d_heads,) = _split(d_result, 1, num_heads)
-            (heads,) = _split(result, 1, num_heads)
+            (heads,) = _split(_not_before(d_result, result), 1, num_heads)
             weights = _weights(queries, keys)
             # The gradient of softmax takes off the mean of its own gradient; by rows of the
             # result this is one number for each query, not one for each pair.
             mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
-            d_scores = weights * (tf.matmul(d_heads, values, transpose_b=True) - mean)
-            d_scores *= _scale(queries)
+            d_weights = tf.matmul(d_heads, values, transpose_b=True)
+            d_scores = _softmax_backward(weights, d_weights, mean, _scale(queries))
             return _merge(
                 [
                     tf.matmul(d_scores, keys),
@@ -124,6 +131,11 @@ def _trained_attention(qkv, num_heads):
         return result, backward
 
     return attend(qkv)
+
+
+@_one_kernel
+def _softmax_backward(weights, gradient, mean, scale):
+    return weights * (gradient - mean) * scale
 
 
 def _split(x, parts, num_heads):
@@ -157,19 +169,24 @@ def _trained_layer_norm(x, gamma, beta, epsilon):
     @tf.custom_gradient
     def norm(x, gamma, beta):
         def backward(dy):
-            normal, inverse = _normalise(_not_before(dy, x), epsilon)
-            dy = tf.cast(dy, tf.float32)
-            along = dy * normal
-            d_normal = dy * gamma
-            # What would move all of a token's channels, or stretch them, is normalised away.
-            d_normal -= tf.reduce_mean(d_normal, axis=-1, keepdims=True)
-            d_normal -= normal * tf.reduce_mean(along * gamma, axis=-1, keepdims=True)
-            dx = tf.cast(d_normal * inverse, x.dtype)
-            return dx, tf.reduce_sum(along, axis=0), tf.reduce_sum(dy, axis=0)
+            return _layer_norm_backward(_not_before(dy, x), gamma, dy, epsilon)
 
-        return _layer_norm(x, gamma, beta, epsilon), backward
+        return _one_kernel_layer_norm(x, gamma, beta, epsilon), backward
 
     return norm(x, gamma, beta)
+
+
+@_one_kernel
+def _layer_norm_backward(x, gamma, dy, epsilon):
+    normal, inverse = _normalise(x, epsilon)
+    dy = tf.cast(dy, tf.float32)
+    along = dy * normal
+    d_normal = dy * gamma
+    # What would move all of a token's channels, or stretch them, is normalised away.
+    d_normal -= tf.reduce_mean(d_normal, axis=-1, keepdims=True)
+    d_normal -= normal * tf.reduce_mean(along * gamma, axis=-1, keepdims=True)
+    dx = tf.cast(d_normal * inverse, x.dtype)
+    return dx, tf.reduce_sum(along, axis=0), tf.reduce_sum(dy, axis=0)
 
 
 def _normalise(x, epsilon):
@@ -178,3 +195,7 @@ def _normalise(x, epsilon):
     x -= tf.reduce_mean(x, axis=-1, keepdims=True)
     inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
     return x * inverse, inverse
+
+
+_one_kernel_layer_norm = _one_kernel(_layer_norm)
+_one_kernel_gelu = _one_kernel(lambda x: gelu(x))

@@ -99,27 +99,31 @@ class AdamW(_Distributed, keras.optimizers.AdamW):
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         step = tf.cast(self.iterations + 1, tf.float32)
-        decayed = [tf.pow(tf.constant(beta), step) for beta in (self.beta_1, self.beta_2)]
-        super()._backend_update_step(grads, trainable_variables, (learning_rate, *decayed))
+        beta_1, beta_2 = tf.constant(self.beta_1), tf.constant(self.beta_2)
+        rates = {  # made once: as numbers they would be nodes of the graph for each variable
+            "lr": learning_rate,
+            "beta1": beta_1,
+            "beta2": beta_2,
+            "beta1_power": tf.pow(beta_1, step),
+            "beta2_power": tf.pow(beta_2, step),
+            "epsilon": tf.constant(self.epsilon),
+        }
+        decay = learning_rate * self.weight_decay
+        super()._backend_update_step(grads, trainable_variables, (rates, decay))
 
     def update_step(self, gradient, variable, learning_rate):
-        learning_rate, beta_1_power, beta_2_power = learning_rate
+        rates, decay = learning_rate
         index = self._get_variable_index(variable)
         if self._use_weight_decay(variable):
             # Not before the gradient: what is taken off would wait in memory for all the step.
             with tf.control_dependencies([gradient]):
-                variable.assign_sub(variable * (learning_rate * self.weight_decay))
+                variable.assign_sub(variable * decay)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=beta_1_power,
-            beta2_power=beta_2_power,
-            lr=learning_rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
             grad=tf.cast(gradient, variable.dtype),
+            **rates,
         )
 
 

@@ -19,6 +19,16 @@ class Trainee(keras.Model):
         super().__init__(model.input, model.output, name=model.name)
         self.accumulation_steps = accumulation_steps
 
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        # Without a strategy Keras makes the variables of metrics in the first step, which is
+        # traced a second time for that.
+        if not tf.distribute.has_strategy():
+            rows = tf.zeros((1, *self.output_shape[1:]))
+            self.compute_loss(None, rows, rows)
+            self.compute_metrics(None, rows, rows, tf.ones(1))
+            self.reset_metrics()
+
     def train_step(self, data):
         if self.accumulation_steps == 1:
             return super().train_step(data)

@@ -1,18 +1,27 @@
 """Measures on this machine, and counts.
 
     python recipes/benchmark.py --mode summary --markdown tables.md --json tables.json
+    python recipes/benchmark.py --mode infer --model crossvit_15_dagger --json infer.json
     python recipes/benchmark.py --mode infer --model crossvit_15_dagger,deit_small,ResNet101 \
-        --batch-size 16 --json infer.json --figure speed.png
+        --batch-size 16 --json speeds.json --figure speed.png
     python recipes/benchmark.py --mode train --model crossvit_15_dagger --json train.json
+    python recipes/benchmark.py --mode first-step --model crossvit_15_dagger --json first.json
     python recipes/benchmark.py --mode input --json input.json
     python recipes/benchmark.py --mode serve --model crossvit_15_dagger --json serve.json
 
 `summary` counts parameters and multiply-accumulates of every model of the paper's tables 2, 3,
-4, 6, 7 and 8 and sets them beside the paper's. `infer` gives images/s of any presets and CNNs of
-`keras.applications`, in turn; NAME@SIDE is a model at another input size. `train` gives images/s
-and peak memory of a training step, with and, by `--gradient-checkpointing`, without the
-activations of the encoders. `input` gives images/s per core of a training run's pipeline next to
-timm's, if timm and torchvision are installed. `serve` measures the exported model through gRPC.
+4, 6, 7 and 8 and sets them beside the paper's. The others measure. Where timm is installed (and
+torchvision, which it needs) and has the model, it does the same work in turn, each in a process
+of its own that stands still while the other is timed; otherwise its figures are null.
+
+`infer` of one model gives images/s of the compiled forward pass, what share of it `predict` and
+`evaluate` reach, and what share of the machine's rate in a product of 4096 x 4096 matrices. Of
+several models, presets and CNNs of `keras.applications`, it gives images/s, the models in turn;
+NAME@SIDE is a model at another input size. `train` gives images/s, peak memory and the first
+step of training with AdamW, `first-step` the first step alone, in new processes. `input` gives
+images/s per core of a training run's pipeline, `serve` those of the exported model through gRPC.
+
+`--precision` is a Keras dtype policy: bfloat16 for inference, mixed_bfloat16 for training.
 """
 
 import argparse
@@ -45,9 +54,10 @@ def _parse():
     parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument("--model", metavar="NAME", help="a model; for infer: NAME,NAME,...")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=7, help="timed turns of infer and input")
+    parser.add_argument("--repeats", type=int, default=5, help="timed turns")
     parser.add_argument("--precision", default="float32", help="Keras dtype policy")
-    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--jit-compile", action="store_true", help="ours by XLA")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="of train, ours")
     parser.add_argument("--json", metavar="FILE", help="where to write the figures")
     parser.add_argument("--markdown", metavar="FILE", help="where summary writes its tables")
     parser.add_argument("--figure", metavar="FILE", help="where infer draws figure 1, a PNG")
@@ -68,6 +78,8 @@ def summary(arguments):
 
 def infer(arguments):
     names = arguments.model.split(",")
+    if len(names) == 1 and not arguments.figure:
+        return benchmark.compare_inference(*_model(arguments), jit_compile=arguments.jit_compile)
     models = {name: benchmark.make_model(name) for name in names}
     speeds = benchmark.measure_inference(models, arguments.batch_size, arguments.repeats)
     rows = [
@@ -82,13 +94,23 @@ def infer(arguments):
     ]
     if arguments.figure:
         benchmark.plot_speed(rows, arguments.figure)
-    return rows[0] if len(rows) == 1 else {"models": rows}
+    return {"models": rows}
 
 
 def train(arguments):
-    frugal = {"gradient_checkpointing": True} if arguments.gradient_checkpointing else {}
-    model = benchmark.make_model(arguments.model, **frugal)
-    return benchmark.measure_training(model, arguments.batch_size)
+    return benchmark.compare_training(
+        *_model(arguments),
+        jit_compile=arguments.jit_compile,
+        gradient_checkpointing=arguments.gradient_checkpointing,
+    )
+
+
+def first_step(arguments):
+    return benchmark.compare_first_step(*_model(arguments), jit_compile=arguments.jit_compile)
+
+
+def _model(arguments):
+    return arguments.model, arguments.batch_size, arguments.precision, arguments.repeats
 
 
 def serve(arguments):
@@ -104,7 +126,14 @@ def pipeline(arguments):
     return measure_input(repeats=arguments.repeats)
 
 
-MODES = {"summary": summary, "infer": infer, "train": train, "input": pipeline, "serve": serve}
+MODES = {
+    "summary": summary,
+    "infer": infer,
+    "train": train,
+    "first-step": first_step,
+    "input": pipeline,
+    "serve": serve,
+}
 WITHOUT_MODEL = {"summary", "input"}
 
 

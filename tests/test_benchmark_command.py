@@ -46,8 +46,9 @@ def test_command_infer(recipe, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "paper_top1", lambda name: 72.2)
     run(recipe, monkeypatch, *options, "--model", "deit_tiny@32", "--figure", figure)
     result = json.loads(written.read_text())
-    assert (result["mode"], result["model"], result["top1"]) == ("infer", "deit_tiny@32", 72.2)
-    assert result["images_per_second"] > 0
+    (row,) = result["models"]
+    assert (result["mode"], row["model"], row["top1"]) == ("infer", "deit_tiny@32", 72.2)
+    assert row["images_per_second"] > 0
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
@@ -63,34 +64,35 @@ def test_command_summary_needs_no_model(recipe, monkeypatch, tmp_path, capsys):
     assert json.loads(written.read_text())["tables"] == json.loads(json.dumps(tables))
 
 
-def test_command_train_and_serve(recipe, monkeypatch, tmp_path):
-    """They pass on what the command line says."""
-    seen = {}
+def test_commands_pass_on_what_the_command_line_says(recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "make_model", lambda name: name)
+    for mode in ("inference", "training", "first_step"):
 
-    def make(name, **arguments):
-        seen["made"] = (name, arguments)
-        return name
+        def compare(*args, mode=mode, **kwargs):
+            return {"of": mode, "args": args, "kwargs": kwargs}
 
-    def train(model, batch_size):
-        return {"of": model, "batches": batch_size}
-
-    monkeypatch.setattr(benchmark, "make_model", make)
-    monkeypatch.setattr(benchmark, "measure_training", train)
+        monkeypatch.setattr(benchmark, f"compare_{mode}", compare)
     monkeypatch.setattr(
         "keras_crossvit.benchmark.serve.measure_serving", lambda model: {"served": model}
     )
-    written = tmp_path / "train.json"
-    run(recipe, monkeypatch, "--mode", "train", "--model", "crossvit_9", "--json", written)
-    assert seen["made"] == ("crossvit_9", {})
-    result = json.loads(written.read_text())
-    assert (result["of"], result["batches"], result["mode"]) == ("crossvit_9", 16, "train")
-    run(recipe, monkeypatch, "--mode", "train", "--model", "x", "--gradient-checkpointing")
-    assert seen["made"] == ("x", {"gradient_checkpointing": True})
-    run(recipe, monkeypatch, "--mode", "serve", "--model", "crossvit_9", "--json", written)
-    assert json.loads(written.read_text())["served"] == "crossvit_9"
+    written = tmp_path / "figures.json"
+
+    def result(mode, *options):
+        run(recipe, monkeypatch, "--mode", mode, "--model", "x", "--json", written, *options)
+        return json.loads(written.read_text())
+
+    found = result("infer", "--precision", "bfloat16", "--repeats", 3)
+    assert (found["of"], found["args"]) == ("inference", ["x", 16, "bfloat16", 3])
+    assert found["kwargs"] == {"jit_compile": False}
+    found = result("train", "--batch-size", 4, "--gradient-checkpointing")
+    assert (found["of"], found["args"]) == ("training", ["x", 4, "float32", 5])
+    assert found["kwargs"] == {"jit_compile": False, "gradient_checkpointing": True}
+    found = result("first-step", "--jit-compile")
+    assert (found["of"], found["kwargs"]) == ("first_step", {"jit_compile": True})
+    assert result("serve")["served"] == "x"
 
 
-@pytest.mark.parametrize("mode", ["infer", "train", "serve"])
+@pytest.mark.parametrize("mode", ["infer", "train", "first-step", "serve"])
 def test_command_asks_for_a_model(recipe, monkeypatch, capsys, mode):
     with pytest.raises(SystemExit):
         run(recipe, monkeypatch, "--mode", mode)

@@ -1,17 +1,15 @@
 """Pictures per second and core that the input pipeline delivers, next to timm's."""
 
-import contextlib
 import io
-import multiprocessing
 import os
 import random
-import signal
 import statistics
 import time
 
 import numpy as np
 import tensorflow as tf
 
+from keras_crossvit.benchmark.process import import_timm, process, ratios
 from keras_crossvit.data.pipeline import training_batches
 from keras_crossvit.data.sources import Split
 from keras_crossvit.training.config import TrainConfig
@@ -41,57 +39,35 @@ def measure_input(size=240, batch_size=64, repeats=5):
         (lowest, highest), "size", "batch_size"}`; medians. What concerns timm is `None`
         without timm, torchvision and PIL.
     """
-    with _process(_ours, size, batch_size) as ours, _process(_timms, size, batch_size) as timms:
-        pairs = [(ours(), timms()) for _ in range(repeats + 2)][2:]
+    rate = "images_per_second"
+    with process(_ours, size, batch_size) as ours, process(_timms, size, batch_size) as timms:
+        pairs = [(ours(rate), timms(rate)) for _ in range(repeats + 2)][2:]
     rates, timms_rates = zip(*pairs, strict=True)
-    result = {"images_per_second_per_core": round(statistics.median(rates), 1)}
-    result |= dict.fromkeys(("timm_images_per_second_per_core", "ratio", "ratios"))
-    if None not in timms_rates:
-        ratios = [rate / timms_rate for rate, timms_rate in pairs]
-        result |= {
-            "timm_images_per_second_per_core": round(statistics.median(timms_rates), 1),
-            "ratio": round(statistics.median(ratios), 2),
-            "ratios": (round(min(ratios), 2), round(max(ratios), 2)),
-        }
-    return {**result, "size": size, "batch_size": batch_size}
+    timms = None if None in timms_rates else round(statistics.median(timms_rates), 1)
+    return {
+        "images_per_second_per_core": round(statistics.median(rates), 1),
+        "timm_images_per_second_per_core": timms,
+        **ratios(rates, timms_rates),
+        "size": size,
+        "batch_size": batch_size,
+    }
 
 
-@contextlib.contextmanager
-def _process(pipeline, size, batch_size):
-    """A function that has a process of its own make a batch, and returns images/s or `None`."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, pipeline, size, batch_size))
-    process.start()
-    there.close()
-
-    def rate():
-        os.kill(process.pid, signal.SIGCONT)
-        here.send(True)
-        result = here.recv()
-        # A pipeline works ahead, which must not cost the other's turn.
-        os.kill(process.pid, signal.SIGSTOP)
-        return result
-
-    try:
-        yield rate
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-        here.close()
-        process.join()
-
-
-def _serve(connection, pipeline, size, batch_size):
+def _one_core():
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    make_batch = pipeline(_files(), size, batch_size)
-    with contextlib.suppress(EOFError):  # the other side has closed
-        while connection.recv():
-            start = time.perf_counter()
-            for _ in range(_BATCHES if make_batch else 0):
-                make_batch()
-            seconds = time.perf_counter() - start
-            connection.send(_BATCHES * batch_size / seconds if make_batch else None)
+
+
+def _rate(make_batch, batch_size):
+    """`{"images_per_second": a function that makes some batches}`."""
+
+    def measure():
+        start = time.perf_counter()
+        for _ in range(_BATCHES):
+            make_batch()
+        return _BATCHES * batch_size / (time.perf_counter() - start)
+
+    return {"images_per_second": measure}
 
 
 def _files():
@@ -111,14 +87,15 @@ def _files():
     return files
 
 
-def _ours(files, size, batch_size):
-    """A function that makes the next batch of a training run by the recipe `imagenet`."""
+def _ours(size, batch_size):
+    """The next batches of a training run by the recipe `imagenet`."""
+    _one_core()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.set_visible_devices([], "GPU")
     numbers = [str(number) for number in range(_ROWS)]
     rows = (numbers, numbers, tf.range(_ROWS, dtype=tf.int64) % _CLASSES)
-    files = tf.constant(files)
+    files = tf.constant(_files())
 
     def read(number):
         return files[tf.strings.to_number(number, tf.int32) % _PICTURES]
@@ -138,19 +115,19 @@ def _ours(files, size, batch_size):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     iterator = iter(batches.with_options(options))
-    return lambda: next(iterator)
+    return _rate(lambda: next(iterator), batch_size)
 
 
-def _timms(files, size, batch_size):
-    """A function that makes timm's next batch, or `None` where timm cannot be imported."""
-    try:
-        import torch
+def _timms(size, batch_size):
+    """The next batches of timm, or nothing where timm cannot be imported."""
+    _one_core()
+    timm = import_timm()
+    if timm is None:
+        return {}
+    import torch
+    from PIL import Image
 
-        with _operators_may_lack(torch):
-            import timm.data
-        from PIL import Image
-    except ImportError:
-        return None
+    files = _files()
     transform = timm.data.create_transform(
         size,
         is_training=True,
@@ -170,28 +147,6 @@ def _timms(files, size, batch_size):
             except ValueError:  # of posterize to 0 bits, which PIL has come to refuse
                 continue
 
-    return lambda: mixup(torch.stack([read() for _ in range(batch_size)]), labels)
-
-
-@contextlib.contextmanager
-def _operators_may_lack(torch):
-    """Lets torchvision be imported next to a torch that it was not built for.
-
-    Its compiled operators are then missing, and timm's transforms use none of them.
-    """
-    register_fake = torch.library.register_fake
-
-    def register_if_there(*args, **kwargs):
-        def register(function):
-            try:
-                return register_fake(*args, **kwargs)(function)
-            except RuntimeError:
-                return function
-
-        return register
-
-    torch.library.register_fake = register_if_there
-    try:
-        yield
-    finally:
-        torch.library.register_fake = register_fake
+    return _rate(
+        lambda: mixup(torch.stack([read() for _ in range(batch_size)]), labels), batch_size
+    )

@@ -1,10 +1,8 @@
-"""Speed and memory of a model on this machine."""
+"""Speed of several models on this machine."""
 
-import resource
 import statistics
 import time
 
-import keras
 import numpy as np
 
 
@@ -33,43 +31,9 @@ def measure_inference(models, batch_size, repeats=7):
     return {name: _summary(times, batch_size) for name, times in seconds.items()}
 
 
-def measure_training(model, batch_size, repeats=5):
-    """Images per second and peak memory of a training step with AdamW, through `fit`'s step.
-
-    Args:
-        model: A classifier; it is compiled and trained on noise.
-        batch_size: Images in a batch.
-        repeats: Timed steps, after one that is not timed.
-
-    Returns:
-        As `measure_inference` of one model, with `first_step_seconds` (from compiling to the end
-        of the first step) and `peak_memory_gb` (of the whole process, so far).
-    """
-    images = _images(model, batch_size)
-    labels = np.arange(batch_size) % model.output_shape[-1]
-    start = time.perf_counter()
-    model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy())
-    model.optimizer.build(model.trainable_variables)
-    model.train_on_batch(images, labels)
-    first = time.perf_counter() - start
-    result = _rates(lambda: model.train_on_batch(images, labels), batch_size, repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {**result, "first_step_seconds": round(first, 2), "peak_memory_gb": round(peak, 2)}
-
-
 def _images(model, batch_size):
     random = np.random.default_rng(0)
     return random.uniform(0, 255, (batch_size, *model.input_shape[1:])).astype("float32")
-
-
-def _rates(step, batch_size, repeats):
-    step()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return _summary(seconds, batch_size)
 
 
 def _summary(seconds, batch_size):

@@ -115,17 +115,21 @@ class TransformerBlock(keras.layers.Layer):
         # Drawn here, outside of what checkpointing computes twice.
         scales = [self.drop_path.scale(tokens, training) for _ in range(2)]
         if not (self.gradient_checkpointing and training):
-            return self._encode(tokens, *scales, training)
+            return self._encode(tokens, *scales, frugal=training)
         if scales[0] is None:
-            return keras.remat(lambda x: self._encode(x, None, None, training))(tokens)
-        return keras.remat(lambda *x: self._encode(*x, training))(tokens, *scales)
+            return keras.remat(lambda x: self._encode(x, None, None))(tokens)
+        return keras.remat(self._encode)(tokens, *scales)
 
-    def _encode(self, tokens, attention_scale, mlp_scale, training):
-        """`attention_scale`, `mlp_scale`: drop path's factor `(B, 1, 1)` or None."""
-        attended = self.attention(self.norm1(tokens, training=training), training=training)
+    def _encode(self, tokens, attention_scale, mlp_scale, frugal=False):
+        """The two residual paths.
+
+        `attention_scale`, `mlp_scale`: drop path's factor `(B, 1, 1)` or None. `frugal`: whether
+        the parts keep little for the backward pass; needless where all is computed again.
+        """
+        attended = self.attention(self.norm1(tokens, training=frugal), training=frugal)
         # Not "+=", which on PyTorch would change the caller's tensor.
         tokens = tokens + (attended if attention_scale is None else attended * attention_scale)
-        fed_forward = self.mlp(self.norm2(tokens, training=training), training=training)
+        fed_forward = self.mlp(self.norm2(tokens, training=frugal), training=frugal)
         return tokens + (fed_forward if mlp_scale is None else fed_forward * mlp_scale)
 
     def compute_output_shape(self, input_shape):

@@ -183,7 +183,8 @@ def test_dropout_before_the_heads_and_drop_path_work_in_training_only():
         model = base.small_model(classifier_activation=None, **rates)
         np.testing.assert_allclose(model(x), plain(x), atol=1e-6)
         assert np.abs(model(x, training=True) - plain(x, training=True)).max() > 0.1
-    np.testing.assert_allclose(plain(x, training=True), plain(x), atol=1e-6)
+    # Other kernels in training: equal but for rounding, of logits up to 2.
+    np.testing.assert_allclose(plain(x, training=True), plain(x), atol=3e-6)
 
 
 def test_drop_path_grows_linearly_over_the_stages():

@@ -26,12 +26,12 @@ def labels(count=8):
     return np.arange(count) % 5
 
 
-# Worst error seen per rounding of bfloat16 (2^-9) or float16 (2^-12), with room for a factor
-# of three; the logits have a spread of 0.7.
+# In roundings of bfloat16 (2^-9) and float16 (2^-12), 12 and 21 were the worst errors seen and
+# 2.6 and 4.0 the means; the logits have a spread of 0.7.
 @pytest.mark.parametrize(
-    ("policy", "atol"), [("mixed_bfloat16", 20 * 2**-9), ("mixed_float16", 20 * 2**-12)]
+    ("policy", "rounding"), [("mixed_bfloat16", 2**-9), ("mixed_float16", 2**-12)]
 )
-def test_mixed_precision_is_near_float32(policy, atol):
+def test_mixed_precision_is_near_float32(policy, rounding):
     keras.config.set_dtype_policy(policy)
     model = golden.assign(golden.variant_model("9_dagger_240"))
     assert {v.dtype for v in model.weights} == {"float32"}
@@ -39,8 +39,9 @@ def test_mixed_precision_is_near_float32(policy, atol):
     logits = model(golden.images(0, 2, 240, 240))
     assert logits.dtype == "float32"
     expected = golden.values()["9_dagger_240/logits"]
-    error = np.abs(logits - expected).max()
-    assert 1e-4 < error < atol
+    error = np.abs(logits - expected)
+    assert 1e-4 < error.max() < 30 * rounding
+    assert error.mean() < 6 * rounding
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

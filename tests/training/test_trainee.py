@@ -46,7 +46,8 @@ def plain():
 def test_accumulation_and_xla_train_alike(plain, options):
     weights, logs = train(trainee(**options))
     for ours, theirs in zip(weights, plain[0], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        # Sums in another order; Adam makes small gradients as large as others, and their errors.
+        np.testing.assert_allclose(ours, theirs, atol=3e-5)
     for ours, theirs in zip(logs, plain[1], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
         assert ours["accuracy"] == theirs["accuracy"]

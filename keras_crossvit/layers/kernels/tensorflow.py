@@ -101,8 +101,8 @@ def _gelu_backward(x, gradient):
 
 
 def _attention(qkv, num_heads):
-    queries, keys, values = _split(qkv, 3, num_heads)
-    return _merge([tf.matmul(_weights(queries, keys), values)])
+    queries, keys, values = _split(qkv, num_heads)
+    return _merge(tf.matmul(_weights(queries, keys), values))
 
 
 def _trained_attention(qkv, num_heads):
@@ -111,22 +111,19 @@ def _trained_attention(qkv, num_heads):
         result = _attention(qkv, num_heads)
 
         def backward(d_result):
-            queries, keys, values = _split(_not_before(d_result, qkv), 3, num_heads)
-            (d_heads,) = _split(d_result, 1, num_heads)
-            (heads,) = _split(_not_before(d_result, result), 1, num_heads)
+            queries, keys, values = _split(_not_before(d_result, qkv), num_heads)
+            d_heads = _heads(d_result, num_heads)
+            heads = _heads(_not_before(d_result, result), num_heads)
             weights = _weights(queries, keys)
             # The gradient of softmax takes off the mean of its own gradient; by rows of the
             # result this is one number for each query, not one for each pair.
             mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
             d_weights = tf.matmul(d_heads, values, transpose_b=True)
             d_scores = _softmax_backward(weights, d_weights, mean, _scale(queries))
-            return _merge(
-                [
-                    tf.matmul(d_scores, keys),
-                    tf.matmul(d_scores, queries, transpose_a=True),
-                    tf.matmul(weights, d_heads, transpose_a=True),
-                ]
-            )
+            d_queries = tf.matmul(d_scores, keys)
+            d_keys = tf.matmul(d_scores, queries, transpose_a=True)
+            d_values = tf.matmul(weights, d_heads, transpose_a=True)
+            return tf.concat([_merge(x) for x in (d_queries, d_keys, d_values)], axis=-1)
 
         return result, backward
 
@@ -138,18 +135,24 @@ def _softmax_backward(weights, gradient, mean, scale):
     return weights * (gradient - mean) * scale
 
 
-def _split(x, parts, num_heads):
-    """`(B, N, parts C)` as a list of `parts` tensors `(B, h, N, C / h)`, by one transposition."""
+def _split(qkv, num_heads):
+    """`(B, N, 3 C)` as queries, keys and values `(B, h, N, C / h)`, by one transposition."""
+    _, length, width = qkv.shape
+    heads = tf.reshape(qkv, (-1, length, 3, num_heads, width // (3 * num_heads)))
+    return tf.unstack(tf.transpose(heads, (2, 0, 3, 1, 4)), 3)
+
+
+def _heads(x, num_heads):
+    """`(B, N, C)` as `(B, h, N, C / h)`."""
     _, length, width = x.shape
-    heads = tf.reshape(x, (-1, length, parts, num_heads, width // (parts * num_heads)))
-    return tf.unstack(tf.transpose(heads, (2, 0, 3, 1, 4)), parts)
+    heads = tf.reshape(x, (-1, length, num_heads, width // num_heads))
+    return tf.transpose(heads, (0, 2, 1, 3))
 
 
-def _merge(parts):
-    """The inverse of `_split`."""
-    _, num_heads, length, width = parts[0].shape
-    heads = tf.transpose(tf.stack(parts), (1, 3, 0, 2, 4))
-    return tf.reshape(heads, (-1, length, len(parts) * num_heads * width))
+def _merge(heads):
+    """The inverse of `_heads`."""
+    _, num_heads, length, width = heads.shape
+    return tf.reshape(tf.transpose(heads, (0, 2, 1, 3)), (-1, length, num_heads * width))
 
 
 def _weights(queries, keys):

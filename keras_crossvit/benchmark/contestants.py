@@ -1,0 +1,174 @@
+"""The same work by this package and by timm, each in a process of its own.
+
+Functions for `process`: they return what can be timed, by name.
+"""
+
+import resource
+import time
+
+import numpy as np
+
+from keras_crossvit.benchmark.process import import_timm
+
+_BATCHES = 16  # in a call of `predict` or `evaluate`
+_PRODUCT = 4096  # side of the matrices whose product says how fast the machine is
+_TIMMS = {"deit_tiny": "deit_tiny_patch16_224"}
+_TIMMS |= {f"deit_{size}": f"deit_{size}_patch16_224" for size in ("small", "base")}
+
+
+def timms_name(name):
+    """What timm calls the model `name`; timm may not have it."""
+    name, _, side = name.partition("@")
+    return _TIMMS.get(name, f"{name}_{side or 240}")
+
+
+def our_inference(name, batch_size, precision, jit_compile):
+    """Images/s of the compiled forward pass, of `predict` and of `evaluate`."""
+    import keras
+    import tensorflow as tf
+
+    from keras_crossvit.benchmark.named import make_model
+
+    keras.config.set_dtype_policy(precision)
+    model = make_model(name)
+    model.compile(loss="sparse_categorical_crossentropy", jit_compile=jit_compile)
+    images, labels = _noise(batch_size * _BATCHES, model.input_shape[1:3])
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size).prefetch(2)
+    batch = tf.constant(images[:batch_size])
+    matrix = tf.random.normal((_PRODUCT, _PRODUCT))
+
+    @tf.function(jit_compile=jit_compile)
+    def forward(x):
+        return model(x, training=False)
+
+    @tf.function
+    def product():
+        return tf.matmul(matrix, matrix)
+
+    def some_batches():
+        for _ in range(4):
+            forward(batch)
+
+    return {
+        "forward": _timed(some_batches, 4 * batch_size),
+        "predict": _timed(lambda: model.predict(images, batch_size, verbose=0), len(images)),
+        "evaluate": _timed(lambda: model.evaluate(batches, verbose=0), len(images)),
+        "gmacs_per_second": _timed(product, _PRODUCT**3 / 1e9),
+    }
+
+
+def timm_inference(name, batch_size, precision):
+    """Images/s of timm's model, eager and compiled; in bfloat16 under autocast and cast whole."""
+    model, torch = _timm_model(name)
+    if model is None:
+        return {}
+    model.eval()
+    images, _ = _noise(batch_size, model.default_cfg["input_size"][1:])
+    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    low = precision != "float32"
+
+    def forward(model, images, autocast):
+        @torch.inference_mode()
+        def run():
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                model(images)
+
+        return _timed(run, batch_size)
+
+    functions = {
+        "eager": forward(model, images, low),
+        "compiled": forward(torch.compile(model), images, low),
+    }
+    if low:
+        whole = _timm_model(name)[0].eval().to(torch.bfloat16)
+        functions["cast"] = forward(whole, images.to(torch.bfloat16), False)
+    return functions
+
+
+def our_training(name, batch_size, precision, jit_compile, gradient_checkpointing):
+    """Images/s of `fit` with the optimizer and step of a training run, and what else it took."""
+    import keras
+    import tensorflow as tf
+
+    from keras_crossvit.benchmark.named import make_model
+    from keras_crossvit.training.optimizer import make_optimizer
+    from keras_crossvit.training.trainee import Trainee
+
+    keras.config.set_dtype_policy(precision)
+    frugal = {"gradient_checkpointing": True} if gradient_checkpointing else {}
+    model = make_model(name, classifier_activation=None, **frugal)
+    images, labels = _noise(batch_size, model.input_shape[1:3])
+    labels = np.eye(model.output_shape[-1], dtype="float32")[labels]
+    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    trainee = Trainee(model)
+    optimizer = make_optimizer(model, 1e-4, 0.05, total_steps=1000, warmup_steps=10)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    trainee.compile(optimizer, loss, jit_compile=jit_compile)
+
+    def fit(steps):
+        trainee.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
+
+    return _training(lambda: fit(1), lambda: fit(4), 4 * batch_size)
+
+
+def timm_training(name, batch_size, precision, jit_compile):
+    """The same for timm's model with PyTorch's AdamW; `jit_compile` for `torch.compile`."""
+    model, torch = _timm_model(name)
+    if model is None:
+        return {}
+    model.train()
+    images, labels = _noise(batch_size, model.default_cfg["input_size"][1:])
+    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(labels)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.05)
+    forward = torch.compile(model) if jit_compile else model
+
+    def steps(count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32"):
+                loss = torch.nn.functional.cross_entropy(forward(images), labels)
+            loss.backward()
+            optimizer.step()
+
+    return _training(lambda: steps(1), lambda: steps(4), 4 * batch_size)
+
+
+def _training(first, some, images):
+    """Takes the first step, and returns what can be asked of the process."""
+    start = time.perf_counter()
+    first()
+    seconds = time.perf_counter() - start
+    return {
+        "first_step_seconds": lambda: seconds,
+        "images_per_second": _timed(some, images),
+        # Of the whole process: program, weights, activations.
+        "peak_memory_gb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def _timm_model(name):
+    """`(timm's model without trained weights, torch)`, or twice `None`."""
+    timm = import_timm()
+    if timm is None or timms_name(name) not in timm.list_models():
+        return None, None
+    import torch
+
+    return timm.create_model(timms_name(name), pretrained=False), torch
+
+
+def _noise(count, size):
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (count, *size, 3)).astype("float32")
+    return images, np.arange(count) % 1000
+
+
+def _timed(function, work):
+    """A function that returns work per second."""
+
+    def measure():
+        start = time.perf_counter()
+        function()
+        return work / (time.perf_counter() - start)
+
+    return measure

@@ -1,0 +1,92 @@
+"""TensorFlow's kernels against the portable ones: values, and gradients against automatic ones."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.layers import TransformerBlock, kernels
+from keras_crossvit.layers.kernels import portable
+from keras_crossvit.training.memory import activation_bytes
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels are tested"
+)
+
+
+def draws(*shapes, dtype="float32"):
+    random = np.random.default_rng(0)
+    return [tf.constant(random.normal(size=shape), dtype) for shape in shapes]
+
+
+# Name -> shapes of the tensors, further arguments.
+CASES = {
+    "mlp": ([(2, 5, 6), (6, 9), (9,), (9, 4), (4,)], []),
+    "attention": ([(2, 5, 3 * 8)], [4]),
+    "layer_norm": ([(2, 5, 6), (6,), (6,)], [1e-6]),
+}
+
+
+def both(name, dtype="float32", training=True):
+    """Result and gradients of the two kernels `name`, for the same upstream gradient."""
+    shapes, further = CASES[name]
+    tensors = draws(*shapes, dtype=dtype)
+    found = []
+    for module, arguments in ((kernels, (*further, training)), (portable, further)):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            result = getattr(module, name)(*tensors, *arguments)
+            (upstream,) = draws(result.shape, dtype=result.dtype)
+        found.append((result, tape.gradient(result, tensors, upstream)))
+    return found
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients(name, training):
+    (result, gradients), (wanted, wanted_gradients) = both(name, training=training)
+    np.testing.assert_allclose(result, wanted, atol=2e-6)
+    assert len(gradients) == len(CASES[name][0])
+    for gradient, expected in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "attention"])
+def test_bfloat16_stays_near_float32(name):
+    (result, gradients), _ = both(name, "bfloat16")
+    (wanted, wanted_gradients), _ = both(name)
+    for value, expected in zip([result, *gradients], [wanted, *wanted_gradients], strict=True):
+        assert value.dtype == tf.bfloat16
+        difference = np.abs(np.array(tf.cast(value, tf.float32)) - expected)
+        assert np.mean(difference) < 0.03 * np.mean(np.abs(expected))
+
+
+def test_layer_norm_computes_in_float32():
+    (x,) = draws((4, 64), dtype="bfloat16")
+    gamma, beta = tf.ones(64), tf.zeros(64)
+    result = kernels.layer_norm(x, gamma, beta, 1e-6, True)
+    assert result.dtype == tf.bfloat16
+    exact = np.array(x, "float64")
+    exact = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
+    assert np.abs(np.array(result, "float64") - exact).max() < 0.01  # one rounding at the end
+
+
+@pytest.mark.parametrize("shape", [(None, 6), (None, 5, 6), (None, None, 6), (2, None, 6)])
+def test_linear_of_shapes_that_are_not_known(shape):
+    kernel, bias = draws((6, 3), (3,))
+    signature = [tf.TensorSpec(shape), tf.TensorSpec((6, 3)), tf.TensorSpec((3,))]
+    linear = tf.function(kernels.linear, input_signature=signature)
+    (x,) = draws([size or 2 for size in shape])
+    np.testing.assert_allclose(linear(x, kernel, bias), x.numpy() @ kernel + bias, atol=1e-6)
+    np.testing.assert_allclose(kernels.linear(x, kernel), x.numpy() @ kernel.numpy(), atol=1e-6)
+
+
+def test_what_the_backward_pass_of_an_encoder_keeps():
+    """Nine widths and the hidden layer of each token, and no map of attention."""
+    length, width, hidden = 50, 8, 24
+    tokens = keras.Input((length, width))
+    block = TransformerBlock(num_heads=2, mlp_ratio=hidden / width)
+    # Input and result of both norms, queries, keys, values, and what attention returns, which
+    # is counted in two shapes.
+    expected = 4 * length * ((2 + 2 + 3 + 2) * width + hidden)
+    assert activation_bytes(keras.Model(tokens, block(tokens))) == expected

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_crossvit.benchmark.process import import_timm
 
-_BATCHES = 16  # in a call of `predict` or `evaluate`
+_BATCHES = 8  # in a call of `predict` or `evaluate`
 _PRODUCT = 4096  # side of the matrices whose product says how fast the machine is
 _TIMMS = {"deit_tiny": "deit_tiny_patch16_224"}
 _TIMMS |= {f"deit_{size}": f"deit_{size}_patch16_224" for size in ("small", "base")}

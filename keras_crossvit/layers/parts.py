@@ -51,7 +51,8 @@ class LayerNorm(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, by this package's own arithmetic."""
 
     def call(self, inputs, training=False):
-        gamma, beta = (ops.cast(x, "float32") for x in (self.gamma, self.beta))
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        gamma, beta = (ops.cast(x, dtype) for x in (self.gamma, self.beta))
         return kernels.layer_norm(inputs, gamma, beta, self.epsilon, training)
 
 

@@ -51,6 +51,14 @@ def test_values_and_gradients(name, training):
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mlp", "layer_norm"])  # Keras' attention itself rounds
+def test_float64_is_not_rounded(name):
+    (result, gradients), (wanted, wanted_gradients) = both(name, "float64")
+    for value, expected in zip([result, *gradients], [wanted, *wanted_gradients], strict=True):
+        assert value.dtype == tf.float64
+        np.testing.assert_allclose(value, expected, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("name", ["mlp", "attention"])
 def test_bfloat16_stays_near_float32(name):
     (result, gradients), _ = both(name, "bfloat16")

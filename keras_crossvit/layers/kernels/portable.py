@@ -57,12 +57,12 @@ def attention(qkv, num_heads, training=False):
 
 
 def layer_norm(x, gamma, beta, epsilon, training=False):
-    """Layer normalisation over the last axis, in float32 whatever the dtype of `x`.
+    """Layer normalisation over the last axis, computed in float32 at least.
 
     Args:
         x: `(..., C)`.
-        gamma: `(C,)`, float32.
-        beta: `(C,)`, float32.
+        gamma: `(C,)`, of the dtype to compute in.
+        beta: `(C,)`, likewise.
         epsilon: What is added to the variance.
         training: Whether a backward pass will follow.
 

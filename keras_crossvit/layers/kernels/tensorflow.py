@@ -22,6 +22,10 @@ from keras_crossvit.layers.activations import gelu
 
 
 def _one_kernel(function):
+    """Compiles what is element-wise: one pass over memory instead of one for each operation.
+
+    For training alone. A SavedModel must not need XLA, which servers may lack.
+    """
     return tf.function(function, jit_compile=True, autograph=False)
 
 
@@ -51,6 +55,11 @@ def _not_before(gradient, x):
     """`x`, once there is a gradient: else what is computed again would be computed at once."""
     with tf.control_dependencies([gradient]):
         return tf.identity(x)
+
+
+def _exact(x):
+    """`x` in float32 at least."""
+    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def _rows(x):
@@ -94,7 +103,7 @@ def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
 def _gelu_backward(x, gradient):
     """`x Phi(x)`, and the gradient times its derivative `Phi(x) + x phi(x)`."""
     dtype = x.dtype
-    x, gradient = tf.cast(x, tf.float32), tf.cast(gradient, tf.float32)
+    x, gradient = _exact(x), _exact(gradient)
     share = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
     density = tf.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
     return tf.cast(x * share, dtype), tf.cast(gradient * (share + x * density), dtype)
@@ -182,7 +191,7 @@ def _trained_layer_norm(x, gamma, beta, epsilon):
 @_one_kernel
 def _layer_norm_backward(x, gamma, dy, epsilon):
     normal, inverse = _normalise(x, epsilon)
-    dy = tf.cast(dy, tf.float32)
+    dy = _exact(dy)
     along = dy * normal
     d_normal = dy * gamma
     # What would move all of a token's channels, or stretch them, is normalised away.
@@ -193,8 +202,8 @@ def _layer_norm_backward(x, gamma, dy, epsilon):
 
 
 def _normalise(x, epsilon):
-    """Rows of mean 0 and variance 1, and the inverse of their deviation, both float32."""
-    x = tf.cast(x, tf.float32)
+    """Rows of mean 0 and variance 1, and the inverse of their deviation."""
+    x = _exact(x)
     x -= tf.reduce_mean(x, axis=-1, keepdims=True)
     inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
     return x * inverse, inverse

@@ -76,7 +76,7 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
         assert (surroundings / "export" / "1" / "saved_model.pb").is_file()
     if "register_fusion" in snippet:
         train_and_reload(names["model"])
-    if "make_optimizer" in snippet:
+    if "training_batches" in snippet:
         assert len(names["model"].history.history["val_accuracy"]) == 2
 
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_crossvit as kc
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.export import export_litert
@@ -82,6 +83,22 @@ def test_int8_keeps_the_accuracy(run):
     model.quantize("int8")
     int8 = (model.predict(batches, verbose=0).argmax(1) == labels).mean()
     assert abs(int8 - float32) <= 0.01
+
+
+@pytest.mark.main_job
+def test_bfloat16_keeps_the_accuracy(run):
+    """The same weights, cast once: within half a point of float32's top-1."""
+    output, folder = run
+    float32 = float(re.search(r"held-out accuracy: ([\d.]+)% top-1", output).group(1)) / 100
+    keras.config.set_dtype_policy("bfloat16")
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    model = kc.CrossViT(config, weights=folder / "model.keras", classes=10)
+    assert {v.dtype for v in model.trainable_variables} == {"bfloat16"}
+    source = open_source("digits", folder.parent / "data")
+    batches = evaluation_batches(source.validation, 10, model.input_shape[1:3], 60, 1.0)
+    labels = np.concatenate([one_hot.numpy().argmax(1) for _, one_hot, _ in batches])
+    bfloat16 = (model.predict(batches, verbose=0).argmax(1) == labels).mean()
+    assert abs(bfloat16 - float32) <= 0.005
 
 
 @pytest.mark.main_job

@@ -18,6 +18,7 @@ from keras_crossvit.data.skipped import report_skipped
 
 OUTSIDE = "a label lies outside the classes"
 _SHUFFLE_BUFFER = 10_000  # encoded pictures; of a folder all paths are shuffled
+_AHEAD = 2  # batches
 _CACHED = 10_000  # so many encoded pictures, about 1 GB of photographs, stay in memory
 
 
@@ -84,7 +85,7 @@ def training_batches(split, classes, size, config, shard=None, first_step=0):
     )
     if part.replicas > 1:
         batches = batches.rebatch(local_size // part.replicas, drop_remainder=True)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return _ahead(batches)
 
 
 def _shuffled_rows(split, config, steps, first_step):
@@ -145,12 +146,19 @@ def evaluation_batches(split, classes, size, batch_size, crop_ratio, shard=None)
         filling = tf.data.Dataset.from_tensors(("", "", tf.constant(0, tf.int64)))
         rows = rows.concatenate(filling.repeat(-split.size % batch_size))
         rows = rows.shard(part.workers, part.worker)
-    return (
-        map_all_rows(rows, read, os.cpu_count())
-        .map(label)
-        .rebatch(batch_size // (part.workers * part.replicas))
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    batches = map_all_rows(rows, read, os.cpu_count()).map(label)
+    return _ahead(batches.rebatch(batch_size // (part.workers * part.replicas)))
+
+
+def _ahead(batches):
+    """Made ahead of the step, without tuning: all numbers of parallel calls are given.
+
+    The thread that tunes can miss the end, and whoever ends the loop waits for it (TensorFlow
+    2.21): up to a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(_AHEAD).with_options(options)
 
 
 def _one_hot(labels, classes):

@@ -26,6 +26,7 @@ from keras_crossvit.layers.checks import check_choice, check_positive_int, check
 from keras_crossvit.layers.parts import dense, layer_norm
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.encoders import encode
+from keras_crossvit.models.model import Model
 from keras_crossvit.models.preprocessing import normalization
 from keras_crossvit.models.presets import preset_name
 
@@ -110,7 +111,7 @@ def CrossViT(
 
     inputs = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     inputs = inputs[0] if len(inputs) == 1 else inputs  # Keras warns of a list of one
-    model = keras.Model(inputs, outputs, name=name or preset_name(config) or "crossvit")
+    model = Model(inputs, outputs, name=name or preset_name(config) or "crossvit")
     if source is not None:
         source.load_into(model)
     return model

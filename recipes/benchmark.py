@@ -18,8 +18,9 @@ of its own that stands still while the other is timed; otherwise its figures are
 `evaluate` reach, and what share of the machine's rate in a product of 4096 x 4096 matrices. Of
 several models, presets and CNNs of `keras.applications`, it gives images/s, the models in turn;
 NAME@SIDE is a model at another input size. `train` gives images/s, peak memory and the first
-step of training with AdamW, `first-step` the first step alone, in new processes. `input` gives
-images/s per core of a training run's pipeline, `serve` those of the exported model through gRPC.
+step of training with AdamW, `first-step` the first step alone, in new processes, with what comes
+before it: the import beyond Keras' own, and building the model. `input` gives images/s per core of
+a training run's pipeline, `serve` those of the exported model through gRPC.
 
 `--precision` is a Keras dtype policy: bfloat16 for inference, mixed_bfloat16 for training.
 """

@@ -89,6 +89,7 @@ def test_inference_is_compared_with_the_fastest_of_timms_variants(monkeypatch):
 
 def test_training_and_first_steps(monkeypatch):
     ours = {
+        "build_seconds": [2.0],
         "first_step_seconds": [9.0, 9.0],
         "peak_memory_gb": [1.0, 2.5],
         "images_per_second": [1.0, 6.0, 8.0],
@@ -100,6 +101,8 @@ def test_training_and_first_steps(monkeypatch):
     }
     rows = {contest.our_training: ours, contest.timm_training: timms}
     turns_of(monkeypatch, rows)
+    imports = iter([0.1, 0.3])
+    monkeypatch.setattr(contest, "import_seconds", lambda: next(imports))
     assert benchmark.compare_training("x", 4, repeats=2) == {
         "first_step_seconds": 9.0,
         "peak_memory_gb": 2.5,
@@ -116,6 +119,8 @@ def test_training_and_first_steps(monkeypatch):
         "first_step_seconds": 9.0,
         "spread": (9.0, 9.0),
         "timm_first_step_seconds": 3.0,
+        "import_seconds": 0.2,
+        "build_seconds": 2.0,
         "batch_size": 4,
     }
     turns_of(monkeypatch, {contest.our_training: ours, contest.timm_training: {}})
@@ -136,6 +141,7 @@ def test_a_real_run_in_small():
     assert found["first_step_seconds"] > 0
     assert 0.1 < found["peak_memory_gb"] < 20
     assert found["timm_images_per_second"] is None
+    assert 0 < contestants.import_seconds() < 60
     functions = contestants.our_inference("crossvit_digits", 1, "float32", False)
     rates = {name: statistics.median(run() for _ in range(2)) for name, run in functions.items()}
     assert rates.keys() == {"forward", "predict", "evaluate", "gmacs_per_second"}

@@ -3,6 +3,7 @@
 import statistics
 
 from keras_crossvit.benchmark.contestants import (
+    import_seconds,
     our_inference,
     our_training,
     timm_inference,
@@ -119,12 +120,16 @@ def compare_first_step(name, batch_size, precision="float32", repeats=3, jit_com
 
     Returns:
         Medians `first_step_seconds` and `timm_first_step_seconds`, the latter `None` where timm
-        or its model is missing, and `spread` of ours.
+        or its model is missing, and `spread` of ours; medians of what comes before, ours alone:
+        `import_seconds` that `import keras_crossvit` adds to `import keras`, and
+        `build_seconds` that the model takes.
     """
     arguments = (name, batch_size, precision, jit_compile)
-    seconds, timms_seconds = [], []
+    seconds, timms_seconds, imports, builds = [], [], [], []
     for _ in range(repeats):
+        imports.append(import_seconds())
         with process(our_training, *arguments, False) as ours:
+            builds.append(ours("build_seconds"))
             seconds.append(ours("first_step_seconds"))
         with process(timm_training, *arguments) as timms:
             timms_seconds.append(timms("first_step_seconds"))
@@ -133,6 +138,8 @@ def compare_first_step(name, batch_size, precision="float32", repeats=3, jit_com
         "first_step_seconds": round(statistics.median(seconds), 1),
         "spread": (round(min(seconds), 1), round(max(seconds), 1)),
         "timm_first_step_seconds": timms,
+        "import_seconds": round(statistics.median(imports), 3),
+        "build_seconds": round(statistics.median(builds), 2),
         "batch_size": batch_size,
     }
 

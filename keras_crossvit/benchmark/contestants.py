@@ -4,6 +4,8 @@ Functions for `process`: they return what can be timed, by name.
 """
 
 import resource
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -98,7 +100,9 @@ def our_training(name, batch_size, precision, jit_compile, gradient_checkpointin
 
     keras.config.set_dtype_policy(precision)
     frugal = {"gradient_checkpointing": True} if gradient_checkpointing else {}
+    start = time.perf_counter()
     model = make_model(name, classifier_activation=None, **frugal)
+    build_seconds = time.perf_counter() - start
     images, labels = _noise(batch_size, model.input_shape[1:3])
     labels = np.eye(model.output_shape[-1], dtype="float32")[labels]
     options = tf.data.Options()
@@ -112,7 +116,8 @@ def our_training(name, batch_size, precision, jit_compile, gradient_checkpointin
     def fit(steps):
         trainee.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
 
-    return _training(lambda: fit(1), lambda: fit(4), 4 * batch_size)
+    found = _training(lambda: fit(1), lambda: fit(4), 4 * batch_size)
+    return {"build_seconds": lambda: build_seconds, **found}
 
 
 def timm_training(name, batch_size, precision, jit_compile):
@@ -136,6 +141,18 @@ def timm_training(name, batch_size, precision, jit_compile):
             optimizer.step()
 
     return _training(lambda: steps(1), lambda: steps(4), 4 * batch_size)
+
+
+def import_seconds():
+    """What `import keras_crossvit` adds to `import keras`, in a new process."""
+    code = """
+import time, keras
+start = time.perf_counter()
+import keras_crossvit
+print(time.perf_counter() - start)
+"""
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _training(first, some, images):

@@ -165,15 +165,17 @@ class _Run:
     def fit(self, preempted):
         """Trains from the step that is reached to the last."""
         self.progress.preempted = preempted
+        batches = None
         if self.folder is not None and self.progress.step == 0:
-            self.log.show_batch(next(iter(self._training_batches().take(1)))[0])
+            batches = self._training_batches()
+            self.log.show_batch(next(iter(batches.take(1)))[0])
         if len(self.log.rows) < self.progress.step // self.steps:
             self._finish_epoch()
         done = self.progress.step % self.steps
         if done:
             self._fit(self.progress.step // self.steps + 1, self.steps - done)
         if self.progress.step < self.config.epochs * self.steps:
-            self._fit(self.config.epochs, self.steps)
+            self._fit(self.config.epochs, self.steps, batches)
 
     def _finish_epoch(self):
         """Validates an epoch that was cut off after its last step."""
@@ -220,9 +222,10 @@ class _Run:
         # The average goes first, so that checkpoints hold the weights that are trained.
         return [*([self.average] if self.average else []), self.progress]
 
-    def _fit(self, last_epoch, steps):
+    def _fit(self, last_epoch, steps, batches=None):
+        batches = self._training_batches() if batches is None else batches
         self.trainee.fit(
-            distribute(self.strategy, self._training_batches()),
+            distribute(self.strategy, batches),
             epochs=last_epoch,
             initial_epoch=self.progress.step // self.steps,
             steps_per_epoch=steps,

@@ -7,7 +7,6 @@ import pytest
 from keras_crossvit import visualize
 from keras_crossvit.visualize.resize import resize_maps
 from tests import base
-from tests.backends.test_backends import QUICK_COMPILER
 
 WIDE = base.pixels(2, 40, 64)
 
@@ -141,7 +140,7 @@ def one_encoder():
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_values_are_the_same_on(backend, tmp_path):
     base.skip_without(backend)
-    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": QUICK_COMPILER}
+    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": base.QUICK_COMPILER}
     base.run_python(VALUES, tmp_path / "values.npz", **settings)
     if backend == "torch":
         expected = all_functions(base.small_model(), base.pixels())

@@ -17,8 +17,6 @@ assert not {"keras_cv", "tensorflow_datasets"} & set(sys.modules)
 assert backend == "tensorflow" or "tensorflow" not in sys.modules
 """
 
-# JAX compiles longer than it computes here; without optimisation half as long.
-QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 VARIANTS = ("tiny_240", "9_dagger_240")
 LOGITS = """
 import numpy as np
@@ -63,7 +61,7 @@ def test_import_on_tensorflow_loads_nothing_of_training():
 def test_import_logits_fit_and_saving_on_another_backend(backend, tmp_path):
     base.skip_without(backend)
     code = IMPORT + LOGITS + FIT
-    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": QUICK_COMPILER}
+    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": base.QUICK_COMPILER}
     printed = base.run_python(code, tmp_path, *VARIANTS, **settings)
     assert printed.splitlines() == [f"{backend} []", "logits", "fit", "saving"]
     for variant in VARIANTS:

@@ -32,7 +32,8 @@ for name, config in CONFIGS.items():
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_logits_are_the_same_on(backend, tmp_path):
     base.skip_without(backend)
-    base.run_python(LOGITS, tmp_path, KERAS_BACKEND=backend)
+    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": base.QUICK_COMPILER}
+    base.run_python(LOGITS, tmp_path, **settings)
     for name, config in CONFIGS.items():
         model = base.small_model(config, classifier_activation=None)
         expected = keras.ops.convert_to_numpy(model(images(config)))

@@ -15,6 +15,8 @@ from keras_crossvit.models.config import PRESETS
 from keras_crossvit.training import TrainConfig, main
 from tests.base import small_config
 
+MODEL = small_config(num_stages=1)  # to make its graphs takes most of the time
+
 RECIPE = TrainConfig(
     model="tiny_test_model",
     dataset="digits",
@@ -34,7 +36,7 @@ RECIPE = TrainConfig(
 
 
 def run():
-    PRESETS["tiny_test_model"] = small_config()
+    PRESETS["tiny_test_model"] = MODEL
     devices = int(os.environ.get("TINY_DEVICES", "1"))
     if devices > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]

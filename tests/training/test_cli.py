@@ -33,7 +33,7 @@ def test_dry_run_checks_everything_and_writes_nothing(train, tmp_path, capsys):
     assert train("--dry-run", "--set", "weight_decay=0.25") is None
     printed = capsys.readouterr().out
     assert '"weight_decay": 0.25' in printed
-    model = "model: 0.06 million parameters"
+    model = "model: 0.04 million parameters"
     for line in (
         model,
         "memory of a replica, estimated",

@@ -141,7 +141,7 @@ def test_a_real_run_in_small():
     assert found["first_step_seconds"] > 0
     assert 0.1 < found["peak_memory_gb"] < 20
     assert found["timm_images_per_second"] is None
-    assert 0 < contestants.import_seconds() < 60
+    assert contestants.import_seconds() > 0
     functions = contestants.our_inference("crossvit_digits", 1, "float32", False)
     rates = {name: statistics.median(run() for _ in range(2)) for name, run in functions.items()}
     assert rates.keys() == {"forward", "predict", "evaluate", "gmacs_per_second"}

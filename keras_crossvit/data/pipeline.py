@@ -15,6 +15,7 @@ from keras_crossvit.data.random_crop import random_resized_crop
 from keras_crossvit.data.rows import map_all_rows
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.skipped import report_skipped
+from keras_crossvit.untuned import untuned
 
 OUTSIDE = "a label lies outside the classes"
 _SHUFFLE_BUFFER = 10_000  # encoded pictures; of a folder all paths are shuffled
@@ -85,7 +86,7 @@ def training_batches(split, classes, size, config, shard=None, first_step=0):
     )
     if part.replicas > 1:
         batches = batches.rebatch(local_size // part.replicas, drop_remainder=True)
-    return _ahead(batches)
+    return untuned(batches.prefetch(_AHEAD))
 
 
 def _shuffled_rows(split, config, steps, first_step):
@@ -147,18 +148,8 @@ def evaluation_batches(split, classes, size, batch_size, crop_ratio, shard=None)
         rows = rows.concatenate(filling.repeat(-split.size % batch_size))
         rows = rows.shard(part.workers, part.worker)
     batches = map_all_rows(rows, read, os.cpu_count()).map(label)
-    return _ahead(batches.rebatch(batch_size // (part.workers * part.replicas)))
-
-
-def _ahead(batches):
-    """Made ahead of the step, without tuning: all numbers of parallel calls are given.
-
-    The thread that tunes can miss the end, and whoever ends the loop waits for it (TensorFlow
-    2.21): up to a minute.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return batches.prefetch(_AHEAD).with_options(options)
+    batches = batches.rebatch(batch_size // (part.workers * part.replicas))
+    return untuned(batches.prefetch(_AHEAD))
 
 
 def _one_hot(labels, classes):

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from keras_crossvit.benchmark.process import import_timm
-from keras_crossvit.untuned import untuned
+from keras_crossvit.common.tf_data import without_autotune
 
 _BATCHES = 8  # in a call of `predict` or `evaluate`
 _PRODUCT = 4096  # side of the matrices whose product says how fast the machine is
@@ -106,7 +106,7 @@ def our_training(name, batch_size, precision, jit_compile, gradient_checkpointin
     build_seconds = time.perf_counter() - start
     images, labels = _noise(batch_size, model.input_shape[1:3])
     labels = np.eye(model.output_shape[-1], dtype="float32")[labels]
-    batches = untuned(tf.data.Dataset.from_tensors((images, labels)).repeat())
+    batches = without_autotune(tf.data.Dataset.from_tensors((images, labels)).repeat())
     trainee = Trainee(model)
     optimizer = make_optimizer(model, 1e-4, 0.05, total_steps=1000, warmup_steps=10)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)

@@ -8,15 +8,15 @@ import math
 
 import tensorflow as tf
 
+from keras_crossvit.common.tf_data import noinline
 from keras_crossvit.data.formats import decode_bmp, decode_gif, decode_jpeg, decode_png
-from keras_crossvit.data.outlined import outlined
 from keras_crossvit.data.rows import map_good_rows
 
 _DECODERS = {
     b"\xff\xd8\xff": decode_jpeg,
     b"\x89PNG\r\n\x1a\n": decode_png,
-    b"GIF8": outlined(decode_gif),
-    b"BM": outlined(decode_bmp),
+    b"GIF8": noinline(decode_gif),
+    b"BM": noinline(decode_bmp),
 }
 _PARALLEL_READS = 4  # of one batch; each may take as much memory as MAX_PIXELS allows
 

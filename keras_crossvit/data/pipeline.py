@@ -9,13 +9,13 @@ import os
 
 import tensorflow as tf
 
+from keras_crossvit.common.tf_data import without_autotune
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.images import decode, evaluation_transform
 from keras_crossvit.data.random_crop import random_resized_crop
 from keras_crossvit.data.rows import map_all_rows
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.skipped import report_skipped
-from keras_crossvit.untuned import untuned
 
 OUTSIDE = "a label lies outside the classes"
 _SHUFFLE_BUFFER = 10_000  # encoded pictures; of a folder all paths are shuffled
@@ -86,7 +86,7 @@ def training_batches(split, classes, size, config, shard=None, first_step=0):
     )
     if part.replicas > 1:
         batches = batches.rebatch(local_size // part.replicas, drop_remainder=True)
-    return untuned(batches.prefetch(_AHEAD))
+    return without_autotune(batches.prefetch(_AHEAD))
 
 
 def _shuffled_rows(split, config, steps, first_step):
@@ -149,7 +149,7 @@ def evaluation_batches(split, classes, size, batch_size, crop_ratio, shard=None)
         rows = rows.shard(part.workers, part.worker)
     batches = map_all_rows(rows, read, os.cpu_count()).map(label)
     batches = batches.rebatch(batch_size // (part.workers * part.replicas))
-    return untuned(batches.prefetch(_AHEAD))
+    return without_autotune(batches.prefetch(_AHEAD))
 
 
 def _one_hot(labels, classes):

@@ -6,8 +6,8 @@ import tempfile
 
 import keras
 
+from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.export.classifier import check_backend, check_classifier
-from keras_crossvit.layers.checks import check_positive_int
 
 
 def export_saved_model(model, directory, labels=None, top_k=5, *, crop_ratio=None):

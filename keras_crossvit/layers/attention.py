@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from keras_crossvit.common.checks import check_divides, check_positive_int
 from keras_crossvit.layers import kernels
-from keras_crossvit.layers.checks import check_divides, check_positive_int
 from keras_crossvit.layers.parts import dense, linear
 
 

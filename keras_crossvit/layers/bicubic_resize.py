@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_crossvit.bicubic import bicubic_matrix
-from keras_crossvit.layers.checks import check_positive_int
+from keras_crossvit.common.bicubic import bicubic_matrix
+from keras_crossvit.common.checks import check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")

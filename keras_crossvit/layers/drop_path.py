@@ -5,7 +5,7 @@ import random
 import keras
 from keras import ops
 
-from keras_crossvit.layers.checks import check_rate
+from keras_crossvit.common.checks import check_rate
 
 
 def child_seeds(seed):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_crossvit.layers.checks import check_choice, check_grid, check_positive_int
+from keras_crossvit.common.checks import check_choice, check_grid, check_positive_int
 from keras_crossvit.layers.drop_path import child_seeds
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.layers.transformer_block import TransformerBlock

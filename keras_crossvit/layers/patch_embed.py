@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_crossvit.layers.checks import check_choice, check_positive_int
+from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.layers.parts import conv_kernel
 
 # Patch size -> stride and padding of the second and third of three steps with kernels of 3

@@ -10,7 +10,7 @@ import math
 import keras
 from keras import ops
 
-from keras_crossvit.layers.checks import check_choice, check_positive_int
+from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
 from keras_crossvit.layers.patch_embed import PATCH_EMBEDS, STRIDE_AND_PADDING, BasePatchEmbed
 from keras_crossvit.layers.transformer_block import Mlp

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_crossvit.layers.checks import check_choice
+from keras_crossvit.common.checks import check_choice
 from keras_crossvit.layers.parts import linear_kernel
 
 

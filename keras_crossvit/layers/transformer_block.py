@@ -2,10 +2,10 @@
 
 import keras
 
+from keras_crossvit.common.checks import check_positive
 from keras_crossvit.layers import kernels
 from keras_crossvit.layers.activations import gelu
 from keras_crossvit.layers.attention import SelfAttention
-from keras_crossvit.layers.checks import check_positive
 from keras_crossvit.layers.drop_path import DropPath
 from keras_crossvit.layers.parts import dense, dense_macs, layer_norm, weights
 

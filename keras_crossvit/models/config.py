@@ -3,8 +3,8 @@
 import dataclasses
 import math
 
+from keras_crossvit.common.checks import check_choice, check_positive, check_positive_int
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
-from keras_crossvit.layers.checks import check_choice, check_positive, check_positive_int
 
 PRESETS = {}  # name -> CrossViTConfig; `models/presets.py` holds the rows
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_crossvit import weights as checkpoints
+from keras_crossvit.common.checks import check_choice, check_positive_int, check_rate
 from keras_crossvit.layers import (
     PATCH_EMBEDS,
     BicubicResize,
@@ -22,7 +23,6 @@ from keras_crossvit.layers import (
     PositionEmbedding,
     TokenPool,
 )
-from keras_crossvit.layers.checks import check_choice, check_positive_int, check_rate
 from keras_crossvit.layers.parts import dense, layer_norm
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.encoders import encode

@@ -9,8 +9,8 @@ distillation.
 
 import numpy as np
 
+from keras_crossvit.common.checks import check_rate
 from keras_crossvit.layers import MultiScaleBlock, TransformerBlock
-from keras_crossvit.layers.checks import check_rate
 
 
 def encode(tokens, config, grids, drop_path_rate, gradient_checkpointing):

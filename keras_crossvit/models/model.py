@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_crossvit.untuned import untuned
+from keras_crossvit.common.tf_data import without_autotune
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
 
@@ -12,9 +12,9 @@ _BATCH_SIZE = 32  # Keras' own, where none is given
 class Model(keras.Model):
     """`keras.Model` with a `predict` and an `evaluate` that do not wait at their end.
 
-    On TensorFlow, Keras feeds arrays through a `tf.data` pipeline that is tuned while it runs;
-    half of the calls took twice as long for it, see `untuned`. Arrays need no tuning, so here
-    they go without it. Everything else that Keras takes is left to Keras.
+    On TensorFlow, Keras feeds arrays through a `tf.data` pipeline that is tuned while it runs,
+    which made half of the calls take twice as long (see `without_autotune`). Arrays need no
+    tuning, so here they go without it. Everything else that Keras takes is left to Keras.
     """
 
     def predict(self, x, batch_size=None, *args, **kwargs):
@@ -47,4 +47,4 @@ class Model(keras.Model):
             return None
         batches = tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
         size = _BATCH_SIZE if batch_size is None else batch_size
-        return untuned(batches.batch(size).prefetch(1))
+        return without_autotune(batches.batch(size).prefetch(1))

@@ -2,9 +2,7 @@
 
 import keras
 
-# ImageNet's mean and standard deviation per channel (RGB), for pixels in 0..1.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from keras_crossvit.common.pixels import MEAN, STD
 
 
 def normalization(name):

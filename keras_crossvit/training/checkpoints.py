@@ -3,12 +3,13 @@
 import hashlib
 import json
 import logging
-import os
 import pathlib
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from keras_crossvit.common.files import write_atomically
 
 logger = logging.getLogger(__name__)
 _KEPT = 2  # the last, and one before it, should the last be torn
@@ -27,11 +28,8 @@ def write_checkpoint(folder, step, arrays, notes):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     notes = json.dumps(notes)
-    aside = folder / f".{os.getpid()}.writing"
-    save_file(arrays, aside, metadata={"notes": notes, "digest": _digest(arrays, notes)})
-    with open(aside, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, folder / _NAME.format(step))
+    with write_atomically(folder / _NAME.format(step)) as aside:
+        save_file(arrays, aside, metadata={"notes": notes, "digest": _digest(arrays, notes)})
     for path in _paths(folder)[:-_KEPT]:
         path.unlink()
 

@@ -1,16 +1,15 @@
 """The values of a training run."""
 
 import dataclasses
-import json
-import pathlib
 
-from keras_crossvit.layers.checks import (
+from keras_crossvit.common.checks import (
     check_choice,
     check_not_negative,
     check_positive,
     check_positive_int,
     check_rate,
 )
+from keras_crossvit.common.files import write_json
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -203,5 +202,4 @@ class TrainConfig:
 
     def save(self, path):
         """Writes the values as JSON."""
-        text = json.dumps(dataclasses.asdict(self), indent=2)
-        pathlib.Path(path).write_text(text + "\n", encoding="utf-8")
+        write_json(path, dataclasses.asdict(self))

@@ -2,12 +2,12 @@
 
 import csv
 import io
-import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
+from keras_crossvit.common.files import write_text
 from keras_crossvit.training.curves import plot_curves
 
 
@@ -48,9 +48,7 @@ class RunLog:
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(self.rows)
-        aside = self.folder / f".{os.getpid()}.csv"
-        aside.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(aside, self.folder / "log.csv")
+        write_text(self.folder / "log.csv", text.getvalue())
 
     def show_batch(self, images):
         """Shows up to 16 augmented pictures of a batch as one, in TensorBoard."""

@@ -9,6 +9,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from keras_crossvit.common.files import write_atomically, write_json
 from keras_crossvit.data.images import default_crop_ratio
 from keras_crossvit.data.pipeline import (
     OUTSIDE,
@@ -256,13 +257,13 @@ class _Run:
             export = json.loads(written.read_text(encoding="utf-8"))["export"]
             if pathlib.Path(export).is_dir():
                 return export
-        model.save(self.folder / "model.keras")
+        with write_atomically(self.folder / "model.keras") as aside:
+            model.save(aside)
         export = export_saved_model(
             model,
             self.folder / "export",
             labels=self.source.class_names,
             crop_ratio=self.crop_ratio,
         )
-        text = json.dumps({**results, "export": str(export)}, indent=2)
-        written.write_text(text + "\n", encoding="utf-8")
+        write_json(written, {**results, "export": str(export)})
         return export

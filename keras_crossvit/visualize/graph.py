@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_crossvit.common.checks import check_choice
 from keras_crossvit.layers import MultiScaleBlock, TransformerBlock
-from keras_crossvit.layers.checks import check_choice
 
 BRANCHES = ("small", "large")
 

@@ -6,7 +6,7 @@ file as well.
 
 import numpy as np
 
-from keras_crossvit.layers.checks import check_positive_int
+from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.visualize.attention import mean_over_heads
 from keras_crossvit.visualize.resize import resize_maps
 

@@ -1,13 +1,13 @@
 """Reading and writing checkpoints under the published names."""
 
 import math
-import os
 import pathlib
 
 import keras
 import numpy as np
 
-from keras_crossvit.bicubic import resize_grid
+from keras_crossvit.common.bicubic import resize_grid
+from keras_crossvit.common.files import write_atomically
 from keras_crossvit.weights.names import from_torch, named_variables, shorten, to_torch
 
 
@@ -49,12 +49,8 @@ def save_checkpoint(model, path):
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Received: {path}")
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with write_atomically(path) as aside:
         save_file(model_state(model), aside, metadata={"format": "pt"})
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def model_state(model):

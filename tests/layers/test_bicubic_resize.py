@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_crossvit import layers
-from keras_crossvit.bicubic import bicubic_matrix, resize_grid
+from keras_crossvit.common.bicubic import bicubic_matrix, resize_grid
 from tests import reference
 
 

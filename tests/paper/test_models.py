@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
-from keras_crossvit.bicubic import resize_grid
+from keras_crossvit.common.bicubic import resize_grid
 from keras_crossvit.weights import sources
 from keras_crossvit.weights.checkpoint import assign_state, model_state
 from tests import base, reference

@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 
-from keras_crossvit.layers.checks import check_choice
+from keras_crossvit.common.checks import check_choice
 
 AUGMENTATIONS = {
     name: f"keras_crossvit.data.augment.{name}" for name in ("none", "kerascv", "reference")

@@ -4,10 +4,10 @@ import math
 
 import tensorflow as tf
 
+from keras_crossvit.common.pixels import MEAN, STD
+from keras_crossvit.common.tf_data import noinline
 from keras_crossvit.data.augment.draws import Draws
 from keras_crossvit.data.augment.kerascv_layers import SeededLayer
-from keras_crossvit.data.outlined import outlined
-from keras_crossvit.models.preprocessing import MEAN, STD
 
 _AREAS = (0.02, 1 / 3)
 _ASPECTS = (0.3, 1 / 0.3)
@@ -48,7 +48,7 @@ class RandomErasing(SeededLayer):
         return {**super().get_config(), "probability": self.probability}
 
 
-@outlined
+@noinline
 def _erase(image, seed):
     draws = Draws(seed)
     top, left, height, width = tf.unstack(draw_box(draws, tf.shape(image)[:2]))

@@ -2,13 +2,13 @@
 
 import tensorflow as tf
 
+from keras_crossvit.common.tf_data import noinline
 from keras_crossvit.data.augment.draws import Draws
 from keras_crossvit.data.augment.kerascv_layers import SeededLayer
 from keras_crossvit.data.augment.operations import OPERATIONS
-from keras_crossvit.data.outlined import outlined
 
 _PROBABILITY = 0.5
-_OUTLINED = [outlined(operate) for operate in OPERATIONS.values()]
+_OPERATIONS = [noinline(operate) for operate in OPERATIONS.values()]
 
 
 class ReferenceRandAugment(SeededLayer):
@@ -54,7 +54,7 @@ class ReferenceRandAugment(SeededLayer):
                 lambda operate=operate, image=image, magnitude=magnitude, sign=sign: operate(
                     image, magnitude, sign
                 )
-                for operate in _OUTLINED
+                for operate in _OPERATIONS
             ]
             branches.append(lambda image=image: image)
             image = tf.switch_case(operation, branches)

@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from keras_crossvit.layers.checks import check_grid, check_positive_int, check_rate
+from keras_crossvit.common.checks import check_grid, check_positive_int, check_rate
 
 
 class Fusion(keras.layers.Layer):

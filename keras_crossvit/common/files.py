@@ -1,0 +1,52 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+
+
+@contextlib.contextmanager
+def write_atomically(path):
+    """A context that replaces a file in one step, once its new contents are on the disk.
+
+    The contents go to a temporary file in the same folder, with the same ending. If the
+    context ends in an exception, or the process is killed, `path` is what it was before.
+
+    Args:
+        path: The file to write; its folder exists.
+
+    Yields:
+        The `pathlib.Path` of the temporary file, to be written in the context.
+    """
+    path = pathlib.Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name)
+    os.close(handle)
+    aside = pathlib.Path(name)
+    try:
+        yield aside
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Replaces a UTF-8 text file in one step; see `write_atomically`."""
+    with write_atomically(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path, values):
+    """Replaces a JSON file in one step; see `write_atomically`."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def _umask():
+    """The process's umask, which can only be read by setting it."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask

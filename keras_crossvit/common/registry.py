@@ -1,0 +1,84 @@
+"""The one kind of registry: names for what a configuration can choose."""
+
+import collections.abc
+import difflib
+
+
+class Registry(collections.abc.Mapping):
+    """A mapping from names to registered objects, in the order of registration.
+
+    Presets, fusions, patch embeddings and augmentations are each one of these, filled by the
+    same decorator:
+
+        @FUSIONS.register("swap_means")
+        class SwapMeans(Fusion): ...
+
+    Args:
+        kind: What the names are names of, for error messages: "fusion", "preset", ...
+    """
+
+    def __init__(self, kind):
+        self._kind = kind
+        self._entries = {}
+
+    def register(self, name):
+        """A decorator that enters an object under `name` and returns it.
+
+        A function or class that is defined again under its old qualified name, as when a
+        notebook cell is run twice, replaces the earlier definition; so does an equal object.
+
+        Raises:
+            ValueError: If `name` is no non-empty string, or another object has it.
+        """
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f"`name` of a {self._kind} must be a non-empty string. Received: name={name!r}"
+            )
+
+        def enter(entry):
+            known = self._entries.get(name)
+            if known is not None and not _same(known, entry):
+                raise ValueError(
+                    f"`name` must be new, but there is a {self._kind} of that name. "
+                    f"Received: name={name!r}, which is {known!r}"
+                )
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def check(self, argument, name):
+        """Returns `name` if something is registered under it.
+
+        Args:
+            argument: Name of the argument that holds it, for the message.
+            name: What was given.
+
+        Raises:
+            ValueError: If there is nothing of that name; a similar one is suggested.
+        """
+        if not isinstance(name, str) or name not in self._entries:
+            close = difflib.get_close_matches(str(name), self._entries, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            allowed = ", ".join(repr(known) for known in sorted(self._entries))
+            raise ValueError(
+                f"`{argument}` must be one of {allowed}. Received: {argument}={name!r}.{hint}"
+            )
+        return name
+
+    def __getitem__(self, name):
+        return self._entries[name]
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def __len__(self):
+        return len(self._entries)
+
+
+def _same(known, entry):
+    """Whether `entry` is the same definition as `known`, made once more."""
+    named = hasattr(known, "__qualname__") and hasattr(entry, "__qualname__")
+    if named:
+        return (known.__module__, known.__qualname__) == (entry.__module__, entry.__qualname__)
+    return known == entry

@@ -20,6 +20,7 @@ from keras_crossvit.models import (
     decode_predictions,
     preprocess_input,
     presets,
+    register_preset,
 )
 from keras_crossvit.weights import load_checkpoint, save_checkpoint
 
@@ -46,5 +47,6 @@ __all__ = [
     "load_checkpoint",
     "preprocess_input",
     "presets",
+    "register_preset",
     "save_checkpoint",
 ]

@@ -3,6 +3,8 @@
 import collections.abc
 import difflib
 
+PACKAGE = "keras_crossvit"  # under which everything of this package is registered with Keras
+
 
 class Registry(collections.abc.Mapping):
     """A mapping from names to registered objects, in the order of registration.
@@ -59,10 +61,10 @@ class Registry(collections.abc.Mapping):
         """
         if not isinstance(name, str) or name not in self._entries:
             close = difflib.get_close_matches(str(name), self._entries, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = f". Did you mean {close[0]!r}?" if close else ""
             allowed = ", ".join(repr(known) for known in sorted(self._entries))
             raise ValueError(
-                f"`{argument}` must be one of {allowed}. Received: {argument}={name!r}.{hint}"
+                f"`{argument}` must be one of {allowed}. Received: {argument}={name!r}{hint}"
             )
         return name
 

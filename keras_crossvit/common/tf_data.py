@@ -27,3 +27,19 @@ def noinline(function):
     import tensorflow as tf
 
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+
+
+def batches_of_arrays(arrays, batch_size):
+    """A dataset of batches of arrays of one length, in order, that is not tuned as it runs.
+
+    Args:
+        arrays: NumPy arrays or TensorFlow tensors, `(N, ...)` each.
+        batch_size: Rows of a batch; the last may have fewer.
+
+    Returns:
+        `tf.data.Dataset`: of tuples, or of tensors if there is one array.
+    """
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
+    return without_autotune(dataset.batch(batch_size).prefetch(1))

@@ -1,24 +1,21 @@
-"""What the exports need to know of a model: is it a classifier, what it takes and gives."""
+"""What the exports need to know of a model: is it a classifier, and what does it return."""
 
 import keras
 
-# What a model without preprocessing of its own begins with.
-_FIRST_LAYERS = ("small_resize", "large_resize", "small_patch_embed", "large_patch_embed")
+from keras_crossvit.models import CrossViT
 
 
-def check_classifier(model):
-    """The heads of a model that can be exported, the small branch's first.
+def check_classifier(model: CrossViT) -> None:
+    """Checks that a model can be exported.
 
     Raises:
         ValueError: If `model` is no classifier of this package, has other inputs than one of
             3 channels, or more than one output.
     """
-    layers = {layer.name: layer for layer in getattr(model, "layers", ())}
-    heads = [layers[name] for name in ("small_head", "large_head") if name in layers]
-    if not heads or not isinstance(model, keras.Model):
+    if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
-            "`model` must be a classifier of this package, with include_top=True. Received: "
-            f"model={getattr(model, 'name', model)!r}"
+            "`model` must be a classifier of this package, a CrossViT with include_top=True. "
+            f"Received: model={getattr(model, 'name', model)!r}"
         )
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
@@ -31,7 +28,6 @@ def check_classifier(model):
             "`model` must have one output, (None, classes). "
             f"Received: outputs of shape {model.output_shape}"
         )
-    return heads
 
 
 def check_backend(function):
@@ -44,12 +40,6 @@ def check_backend(function):
         )
 
 
-def takes_pixels(model):
-    """Whether the model normalises pixels itself, rather than take normalised images."""
-    return model.layers[1].name not in _FIRST_LAYERS
-
-
-def gives_logits(model):
-    """Whether the model answers with logits, rather than with probabilities."""
-    activation = getattr(model.layers[-1], "activation", None)
-    return activation in (None, keras.activations.linear)
+def gives_logits(model: CrossViT) -> bool:
+    """Whether the model answers with logits rather than with probabilities."""
+    return keras.activations.get(model.classifier_activation) is keras.activations.linear

@@ -4,12 +4,12 @@ import gc
 import pathlib
 import warnings
 
-import keras
 import numpy as np
 
 from keras_crossvit.export.load import load_exported
 from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino
 from keras_crossvit.export.saved_model import export_saved_model
+from keras_crossvit.models import CrossViT
 
 _SUFFIXES = {"saved_model": "", "onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 FORMATS = tuple(_SUFFIXES)
@@ -50,7 +50,7 @@ def export(model, name, directory, *, int8=False, samples=None, **serving):
 
 def quantized(model):
     """A copy of a model after `model.quantize("int8")`: its dense layers round to 8 bits."""
-    copy = keras.models.clone_model(model)
+    copy = CrossViT.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     gc.freeze()  # quantize collects garbage once a layer, and TensorFlow holds much of it
     try:

@@ -5,7 +5,7 @@ from tensorflow.python.framework.convert_to_constants import (  # TensorFlow exp
     convert_variables_to_constants_v2,
 )
 
-from keras_crossvit.export.classifier import gives_logits, takes_pixels
+from keras_crossvit.export.classifier import gives_logits
 from keras_crossvit.models.preprocessing import preprocess_input
 
 
@@ -24,7 +24,7 @@ def freeze(model):
     """
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
     name = "logits" if gives_logits(model) else "probabilities"
-    normalises = takes_pixels(model)
+    normalises = model.include_preprocessing
 
     @tf.function(autograph=False, input_signature=[spec])
     def forward(images):

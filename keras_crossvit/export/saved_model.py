@@ -46,7 +46,7 @@ def export_saved_model(model, directory, labels=None, top_k=5, *, crop_ratio=Non
         ValueError: If an argument is not allowed; nothing has been written then.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
-    heads = check_classifier(model)
+    check_classifier(model)
     labels = _check_labels(labels, model.output_shape[-1])
     top_k = min(check_positive_int("top_k", top_k), len(labels))
     if crop_ratio is not None and not 0 < crop_ratio <= 1:
@@ -62,17 +62,17 @@ def export_saved_model(model, directory, labels=None, top_k=5, *, crop_ratio=Non
         labels_file = pathlib.Path(aside, "labels.txt")
         labels_file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         written = pathlib.Path(aside, "saved_model")
-        _write(written, model, heads, labels_file, top_k, crop_ratio)
+        _write(written, model, labels_file, top_k, crop_ratio)
         return _publish(written, directory)
 
 
-def _write(folder, model, heads, labels_file, top_k, crop_ratio):
+def _write(folder, model, labels_file, top_k, crop_ratio):
     # TensorFlow is imported here, so that the package can be imported without it.
     from keras_crossvit.export.signatures import add_signatures
     from keras_crossvit.export.warmup import write_warmup_requests
 
     archive = keras.export.ExportArchive()
-    add_signatures(archive, model, heads, labels_file, top_k, crop_ratio)
+    add_signatures(archive, model, labels_file, top_k, crop_ratio)
     archive.write_out(str(folder), verbose=False)
     write_warmup_requests(folder, model.input_shape[1:3])
 

@@ -4,17 +4,16 @@ import keras
 import tensorflow as tf
 
 from keras_crossvit.data.images import default_crop_ratio, read_images
-from keras_crossvit.export.classifier import gives_logits, takes_pixels
+from keras_crossvit.export.classifier import gives_logits
 from keras_crossvit.models.preprocessing import preprocess_input
 
 
-def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
+def add_signatures(archive, model, labels_file, top_k, crop_ratio):
     """Adds the signatures of `export_saved_model` to an archive.
 
     Args:
         archive: A `keras.export.ExportArchive`.
         model: The classifier.
-        heads: The classifier's heads, the small branch's first: their inputs are the features.
         labels_file: File with the name of a class per line; it becomes an asset.
         top_k: How many classes `classify_bytes` names, at most all.
         crop_ratio: As in `export_saved_model`.
@@ -22,7 +21,7 @@ def add_signatures(archive, model, heads, labels_file, top_k, crop_ratio):
     size = model.input_shape[1:3]
     crop_ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
     names = _names(labels_file)
-    run = make_runner(model, heads)
+    run = make_runner(model)
 
     def serving_default(images):
         return {"probabilities": run(images)[0]}
@@ -60,10 +59,11 @@ def _names(labels_file):
     return tf.lookup.StaticHashTable(lines, default_value="")
 
 
-def make_runner(model, heads):
+def make_runner(model):
     """A function from pixels in 0..255 to probabilities and features, both float32."""
-    outputs = keras.Model(model.input, [model.output, *(head.input for head in heads)])
-    normalises, logits = takes_pixels(model), gives_logits(model)
+    features = [layers.head.input for layers in model.branches.values()]
+    outputs = keras.Model(model.input, [model.output, *features])
+    normalises, logits = model.include_preprocessing, gives_logits(model)
 
     # A function of its own, so that the file holds the graph once for all signatures.
     @tf.function(autograph=False)

@@ -18,7 +18,13 @@ from keras_crossvit.layers.fusions import (
     register_fusion,
 )
 from keras_crossvit.layers.multi_scale_block import MultiScaleBlock
-from keras_crossvit.layers.patch_embed import PATCH_EMBEDS, ConvPatchEmbed, PatchEmbed
+from keras_crossvit.layers.patch_embed import (
+    PATCH_EMBEDS,
+    BasePatchEmbed,
+    ConvPatchEmbed,
+    PatchEmbed,
+    register_patch_embed,
+)
 from keras_crossvit.layers.t2t import SoftSplit, T2TPatchEmbed, TokenPerformer
 from keras_crossvit.layers.tokens import ClassToken, PositionEmbedding, TokenPool
 from keras_crossvit.layers.transformer_block import Mlp, TransformerBlock
@@ -27,6 +33,7 @@ __all__ = [
     "FUSIONS",
     "PATCH_EMBEDS",
     "AllAttentionFusion",
+    "BasePatchEmbed",
     "BicubicResize",
     "ClassToken",
     "ClassTokenFusion",
@@ -51,4 +58,5 @@ __all__ = [
     "TransformerBlock",
     "gelu",
     "register_fusion",
+    "register_patch_embed",
 ]

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_crossvit.common.checks import check_divides, check_positive_int
 from keras_crossvit.layers import kernels
-from keras_crossvit.layers.parts import dense, linear
+from keras_crossvit.layers.parts import apply_dense, dense
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -44,16 +44,21 @@ class SelfAttention(keras.layers.Layer):
         self.proj.build(input_shape)
 
     def call(self, tokens, training=False):
-        merged = kernels.attention(linear(self.qkv, tokens), self.num_heads, training)
-        return linear(self.proj, merged)
+        merged = kernels.attention(apply_dense(self.qkv, tokens), self.num_heads, training)
+        return apply_dense(self.proj, merged)
 
     def attention_map(self, tokens):
         """Which tokens each token reads: `(B, h, N, N)`, rows sum to 1."""
         _, length, width = tokens.shape
         shape = (-1, length, 3, self.num_heads, width // self.num_heads)
-        heads = ops.transpose(ops.reshape(linear(self.qkv, tokens), shape), (2, 0, 3, 1, 4))
+        heads = ops.transpose(ops.reshape(apply_dense(self.qkv, tokens), shape), (2, 0, 3, 1, 4))
         scores = ops.matmul(heads[0], ops.transpose(heads[1], (0, 1, 3, 2)))
         return ops.softmax(scores * shape[-1] ** -0.5, axis=-1)
+
+    @property
+    def projections(self):
+        """The dense layers to queries, keys and values, and from the merged heads."""
+        return self.qkv, self.proj
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -19,7 +19,7 @@ class CrossAttention(keras.layers.Layer):
       values of the N tokens are made.
 
     This costs `2 h N C` instead of `2 N C^2` multiply-accumulates and keeps no `(N, C)` keys
-    and values for the backward pass. `attention_map` gives the weights themselves.
+    and values for the backward pass. `attention_map` gives the attention itself.
 
     After `model.quantize(...)` the weights are known only to the projections, so the
     layer then makes keys and values through them, by the paper's formula.
@@ -54,8 +54,8 @@ class CrossAttention(keras.layers.Layer):
             projection.build(input_shape)
 
     def call(self, tokens):
-        weights = self.attention_map(tokens)
-        averaged = self._weighted_values(weights, tokens)  # (B, h, C / h)
+        attention = self.attention_map(tokens)
+        averaged = self._average_values(attention, tokens)  # (B, h, C / h)
         return self.proj(ops.reshape(averaged, (-1, 1, tokens.shape[-1])))
 
     def attention_map(self, tokens):
@@ -67,7 +67,7 @@ class CrossAttention(keras.layers.Layer):
 
     def _scores(self, query, tokens):
         """Scaled scores `(B, h, N)` of the query `(B, h, d)` against all tokens."""
-        if self._is_quantized:
+        if self._has_quantized_projections():
             return ops.einsum("bhd,bnhd->bhn", query, self._split(self.key(tokens)))
         kernel = self._split(self._kernel(self.key))  # (C, h, d)
         through = ops.einsum("bhd,chd->bhc", query, kernel)
@@ -79,19 +79,18 @@ class CrossAttention(keras.layers.Layer):
             scores = scores + ops.sum(query * bias, axis=-1, keepdims=True)
         return scores
 
-    def _weighted_values(self, weights, tokens):
-        """`(B, h, d)`: each head's values, averaged by its weights `(B, h, N)`."""
-        if self._is_quantized:
-            return ops.einsum("bhn,bnhd->bhd", weights, self._split(self.value(tokens)))
+    def _average_values(self, attention, tokens):
+        """`(B, h, d)`: the values of each head, averaged by its attention `(B, h, N)`."""
+        if self._has_quantized_projections():
+            return ops.einsum("bhn,bnhd->bhd", attention, self._split(self.value(tokens)))
         kernel = self._split(self._kernel(self.value))
-        averaged = ops.einsum("bhc,chd->bhd", ops.matmul(weights, tokens), kernel)
+        averaged = ops.einsum("bhc,chd->bhd", ops.matmul(attention, tokens), kernel)
         if self.value.use_bias:
-            # The weights of a head sum to 1, so the bias passes through unchanged.
+            # The attention of a head sums to 1, so the bias passes through unchanged.
             averaged = averaged + ops.reshape(self._cast(self.value.bias), (self.num_heads, -1))
         return averaged
 
-    @property
-    def _is_quantized(self):
+    def _has_quantized_projections(self):
         return self.key.quantization_mode is not None or self.value.quantization_mode is not None
 
     def _split(self, x):
@@ -103,6 +102,11 @@ class CrossAttention(keras.layers.Layer):
 
     def _cast(self, weight):
         return ops.cast(weight, self.compute_dtype)
+
+    @property
+    def projections(self):
+        """The dense layers to the query, the keys and the values, and from the merged heads."""
+        return self.query, self.key, self.value, self.proj
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 1, input_shape[2])

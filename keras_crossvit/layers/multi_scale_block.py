@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_crossvit.common.checks import check_choice, check_grid, check_positive_int
+from keras_crossvit.common.checks import check_grid, check_positive_int
 from keras_crossvit.layers.drop_path import child_seeds
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.layers.transformer_block import TransformerBlock
@@ -70,7 +70,7 @@ class MultiScaleBlock(keras.layers.Layer):
         self.large_num_heads = large_num_heads
         self.small_mlp_ratio = small_mlp_ratio
         self.large_mlp_ratio = large_mlp_ratio
-        self.fusion = check_choice("fusion", fusion, FUSIONS)
+        self.fusion = FUSIONS.check("fusion", fusion)
         self.fusion_depth = fusion_depth
         self.drop_path_rates = self._check_rates(drop_path_rates)
         self.gradient_checkpointing = gradient_checkpointing

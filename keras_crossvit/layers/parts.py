@@ -8,7 +8,7 @@ from keras import ops
 from keras_crossvit.layers import kernels
 
 
-def linear_kernel():
+def normal_init():
     """Kernels of linear layers, class tokens and position embeddings: N(0, 0.02).
 
     The released code calls PyTorch's `trunc_normal_(std=0.02)`, which cuts at the absolute
@@ -18,7 +18,7 @@ def linear_kernel():
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-def conv_kernel():
+def uniform_init():
     """Kernels of patch embeddings: U(-b, b) with b = 1 / sqrt(fan_in), PyTorch's default."""
     return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
@@ -26,22 +26,22 @@ def conv_kernel():
 def dense(units, name, dtype, use_bias=True):
     """A linear layer."""
     return keras.layers.Dense(
-        units, use_bias=use_bias, kernel_initializer=linear_kernel(), dtype=dtype, name=name
+        units, use_bias=use_bias, kernel_initializer=normal_init(), dtype=dtype, name=name
     )
 
 
-def linear(layer, x):
-    """What a layer of `dense` returns for `(..., C)`, by this package's own product.
+def apply_dense(layer, x):
+    """What a layer made by `dense` returns for `(..., C)`, through this package's own kernel.
 
-    A quantised layer alone knows its weights, and is called.
+    A quantised layer is called instead, since only it can read its weights.
     """
     if layer.quantization_mode is not None:
         return layer(x)
-    return kernels.linear(x, *weights(layer))
+    return kernels.dense(x, *kernel_and_bias(layer))
 
 
-def weights(layer):
-    """Kernel (with LoRA's product, if it is enabled) and bias or None, to compute with."""
+def kernel_and_bias(layer):
+    """Kernel (with LoRA's product, if it is enabled) and bias or None, in the compute dtype."""
     bias = None if layer.bias is None else ops.cast(layer.bias, layer.compute_dtype)
     return ops.cast(layer.kernel, layer.compute_dtype), bias
 

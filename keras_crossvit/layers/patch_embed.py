@@ -4,11 +4,33 @@ import keras
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice, check_positive_int
-from keras_crossvit.layers.parts import conv_kernel
+from keras_crossvit.common.registry import PACKAGE, Registry
+from keras_crossvit.layers.parts import uniform_init
 
 # Patch size -> stride and padding of the second and third of three steps with kernels of 3
 # pixels, after a first one of stride 4: the convolutions of the dagger models (released code).
 STRIDE_AND_PADDING = {12: ((3, 0), (1, 1)), 16: ((2, 1), (2, 1))}
+
+
+PATCH_EMBEDS = Registry("patch embedding")
+
+
+def register_patch_embed(name):
+    """Class decorator that enters a patch embedding under `name`, as a value of `patch_embed`.
+
+    The class is also registered with Keras, so that models with it can be saved and loaded.
+
+    Args:
+        name: What `CrossViTConfig.patch_embed` calls it.
+
+    Raises:
+        ValueError: If another class has that name.
+    """
+
+    def enter(cls):
+        return PATCH_EMBEDS.register(name)(keras.saving.register_keras_serializable(PACKAGE)(cls))
+
+    return enter
 
 
 class BasePatchEmbed(keras.layers.Layer):
@@ -48,7 +70,7 @@ class BasePatchEmbed(keras.layers.Layer):
         }
 
 
-@keras.saving.register_keras_serializable(package="keras_crossvit")
+@register_patch_embed("linear")
 class PatchEmbed(BasePatchEmbed):
     """Linear patch embedding: each patch of the image becomes one token (section 3.1).
 
@@ -77,7 +99,7 @@ class PatchEmbed(BasePatchEmbed):
                 kernel,
                 stride,
                 data_format="channels_last",
-                kernel_initializer=conv_kernel(),
+                kernel_initializer=uniform_init(),
                 dtype=self.dtype_policy,
                 name=f"conv_{index}" if len(table) > 1 else "proj",
             )
@@ -116,7 +138,7 @@ class PatchEmbed(BasePatchEmbed):
         return total
 
 
-@keras.saving.register_keras_serializable(package="keras_crossvit")
+@register_patch_embed("conv")
 class ConvPatchEmbed(PatchEmbed):
     """Patch embedding by three convolutions with ReLU between them: the dagger models.
 
@@ -150,6 +172,3 @@ class ConvPatchEmbed(PatchEmbed):
             (self.embed_dim // 2, 3, *second),
             (self.embed_dim, 3, *third),
         )
-
-
-PATCH_EMBEDS = {"linear": PatchEmbed, "conv": ConvPatchEmbed}

@@ -12,7 +12,11 @@ from keras import ops
 
 from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
-from keras_crossvit.layers.patch_embed import PATCH_EMBEDS, STRIDE_AND_PADDING, BasePatchEmbed
+from keras_crossvit.layers.patch_embed import (
+    STRIDE_AND_PADDING,
+    BasePatchEmbed,
+    register_patch_embed,
+)
 from keras_crossvit.layers.transformer_block import Mlp
 
 TOKEN_DIM = 64  # width of the tokens inside of the module, as in T2T-ViT
@@ -156,13 +160,13 @@ class TokenPerformer(keras.layers.Layer):
         return (*input_shape[:-1], self.units)
 
     def macs(self, input_shape):
-        """Multiply-accumulates for one sample: linear layers, features, products."""
+        """Multiply-accumulates for one sample: dense layers, features, attention."""
         _, length, width = input_shape
-        linear = dense_macs(length, width, 3 * self.units)
-        linear += dense_macs(length, self.units, self.units, self.units, self.units)
+        products = dense_macs(length, width, 3 * self.units)
+        products += dense_macs(length, self.units, self.units, self.units, self.units)
         # Features of queries and keys, keys times values, queries times that and the sums.
         attention = length * self._features() * (4 * self.units + 1)
-        return linear + attention
+        return products + attention
 
     def get_config(self):
         return {
@@ -176,7 +180,7 @@ def _exp_below_one(x, axis):
     return ops.exp(x - ops.stop_gradient(ops.max(x, axis=axis, keepdims=True)))
 
 
-@keras.saving.register_keras_serializable(package="keras_crossvit")
+@register_patch_embed("t2t")
 class T2TPatchEmbed(BasePatchEmbed):
     """Patch embedding by the tokens-to-token module, in either branch.
 
@@ -244,6 +248,3 @@ class T2TPatchEmbed(BasePatchEmbed):
         *before, (_, length, width) = self._token_shapes(input_shape)
         attention = sum(a.macs(s) for a, s in zip(self.attentions, before, strict=True))
         return attention + dense_macs(length, width, self.embed_dim)
-
-
-PATCH_EMBEDS["t2t"] = T2TPatchEmbed

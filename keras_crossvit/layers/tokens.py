@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice
-from keras_crossvit.layers.parts import linear_kernel
+from keras_crossvit.layers.parts import normal_init
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -20,7 +20,7 @@ class ClassToken(keras.layers.Layer):
 
     def build(self, input_shape):
         self.token = self.add_weight(
-            shape=(1, 1, input_shape[-1]), initializer=linear_kernel(), name="token"
+            shape=(1, 1, input_shape[-1]), initializer=normal_init(), name="token"
         )
 
     def call(self, tokens):
@@ -51,7 +51,7 @@ class PositionEmbedding(keras.layers.Layer):
                 f"Received: input_shape={input_shape}"
             )
         self.embedding = self.add_weight(
-            shape=(1, *input_shape[1:]), initializer=linear_kernel(), name="embedding"
+            shape=(1, *input_shape[1:]), initializer=normal_init(), name="embedding"
         )
 
     def call(self, tokens):

@@ -7,7 +7,7 @@ from keras_crossvit.layers import kernels
 from keras_crossvit.layers.activations import gelu
 from keras_crossvit.layers.attention import SelfAttention
 from keras_crossvit.layers.drop_path import DropPath
-from keras_crossvit.layers.parts import dense, dense_macs, layer_norm, weights
+from keras_crossvit.layers.parts import dense, dense_macs, kernel_and_bias, layer_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -44,7 +44,9 @@ class Mlp(keras.layers.Layer):
     def call(self, tokens, training=False):
         if self.fc1.quantization_mode is not None:
             return self.fc2(gelu(self.fc1(tokens)))
-        return kernels.mlp(tokens, *weights(self.fc1), *weights(self.fc2), training)
+        return kernels.mlp(
+            tokens, *kernel_and_bias(self.fc1), *kernel_and_bias(self.fc2), training
+        )
 
     def compute_output_shape(self, input_shape):
         return input_shape

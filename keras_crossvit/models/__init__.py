@@ -1,7 +1,9 @@
 """Architectures: the configuration, the table of presets, the functional graph."""
 
+from keras_crossvit.models import legacy  # noqa: F401  (registers what version 0.1 saved)
 from keras_crossvit.models.config import BranchConfig, CrossViTConfig
 from keras_crossvit.models.crossvit import (
+    BranchLayers,
     CrossViT,
     CrossViT9,
     CrossViT9Dagger,
@@ -16,10 +18,11 @@ from keras_crossvit.models.crossvit import (
 )
 from keras_crossvit.models.macs import count_macs
 from keras_crossvit.models.preprocessing import decode_predictions, preprocess_input
-from keras_crossvit.models.presets import presets
+from keras_crossvit.models.presets import presets, register_preset
 
 __all__ = [
     "BranchConfig",
+    "BranchLayers",
     "CrossViT",
     "CrossViT15",
     "CrossViT15Dagger",
@@ -36,4 +39,5 @@ __all__ = [
     "decode_predictions",
     "preprocess_input",
     "presets",
+    "register_preset",
 ]

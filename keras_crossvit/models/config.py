@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from keras_crossvit.common.checks import check_choice, check_positive, check_positive_int
+from keras_crossvit.common.checks import check_positive, check_positive_int
+from keras_crossvit.common.registry import Registry
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
+from keras_crossvit.weights import PublishedWeights
 
-PRESETS = {}  # name -> CrossViTConfig; `models/presets.py` holds the rows
+PRESETS = Registry("preset")  # of `Preset`s; `models/presets.py` has the rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +96,8 @@ class CrossViTConfig:
                 raise ValueError(f"`{name}` must be a BranchConfig. Received: {name}={branch!r}")
         check_positive_int("num_stages", self.num_stages)
         check_positive_int("fusion_depth", self.fusion_depth)
-        check_choice("fusion", self.fusion, FUSIONS)
-        check_choice("patch_embed", self.patch_embed, PATCH_EMBEDS)
+        FUSIONS.check("fusion", self.fusion)
+        PATCH_EMBEDS.check("patch_embed", self.patch_embed)
         if self.small is None and self.fusion != "none":
             raise ValueError(
                 "`fusion` must be 'none' for a model of one branch (small=None). "
@@ -101,26 +105,35 @@ class CrossViTConfig:
             )
 
     @classmethod
-    def preset(cls, name):
+    def preset(cls, name: str) -> "CrossViTConfig":
         """The configuration of a published model, by name; `keras_crossvit.presets()` lists them.
 
         Raises:
             ValueError: If there is no preset of that name.
         """
-        return PRESETS[check_choice("name", name, PRESETS)]
+        return PRESETS[PRESETS.check("name", name)].config
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CrossViTConfig":
+        """The configuration of which `dataclasses.asdict` made `values`."""
+        branches = {
+            name: None if values[name] is None else BranchConfig(**values[name])
+            for name in ("small", "large")
+        }
+        return cls(**{**values, **branches})
 
     @property
-    def branches(self):
+    def branches(self) -> dict[str, BranchConfig]:
         """The branches by name, the small one first: `{"small": ..., "large": ...}`."""
         both = {"small": self.small, "large": self.large}
         return both if self.small is not None else {"large": self.large}
 
     @property
-    def input_size(self):
+    def input_size(self) -> int:
         """Side of the default input, in pixels: what the first branch sees unresized."""
         return next(iter(self.branches.values())).image_size
 
-    def branch_sizes(self, height, width):
+    def branch_sizes(self, height: int, width: int) -> dict[str, tuple[int, int]]:
         """The sizes at which the branches see an input of `(height, width)` pixels.
 
         The small branch sees the nearest multiples of its patch size. The large branch
@@ -157,7 +170,7 @@ class CrossViTConfig:
             "large": (scaled(height), scaled(width)),
         }
 
-    def grids(self, height, width):
+    def grids(self, height: int, width: int) -> dict[str, tuple[int, int]]:
         """Rows and columns of each branch's patches for an input of `(height, width)` pixels.
 
         Returns and raises as `branch_sizes`, in patches.
@@ -167,3 +180,16 @@ class CrossViTConfig:
             name: tuple(side // branch.patch_size for side in sizes[name])
             for name, branch in self.branches.items()
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A row of the table of presets.
+
+    Args:
+        config: The architecture.
+        weights: Published weights, by the value of `weights` that asks for them.
+    """
+
+    config: CrossViTConfig
+    weights: Mapping[str, PublishedWeights]

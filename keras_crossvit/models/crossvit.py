@@ -7,8 +7,15 @@ Where the paper and the released code differ, the code is followed, since it mad
 - the input is 240 x 240 and not 224 x 224; the large branch sees it at 224;
 - logits are the mean of the two heads (the paper leaves open how they are joined);
 - f and g, the projections between the branches, are layer norm, GELU and linear.
+
+A model of the large branch alone is a DeiT, the baseline of tables 2 and 8. Paper: Touvron et
+al., "Training data-efficient image transformers & distillation through attention", ICML 2021.
+DeiT-Ti, -S and -B are the large branches of CrossViT-Ti, -S and -B, and DeiT-9, -15 and -18
+(with and without dagger) those of CrossViT-9, -15 and -18, with one head and without
+distillation.
 """
 
+import dataclasses
 import inspect
 
 import keras
@@ -16,38 +23,54 @@ import numpy as np
 
 from keras_crossvit import weights as checkpoints
 from keras_crossvit.common.checks import check_choice, check_positive_int, check_rate
+from keras_crossvit.common.registry import PACKAGE
+from keras_crossvit.common.tf_data import batches_of_arrays
 from keras_crossvit.layers import (
     PATCH_EMBEDS,
     BicubicResize,
     ClassToken,
+    MultiScaleBlock,
     PositionEmbedding,
     TokenPool,
+    TransformerBlock,
 )
 from keras_crossvit.layers.parts import dense, layer_norm
 from keras_crossvit.models.config import CrossViTConfig
-from keras_crossvit.models.encoders import encode
-from keras_crossvit.models.model import Model
 from keras_crossvit.models.preprocessing import normalization
-from keras_crossvit.models.presets import preset_name
+from keras_crossvit.models.presets import preset_name, published_weights
+
+_BATCH_SIZE = 32  # Keras' own, where none is given
 
 
-def CrossViT(
-    config,
-    include_top=True,
-    weights="imagenet",
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    include_preprocessing=True,
-    drop_rate=0.0,
-    drop_path_rate=0.0,
-    name=None,
-    *,
-    gradient_checkpointing=False,
-):
-    """Builds the CrossViT of any configuration (figure 2).
+@dataclasses.dataclass
+class BranchLayers:
+    """The layers of one branch by their role, in the order in which tokens pass them.
+
+    Args:
+        resize: From the model's image to the branch's, `BicubicResize`; `None` where the
+            branch sees the image as it is.
+        patch_embed: The patch embedding.
+        class_token: `ClassToken`, or `None` in a model without class tokens.
+        position_embedding: `PositionEmbedding`.
+        blocks: For each stage the list of the branch's encoders, `TransformerBlock`.
+        norm: The last layer normalisation.
+        pool: `TokenPool`, or `None` in a model that returns all tokens.
+        head: The classification head, a `Dense` layer, or `None` in a model without a top.
+    """
+
+    resize: keras.layers.Layer | None = None
+    patch_embed: keras.layers.Layer | None = None
+    class_token: keras.layers.Layer | None = None
+    position_embedding: keras.layers.Layer | None = None
+    blocks: list = dataclasses.field(default_factory=list)
+    norm: keras.layers.Layer | None = None
+    pool: keras.layers.Layer | None = None
+    head: keras.layers.Layer | None = None
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class CrossViT(keras.Model):
+    """The CrossViT of any configuration (figure 2), a functional `keras.Model`.
 
     A configuration without a small branch (`CrossViTConfig.preset("deit_small")`) gives the
     large branch alone, a DeiT; what is said of two branches below then holds for one, and
@@ -75,46 +98,201 @@ def CrossViT(
             `False`: it expects images normalised by ImageNet's mean and deviation.
         drop_rate: Dropout before the heads, in [0, 1), as in timm.
         drop_path_rate: Stochastic depth of the last encoder, in [0, 1); grows linearly
-            from 0 at the first.
+            from 0 at the first, counted in the deeper branch.
         name: Name of the model; by default the preset's name, or "crossvit".
         gradient_checkpointing: Whether training keeps only the input of each transformer
             encoder and computes the rest again: less memory, more time.
+        dtype: Keras dtype policy of the layers, or its name; `None` for the global one.
+            Whatever it is, images are normalised and resized, and logits averaged, in float32.
 
-    Returns:
-        A functional `keras.Model`. Input: `(B, H, W, 3)`, channels last, pixels in 0..255.
+    Attributes:
+        config: The `CrossViTConfig`.
+        branches: `{"small": BranchLayers, "large": BranchLayers}`: the layers of each branch by
+            role. Without "small" in a model of one branch, and so for `grids`.
+        grids: `{"small": (rows, columns), "large": (rows, columns)}` of patches.
+        stages: The K `MultiScaleBlock`s, or the encoders of a model of one branch.
+        logits: Keras tensor of the averaged logits `(B, classes)`, before the activation;
+            `None` without a top.
+        feature_dim: Width of the features, `C_small + C_large`.
+        include_preprocessing: The argument; so are `include_top`, `pooling`, `classes`,
+            `classifier_activation`, `drop_rate`, `drop_path_rate`, `gradient_checkpointing`.
+
+    Call arguments:
+        images: `(B, H, W, 3)`, channels last, pixels in 0..255.
 
     Raises:
         ValueError: If an argument is not allowed, or the weights do not fit.
         ConnectionError: If published weights are neither cached nor to be reached.
     """
-    _check_arguments(config, include_top, pooling, classes, classifier_activation)
-    check_rate("drop_rate", drop_rate)
-    source = checkpoints.resolve(weights, preset_name(config))
-    image = _image_input(config, source, input_tensor, input_shape, include_preprocessing)
-    pixels = normalization("normalization")(image) if include_preprocessing else image
 
-    sizes = config.branch_sizes(*image.shape[1:3])
-    tokens = {branch: _embed(pixels, branch, config, size) for branch, size in sizes.items()}
-    grids = config.grids(*image.shape[1:3])
-    tokens = encode(tokens, config, grids, drop_path_rate, gradient_checkpointing)
+    def __init__(
+        self,
+        config,
+        include_top=True,
+        weights="imagenet",
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=1000,
+        classifier_activation="softmax",
+        include_preprocessing=True,
+        drop_rate=0.0,
+        drop_path_rate=0.0,
+        name=None,
+        *,
+        gradient_checkpointing=False,
+        dtype=None,
+    ):
+        classes = int(classes) if isinstance(classes, np.integer) else classes
+        _check_arguments(config, include_top, pooling, classes, classifier_activation)
+        drop_rate = check_rate("drop_rate", drop_rate)
+        drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        dtype = policy.name  # layers without a `get_config` of their own keep only plain values
+        source = checkpoints.resolve(weights, preset_name(config), published_weights())
 
-    if include_top:
-        pooling = "token" if config.class_token else "avg"
-        features = [_pool(x, branch, pooling, config) for branch, x in tokens.items()]
-        outputs = _classify(features, config, classes, classifier_activation, drop_rate)
-    elif pooling is None:
-        outputs = [_norm(x, branch) for branch, x in tokens.items()]
-        outputs = outputs if len(outputs) > 1 else outputs[0]
-    else:
-        features = [_pool(x, branch, pooling, config) for branch, x in tokens.items()]
-        outputs = keras.layers.Concatenate(name="features")(features)
+        # The image, as each branch sees it, in patches: equation 1, first line.
+        image = _image_input(config, source, input_tensor, input_shape, include_preprocessing)
+        pixels = normalization("normalization")(image) if include_preprocessing else image
+        sizes, grids = config.branch_sizes(*image.shape[1:3]), config.grids(*image.shape[1:3])
+        branches = {branch: BranchLayers() for branch in sizes}
+        tokens = {
+            branch: _embed(pixels, branch, branches[branch], config, size, dtype)
+            for branch, size in sizes.items()
+        }
 
-    inputs = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-    inputs = inputs[0] if len(inputs) == 1 else inputs  # Keras warns of a list of one
-    model = Model(inputs, outputs, name=name or preset_name(config) or "crossvit")
-    if source is not None:
-        source.load_into(model)
-    return model
+        # K multi-scale blocks.
+        encode = _one_branch if config.small is None else _two_branches
+        rates = _drop_path_rates(config, drop_path_rate)
+        tokens, stages = encode(
+            tokens, branches, config, grids, rates, gradient_checkpointing, dtype
+        )
+
+        # A vector or all tokens of each branch, and the heads.
+        logits = None
+        if include_top:
+            pooling_mode = "token" if config.class_token else "avg"
+            features = _pool(tokens, branches, pooling_mode, config, dtype)
+            logits = _classify(features, branches, classes, drop_rate, dtype)
+            outputs = _activate(logits, classifier_activation)
+        elif pooling is None:
+            outputs = [_norm(x, branch, branches, dtype) for branch, x in tokens.items()]
+            outputs = outputs if len(outputs) > 1 else outputs[0]
+        else:
+            features = _pool(tokens, branches, pooling, config, dtype)
+            outputs = keras.layers.Concatenate(name="features", dtype=dtype)(features)
+
+        inputs = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+        inputs = inputs[0] if len(inputs) == 1 else inputs  # Keras warns of a list of one
+        super().__init__(
+            inputs=inputs, outputs=outputs, name=name or preset_name(config) or "crossvit"
+        )
+        self.dtype_policy = policy
+        self.config = config
+        self.branches, self.stages, self.grids = branches, stages, grids
+        self.logits = logits
+        self.include_top, self.pooling, self.classes = include_top, pooling, classes
+        self.classifier_activation = classifier_activation
+        self.include_preprocessing = include_preprocessing
+        self.drop_rate, self.drop_path_rate = drop_rate, drop_path_rate
+        self.gradient_checkpointing = gradient_checkpointing
+        self._image, self._built_on_tensor = image, input_tensor is not None
+        if source is not None:
+            source.load_into(self)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the features, the sum of the branches' widths."""
+        return sum(branch.embed_dim for branch in self.config.branches.values())
+
+    def get_config(self) -> dict:
+        """The arguments, as JSON can hold them; weights are apart, so `weights` is None.
+
+        Of `input_tensor` it is the model from its sources up to that tensor. `frozen` holds the
+        names of the layers that are not trained.
+        """
+        stem = None
+        if self._built_on_tensor:
+            stem = keras.saving.serialize_keras_object(keras.Model(self.inputs, self._image))
+        return {
+            "config": dataclasses.asdict(self.config),
+            "include_top": self.include_top,
+            "weights": None,
+            "input_tensor": stem,
+            "input_shape": tuple(self._image.shape[1:]),
+            "pooling": self.pooling,
+            "classes": self.classes,
+            "classifier_activation": _serialize_activation(self.classifier_activation),
+            "include_preprocessing": self.include_preprocessing,
+            "drop_rate": self.drop_rate,
+            "drop_path_rate": self.drop_path_rate,
+            "name": self.name,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "trainable": self.trainable,
+            "frozen": [layer.name for layer in self.layers if not layer.trainable],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "CrossViT":
+        """The model of which `get_config` returned `config`, without its weights."""
+        arguments = dict(config)
+        trainable, frozen = arguments.pop("trainable"), arguments.pop("frozen")
+        arguments["config"] = CrossViTConfig.from_dict(arguments["config"])
+        arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"])
+        if arguments["input_tensor"] is not None:
+            stem = keras.saving.deserialize_keras_object(
+                arguments["input_tensor"], custom_objects=custom_objects
+            )
+            arguments["input_tensor"] = stem.output
+        if isinstance(arguments["classifier_activation"], dict):  # a function of the user's
+            arguments["classifier_activation"] = keras.activations.deserialize(
+                arguments["classifier_activation"], custom_objects
+            )
+        model = cls(**arguments)
+        if not trainable:
+            model.trainable = False
+        for layer in model.layers:
+            if layer.trainable != (layer.name not in frozen):
+                layer.trainable = layer.name not in frozen
+        return model
+
+    def predict(self, x, batch_size=None, *args, **kwargs):
+        """As `keras.Model.predict`.
+
+        On TensorFlow, Keras feeds arrays through a `tf.data` pipeline that is tuned while it
+        runs, which made half of the calls take twice as long (see `without_autotune`).
+        Arrays need no tuning, so here and in `evaluate` they go without it.
+        """
+        batches = self._batches(batch_size, x)
+        if batches is not None:
+            x, batch_size = batches, None
+        return super().predict(x, batch_size, *args, **kwargs)
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, *args, **kwargs
+    ):
+        """As `keras.Model.evaluate`; arrays go as in `predict`."""
+        given = (x, y) if sample_weight is None else (x, y, sample_weight)
+        # `fit` hands over arrays of which it has made its own pipeline, and says so.
+        cached = kwargs.get("_use_cached_eval_dataset", False)
+        batches = None if cached else self._batches(batch_size, *given)
+        if batches is not None:
+            x, y, sample_weight, batch_size = batches, None, None, None
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
+
+    def _batches(self, batch_size, *arrays):
+        """A pipeline of arrays of one length, or `None` for anything else."""
+        if keras.backend.backend() != "tensorflow":
+            return None
+        import tensorflow as tf
+
+        known = all(isinstance(x, np.ndarray | tf.Tensor) and len(x.shape) > 0 for x in arrays)
+        if not known or len({x.shape[0] for x in arrays}) > 1:
+            return None
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            return None
+        return batches_of_arrays(arrays, _BATCH_SIZE if batch_size is None else batch_size)
 
 
 def _check_arguments(config, include_top, pooling, classes, classifier_activation):
@@ -131,8 +309,6 @@ def _check_arguments(config, include_top, pooling, classes, classifier_activatio
                 f"Received: pooling={pooling!r}"
             )
     if include_top:
-        if isinstance(classes, np.integer):
-            classes = int(classes)
         check_positive_int("classes", classes)
     try:
         keras.activations.get(classifier_activation)
@@ -180,44 +356,126 @@ def _image_input(config, source, input_tensor, input_shape, include_preprocessin
     return keras.Input(shape, name="images")
 
 
-def _embed(pixels, branch, config, size):
-    """From pixels to the tokens of one branch, equation 1, first line."""
+def _embed(pixels, branch, layers, config, size, dtype):
+    """From pixels to the tokens of one branch, whose `BranchLayers` it fills in."""
     if tuple(pixels.shape[1:3]) != size:
-        pixels = BicubicResize(*size, name=f"{branch}_resize")(pixels)
+        layers.resize = BicubicResize(*size, name=f"{branch}_resize")
+        pixels = layers.resize(pixels)
     branch_config = config.branches[branch]
-    tokens = PATCH_EMBEDS[config.patch_embed](
-        branch_config.patch_size, branch_config.embed_dim, name=f"{branch}_patch_embed"
-    )(pixels)
+    layers.patch_embed = PATCH_EMBEDS[config.patch_embed](
+        branch_config.patch_size,
+        branch_config.embed_dim,
+        dtype=dtype,
+        name=f"{branch}_patch_embed",
+    )
+    tokens = layers.patch_embed(pixels)
     if config.class_token:
-        tokens = ClassToken(name=f"{branch}_class_token")(tokens)
-    return PositionEmbedding(name=f"{branch}_position_embedding")(tokens)
+        layers.class_token = ClassToken(dtype=dtype, name=f"{branch}_class_token")
+        tokens = layers.class_token(tokens)
+    layers.position_embedding = PositionEmbedding(dtype=dtype, name=f"{branch}_position_embedding")
+    return layers.position_embedding(tokens)
 
 
-def _norm(x, branch):
-    return layer_norm(f"{branch}_norm")(x)
+def _drop_path_rates(config, highest):
+    """A rate for each encoder of the deeper branch, `(num_stages, depth)`."""
+    depth = max(branch.depth for branch in config.branches.values())
+    return np.linspace(0, highest, config.num_stages * depth).reshape(config.num_stages, depth)
 
 
-def _pool(tokens, branch, mode, config):
-    """A branch's tokens, normalised, as one vector `(B, C)`."""
-    pool = TokenPool(mode, config.class_token, name=f"{branch}_pool")
-    # Only the class token is used, so only the class token is normalised.
-    return _norm(pool(tokens), branch) if mode == "token" else pool(_norm(tokens, branch))
+def _one_branch(tokens, branches, config, grids, rates, gradient_checkpointing, dtype):
+    """The encoders of the large branch alone: `{"large": tokens}` and the list of encoders."""
+    x, stages = tokens["large"], []
+    for index, rate in enumerate(rates.flatten()):
+        block = TransformerBlock(
+            config.large.num_heads,
+            config.large.mlp_ratio,
+            drop_path_rate=rate,
+            gradient_checkpointing=gradient_checkpointing,
+            dtype=dtype,
+            name=f"large_block_{index}",
+        )
+        x = block(x)
+        stages.append(block)
+        branches["large"].blocks.append([block])
+    return {"large": x}, stages
 
 
-def _classify(features, config, classes, activation, drop_rate):
-    """The mean of the heads' logits, in float32 whatever the policy, and its activation."""
+def _two_branches(tokens, branches, config, grids, rates, gradient_checkpointing, dtype):
+    """The K multi-scale blocks: `{branch: tokens}` and the list of blocks."""
+    x, stages = list(tokens.values()), []
+    for index, stage_rates in enumerate(rates):
+        stage = MultiScaleBlock(
+            small_depth=config.small.depth,
+            large_depth=config.large.depth,
+            small_num_heads=config.small.num_heads,
+            large_num_heads=config.large.num_heads,
+            small_mlp_ratio=config.small.mlp_ratio,
+            large_mlp_ratio=config.large.mlp_ratio,
+            fusion=config.fusion,
+            fusion_depth=config.fusion_depth,
+            drop_path_rates=stage_rates,
+            gradient_checkpointing=gradient_checkpointing,
+            class_token=config.class_token,
+            small_grid=grids["small"],
+            large_grid=grids["large"],
+            dtype=dtype,
+            name=f"stage_{index}",
+        )
+        x = stage(x)
+        stages.append(stage)
+        branches["small"].blocks.append(stage.small_blocks)
+        branches["large"].blocks.append(stage.large_blocks)
+    return dict(zip(tokens, x, strict=True)), stages
+
+
+def _norm(x, branch, branches, dtype):
+    branches[branch].norm = layer_norm(f"{branch}_norm", dtype)
+    return branches[branch].norm(x)
+
+
+def _pool(tokens, branches, mode, config, dtype):
+    """Each branch's tokens, normalised, as one vector `(B, C)`."""
+    features = []
+    for branch, x in tokens.items():
+        pool = TokenPool(mode, config.class_token, dtype=dtype, name=f"{branch}_pool")
+        branches[branch].pool = pool
+        # Only the class token is used, so only the class token is normalised.
+        token_alone = mode == "token"
+        x = (
+            _norm(pool(x), branch, branches, dtype)
+            if token_alone
+            else pool(_norm(x, branch, branches, dtype))
+        )
+        features.append(x)
+    return features
+
+
+def _classify(features, branches, classes, drop_rate, dtype):
+    """The mean of the heads' logits, in float32 whatever the policy."""
     logits = []
-    for x, branch in zip(features, config.branches, strict=True):
+    for x, (branch, layers) in zip(features, branches.items(), strict=True):
         if drop_rate > 0:
-            x = keras.layers.Dropout(drop_rate, name=f"{branch}_dropout")(x)
-        logits.append(dense(classes, f"{branch}_head", dtype=None)(x))
-    logits = keras.layers.Average(dtype="float32", name="logits")(logits)
+            x = keras.layers.Dropout(drop_rate, dtype=dtype, name=f"{branch}_dropout")(x)
+        layers.head = dense(classes, f"{branch}_head", dtype)
+        logits.append(layers.head(x))
+    return keras.layers.Average(dtype="float32", name="logits")(logits)
+
+
+def _serialize_activation(activation):
+    return (
+        None
+        if activation is None
+        else keras.activations.serialize(keras.activations.get(activation))
+    )
+
+
+def _activate(logits, activation):
     if activation is None:
         return logits
     return keras.layers.Activation(activation, dtype="float32", name="predictions")(logits)
 
 
-def branch_logits(model):
+def branch_logits(model: CrossViT) -> keras.Model:
     """The logits of each branch's own head (table 6, "single branch").
 
     Args:
@@ -230,13 +488,13 @@ def branch_logits(model):
     Raises:
         ValueError: If `model` has no two heads.
     """
-    names = {layer.name for layer in model.layers}
-    if not {"small_head", "large_head"} <= names:
+    branches = model.branches if isinstance(model, CrossViT) else {}
+    if "small" not in branches or not model.include_top:
         raise ValueError(
-            "`model` must be a CrossViT with include_top=True. "
-            f"Received: a model without the layers small_head and large_head, {model.name!r}"
+            "`model` must be a CrossViT with two branches and include_top=True. "
+            f"Received: a model without two heads, {getattr(model, 'name', model)!r}"
         )
-    heads = {branch: model.get_layer(f"{branch}_head").output for branch in ("small", "large")}
+    heads = {branch: layers.head.output for branch, layers in branches.items()}
     return keras.Model(model.input, heads, name=f"{model.name}_branches")
 
 

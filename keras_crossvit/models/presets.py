@@ -1,8 +1,60 @@
-"""The architectures of the paper: its tables 1, 2, 6 and 7, a row a model."""
+"""The table of architectures: the paper's tables 1, 2, 6 and 7, a row a model.
+
+A row's published weights stand beside it: for each value of the `weights` argument the
+repository on the Hugging Face hub and the input size that they were trained at.
+"""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
-from keras_crossvit.models.config import PRESETS, BranchConfig, CrossViTConfig
+from keras_crossvit.models.config import PRESETS, BranchConfig, CrossViTConfig, Preset
+from keras_crossvit.weights import PublishedWeights
+
+
+def register_preset(
+    name: str, weights: Mapping[str, PublishedWeights] | None = None
+) -> Callable[[CrossViTConfig], CrossViTConfig]:
+    """A decorator that enters a `CrossViTConfig` under `name`, and returns it.
+
+        register_preset("crossvit_mine")(dataclasses.replace(config, num_stages=4))
+
+    From then on it is a value of `CrossViTConfig.preset`, of `--model` and of a recipe's
+    `model`.
+
+    Args:
+        name: The preset's name.
+        weights: Published weights, by the value of `weights` that asks for them.
+
+    Raises:
+        ValueError: If another configuration has that name, or no configuration is decorated.
+    """
+
+    def enter(config: CrossViTConfig) -> CrossViTConfig:
+        if not isinstance(config, CrossViTConfig):
+            raise ValueError(f"A preset must be a CrossViTConfig. Received: {name} = {config!r}")
+        PRESETS.register(name)(Preset(config, dict(weights or {})))
+        return config
+
+    return enter
+
+
+def presets() -> list[str]:
+    """The names of the presets: the paper's tables 1, 2, 6 and 7, then those added since."""
+    return list(PRESETS)
+
+
+def preset_name(config: CrossViTConfig) -> str | None:
+    """The name of the preset that equals `config`, or None."""
+    return next((name for name, preset in PRESETS.items() if preset.config == config), None)
+
+
+def published_weights() -> dict[str, dict[str, PublishedWeights]]:
+    """All published weights: `{value of weights: {preset: PublishedWeights}}`."""
+    published: dict[str, dict[str, PublishedWeights]] = {}
+    for name, preset in PRESETS.items():
+        for value, weights in preset.weights.items():
+            published.setdefault(value, {})[name] = weights
+    return published
 
 
 def _row(patch_embed, patch, dim, heads, r, k=3, n=1, m=4, depth=1):
@@ -19,8 +71,8 @@ def _row(patch_embed, patch, dim, heads, r, k=3, n=1, m=4, depth=1):
 
 
 def _change(name, **changes):
-    """The preset `name` with other values."""
-    return dataclasses.replace(PRESETS[name], **changes)
+    """The configuration of the preset `name` with other values."""
+    return dataclasses.replace(PRESETS[name].config, **changes)
 
 
 def _large_alone(name):
@@ -28,67 +80,86 @@ def _large_alone(name):
     return _change(name, small=None, fusion="none")
 
 
-PRESETS |= {  # table 1: K = 3, N = 1 and L = 1 for all
-    #                            patch embedding, size,   dimension,  heads, r, M
-    "crossvit_tiny": _row("linear", (12, 16), (96, 192), 3, 4, m=4),
-    "crossvit_small": _row("linear", (12, 16), (192, 384), 6, 4, m=4),
-    "crossvit_base": _row("linear", (12, 16), (384, 768), 12, 4, m=4),
-    "crossvit_9": _row("linear", (12, 16), (128, 256), 4, 3, m=3),
-    "crossvit_15": _row("linear", (12, 16), (192, 384), 6, 3, m=5),
-    "crossvit_18": _row("linear", (12, 16), (224, 448), 7, 3, m=6),
-    "crossvit_9_dagger": _row("conv", (12, 16), (128, 256), 4, 3, m=3),
-    "crossvit_15_dagger": _row("conv", (12, 16), (192, 384), 6, 3, m=5),
-    "crossvit_18_dagger": _row("conv", (12, 16), (224, 448), 7, 3, m=6),
-}
+def _register(rows):
+    for name, config in rows.items():
+        register_preset(name)(config)
 
-PRESETS |= {  # tables 2 and 8: the large branch alone; the first three are DeiT's own models
-    "deit_tiny": _large_alone("crossvit_tiny"),
-    "deit_small": _large_alone("crossvit_small"),
-    "deit_base": _large_alone("crossvit_base"),
-    "deit_9": _large_alone("crossvit_9"),
-    "deit_15": _large_alone("crossvit_15"),
-    "deit_18": _large_alone("crossvit_18"),
-    "deit_9_dagger": _large_alone("crossvit_9_dagger"),
-    "deit_15_dagger": _large_alone("crossvit_15_dagger"),
-    "deit_18_dagger": _large_alone("crossvit_18_dagger"),
-}
 
-PRESETS |= {  # table 6; its last row, cross-attention, is crossvit_small itself
-    "crossvit_small_none": _change("crossvit_small", fusion="none"),
-    "crossvit_small_all_attention": _change("crossvit_small", fusion="all_attention"),
-    "crossvit_small_class_token": _change("crossvit_small", fusion="class_token"),
-    "crossvit_small_pairwise": _change("crossvit_small", fusion="pairwise"),
+# Table 1: K = 3, N = 1 and L = 1 for all. Behind each row the sides, in pixels, of the inputs
+# of its published weights: the authors' own, in timm's copies.
+_TABLE_1 = {
+    #                  patch embedding, size,    dimension,  heads, r, M
+    "crossvit_tiny": (_row("linear", (12, 16), (96, 192), 3, 4, m=4), (240,)),
+    "crossvit_small": (_row("linear", (12, 16), (192, 384), 6, 4, m=4), (240,)),
+    "crossvit_base": (_row("linear", (12, 16), (384, 768), 12, 4, m=4), (240,)),
+    "crossvit_9": (_row("linear", (12, 16), (128, 256), 4, 3, m=3), (240,)),
+    "crossvit_15": (_row("linear", (12, 16), (192, 384), 6, 3, m=5), (240,)),
+    "crossvit_18": (_row("linear", (12, 16), (224, 448), 7, 3, m=6), (240,)),
+    "crossvit_9_dagger": (_row("conv", (12, 16), (128, 256), 4, 3, m=3), (240,)),
+    "crossvit_15_dagger": (_row("conv", (12, 16), (192, 384), 6, 3, m=5), (240, 408)),
+    "crossvit_18_dagger": (_row("conv", (12, 16), (224, 448), 7, 3, m=6), (240, 408)),
 }
+for _name, (_config, _sides) in _TABLE_1.items():
+    _weights = {
+        "imagenet" if side == 240 else f"imagenet-{side}": PublishedWeights(
+            f"timm/{_name}_{side}.in1k", side
+        )
+        for side in _sides
+    }
+    register_preset(_name, _weights)(_config)
 
-PRESETS |= {  # table 7; each row changes CrossViT-S in one thing (E in K and M)
-    #                              patch size, dimension,         K,   N,   M,   L
-    "crossvit_small_a": _row("linear", (8, 16), (192, 384), 6, 4, k=3, n=1, m=4, depth=1),
-    "crossvit_small_b": _row("linear", (12, 16), (384, 384), 6, 4, k=3, n=1, m=4, depth=1),
-    "crossvit_small_c": _row("linear", (12, 16), (192, 384), 6, 4, k=3, n=2, m=4, depth=1),
-    "crossvit_small_d": _row("linear", (12, 16), (192, 384), 6, 4, k=3, n=1, m=4, depth=2),
-    "crossvit_small_e": _row("linear", (12, 16), (192, 384), 6, 4, k=6, n=1, m=2, depth=1),
-}
-
-PRESETS |= {  # section 4.3, in the text
-    "crossvit_small_no_class_token": _change("crossvit_small", class_token=False),
-    "crossvit_18_t2t": _change("crossvit_18", patch_embed="t2t"),
-}
-
-# Not of the paper: for small pictures, to try things in minutes. Convolutions in the patch
-# embedding, because little data shows it what a position is only slowly.
-PRESETS["crossvit_digits"] = CrossViTConfig(
-    BranchConfig(48, 12, 64, depth=1, num_heads=4, mlp_ratio=3),
-    BranchConfig(48, 16, 96, depth=2, num_heads=4, mlp_ratio=3),
-    num_stages=2,
-    patch_embed="conv",
+# Tables 2 and 8: the large branch alone. The first three are DeiT's own models, with weights.
+for _size in ("tiny", "small", "base"):
+    _weights = {"imagenet": PublishedWeights(f"timm/deit_{_size}_patch16_224.fb_in1k", 224)}
+    register_preset(f"deit_{_size}", _weights)(_large_alone(f"crossvit_{_size}"))
+_register(
+    {
+        "deit_9": _large_alone("crossvit_9"),
+        "deit_15": _large_alone("crossvit_15"),
+        "deit_18": _large_alone("crossvit_18"),
+        "deit_9_dagger": _large_alone("crossvit_9_dagger"),
+        "deit_15_dagger": _large_alone("crossvit_15_dagger"),
+        "deit_18_dagger": _large_alone("crossvit_18_dagger"),
+    }
 )
 
+# Table 6; its last row, cross-attention, is crossvit_small itself.
+_register(
+    {
+        "crossvit_small_none": _change("crossvit_small", fusion="none"),
+        "crossvit_small_all_attention": _change("crossvit_small", fusion="all_attention"),
+        "crossvit_small_class_token": _change("crossvit_small", fusion="class_token"),
+        "crossvit_small_pairwise": _change("crossvit_small", fusion="pairwise"),
+    }
+)
 
-def presets():
-    """The names of the presets, in the order of the paper's tables 1, 2, 6 and 7."""
-    return list(PRESETS)
+# Table 7: each row changes CrossViT-S in one thing (E in K and M).
+_register(
+    {
+        #                             patch size, dimension,            K,   N,   M,   L
+        "crossvit_small_a": _row("linear", (8, 16), (192, 384), 6, 4, k=3, n=1, m=4, depth=1),
+        "crossvit_small_b": _row("linear", (12, 16), (384, 384), 6, 4, k=3, n=1, m=4, depth=1),
+        "crossvit_small_c": _row("linear", (12, 16), (192, 384), 6, 4, k=3, n=2, m=4, depth=1),
+        "crossvit_small_d": _row("linear", (12, 16), (192, 384), 6, 4, k=3, n=1, m=4, depth=2),
+        "crossvit_small_e": _row("linear", (12, 16), (192, 384), 6, 4, k=6, n=1, m=2, depth=1),
+    }
+)
 
+# Section 4.3, in the text.
+_register(
+    {
+        "crossvit_small_no_class_token": _change("crossvit_small", class_token=False),
+        "crossvit_18_t2t": _change("crossvit_18", patch_embed="t2t"),
+    }
+)
 
-def preset_name(config):
-    """The name of the preset that equals `config`, or None."""
-    return next((name for name, preset in PRESETS.items() if preset == config), None)
+# Not in the paper: for small images, to try things in minutes. The patch embedding has
+# convolutions because a linear one learns slowly, from little data, what a position is.
+register_preset("crossvit_digits")(
+    CrossViTConfig(
+        BranchConfig(48, 12, 64, depth=1, num_heads=4, mlp_ratio=3),
+        BranchConfig(48, 16, 96, depth=2, num_heads=4, mlp_ratio=3),
+        num_stages=2,
+        patch_embed="conv",
+    )
+)

@@ -1,40 +1,41 @@
 """LoRA on the attention projections, by Keras' own `Dense.enable_lora`."""
 
-from keras_crossvit.layers import CrossAttention, SelfAttention
+from collections.abc import Iterator
+
+import keras
+
+from keras_crossvit.models import CrossViT
 
 
-def enable_attention_lora(model, rank):
+def enable_attention_lora(model: CrossViT, rank: int) -> None:
     """Trains low-rank changes of the attention projections, the norms and the heads alone.
 
     Args:
         model: A built CrossViT.
         rank: Rank of the changes, positive.
     """
-    for layer in _attentions(model):
-        for projection in _projections(layer):
-            projection.enable_lora(rank)
+    for projection in _projections(model):
+        projection.enable_lora(rank)
     for variable in model.trainable_variables:
         parts = variable.path.split("/")
         trained = "norm" in parts[-2] or parts[0].endswith("_head") or "lora" in parts[-1]
         variable.trainable = trained
 
 
-def copy_weights(source, target):
+def copy_weights(source: CrossViT, target: CrossViT) -> None:
     """Copies the weights of a model, LoRA's product merged, to the same one without LoRA."""
     values = {variable.path: variable for variable in source.weights}
-    for layer in _attentions(source):
-        for projection in _projections(layer):
-            values[projection._kernel.path] = projection.kernel
+    for projection in _projections(source):
+        values[f"{projection.path}/kernel"] = projection.kernel
     for variable in target.weights:
         variable.assign(values[variable.path])
 
 
-def _attentions(model):
-    layers = model._flatten_layers(include_self=False)
-    return [layer for layer in layers if isinstance(layer, (SelfAttention, CrossAttention))]
-
-
-def _projections(layer):
-    if isinstance(layer, SelfAttention):
-        return layer.qkv, layer.proj
-    return layer.query, layer.key, layer.value, layer.proj
+def _projections(model: CrossViT) -> Iterator[keras.layers.Dense]:
+    """The dense layers of all attention, of the encoders first."""
+    for layers in model.branches.values():
+        for block in (block for stage in layers.blocks for block in stage):
+            yield from block.attention.projections
+    for stage in model.stages if model.config.small is not None else ():
+        for attention in stage.fuse.attentions:
+            yield from attention.projections

@@ -135,7 +135,7 @@ class _Run:
                 keras.metrics.CategoricalAccuracy(name="accuracy"),
                 keras.metrics.TopKCategoricalAccuracy(5, name="top5_accuracy"),
             ]
-            self.trainee, _ = make_trainee(config, source, accuracies)
+            self.trainee, self.model = make_trainee(config, source, accuracies)
         loss = next(metric for metric in self.trainee.metrics if metric.name == "loss")
         self.means = [loss, *accuracies]
         self.size = self.trainee.input_shape[1:3]
@@ -244,7 +244,7 @@ class _Run:
         if self.average:
             self.average.take_place()
         model = build_model(self.config, self.source, weights=None)
-        copy_weights(self.trainee, model)
+        copy_weights(self.model, model)
         result = {**results, "model": model, "source": self.source, "history": self.log.rows}
         if self.folder is None:
             return {**result, "export": None}

@@ -26,5 +26,5 @@ def feature_maps(model, images, stage=-1):
     maps = {}
     for branch, x in graph.tokens_after(images, graph.stage(stage)).items():
         patches = to_array(x)[:, first:]
-        maps[branch] = patches.reshape(len(patches), *graph.grids[branch], -1)
+        maps[branch] = patches.reshape(len(patches), *model.grids[branch], -1)
     return maps

@@ -38,7 +38,7 @@ def gradcam(model, images, classes=None, stage=-1):
             do not fit.
     """
     graph = Graph(model)
-    if not graph.has_top:
+    if not model.include_top:
         raise ValueError(
             "`model` must be a classifier, with include_top=True: Grad-CAM explains a logit. "
             "Received: a model without a top"
@@ -75,19 +75,13 @@ def _enter_last_encoder(graph, images, stage):
 def _finish(graph, tokens, stage):
     """From the tokens that enter the last encoders of a stage to the logits `(B, classes)`."""
     tokens = {x: stage.encoders[x][-1](tokens[x], training=False) for x in tokens}
-    tokens = stage.fuse(tokens)
-    for later in graph.stages[graph.stages.index(stage) + 1 :]:
-        for branch, encoders in later.encoders.items():
-            for block in encoders:
-                tokens[branch] = block(tokens[branch], training=False)
-        tokens = later.fuse(tokens)
-    return graph.logits(tokens)
+    return graph.logits(stage.fuse(tokens), stage)
 
 
 def _one_hot(graph, tokens, stage, classes):
     """`(B, classes)`: 1 at the class to explain."""
     batch = next(iter(tokens.values())).shape[0]
-    count = graph.model.get_layer("large_head").units
+    count = graph.model.classes
     if classes is None:
         classes = to_array(_finish(graph, tokens, stage)).argmax(axis=1)
     classes = np.asarray(classes)

@@ -1,7 +1,7 @@
 """The stages of a model and what flows between them.
 
-Everything is computed beside the model: a second functional model shares its graph up to a
-stage, and the layers of the stage are called on its output. Nothing is added to the model.
+Everything is computed beside the model: further functional models share parts of its graph,
+and the layers of a stage are called on the tokens that enter it. Nothing is added to the model.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice
-from keras_crossvit.layers import MultiScaleBlock, TransformerBlock
+from keras_crossvit.models import CrossViT
 
 BRANCHES = ("small", "large")
 
@@ -30,7 +30,7 @@ class Stage:
     encoders: dict
     fusion: keras.layers.Layer | None
 
-    def fuse(self, tokens):
+    def fuse(self, tokens: dict) -> dict:
         """`{branch: tokens}` after the encoders to those after the stage."""
         if self.fusion is None:
             return tokens
@@ -41,29 +41,30 @@ class Graph:
     """A model of this package, taken apart.
 
     Args:
-        model: A functional CrossViT, or the model of one branch, trained or not.
+        model: A CrossViT, or the model of one branch, trained or not.
 
     Raises:
         ValueError: If `model` is no such model.
     """
 
-    def __init__(self, model):
-        self.model = model
-        layers = model.layers if isinstance(model, keras.Model) else []
-        self.stages = [_stage(x) for x in layers if isinstance(x, MultiScaleBlock)]
-        if not self.stages:
-            self.stages = [_stage(x) for x in layers if isinstance(x, TransformerBlock)]
-        if not self.stages:
+    def __init__(self, model: CrossViT):
+        if not isinstance(model, CrossViT):
             raise ValueError(
                 "`model` must be a CrossViT of this package, not a model around one (take "
                 f"model.get_layer(...) out of it). Received: {type(model).__name__} "
-                f"{getattr(model, 'name', '')!r} without its stages"
+                f"{getattr(model, 'name', '')!r}"
             )
-        self.branches = tuple(self.stages[0].encoders)
-        self.grids = {x: model.get_layer(f"{x}_patch_embed").grid for x in self.branches}
-        names = {layer.name for layer in layers}
-        self.class_token = "large_class_token" in names
-        self.has_top = "logits" in names
+        self.model = model
+        self.branches = tuple(model.branches)
+        self.stages = [
+            Stage(
+                layer,
+                {branch: layers.blocks[index] for branch, layers in model.branches.items()},
+                layer.fuse if len(self.branches) > 1 else None,
+            )
+            for index, layer in enumerate(model.stages)
+        ]
+        self.class_token = model.config.class_token
 
     def check_images(self, images):
         """`images` as the tensor `(B, H, W, channels)` that the model takes."""
@@ -76,18 +77,18 @@ class Graph:
             )
         return images
 
-    def stage(self, index):
+    def stage(self, index: int) -> Stage:
         """Stage number `index`, from 0, or from the end with a negative number."""
         if isinstance(index, bool) or not isinstance(index, int):
             raise ValueError(f"`stage` must be an integer. Received: stage={index!r}")
         check_choice("stage", index, range(-len(self.stages), len(self.stages)))
         return self.stages[index]
 
-    def tokens_before(self, images):
+    def tokens_before(self, images) -> list[dict]:
         """What enters each of the stages: a list of `{branch: (B, tokens, C)}`."""
         return self._run(images, [stage.layer.input for stage in self.stages])
 
-    def tokens_after(self, images, stage):
+    def tokens_after(self, images, stage: Stage) -> dict:
         """What a `Stage` returns: `{branch: (B, tokens, C)}`."""
         return self._run(images, [stage.layer.output])[0]
 
@@ -100,29 +101,16 @@ class Graph:
     def _by_branch(self, tokens):
         return dict(zip(self.branches, keras.tree.flatten(tokens), strict=True))
 
-    def on_grid(self, values, branch):
+    def on_grid(self, values, branch: str):
         """`(..., N)` values of a branch's patches as `(..., rows, columns)`."""
-        return values.reshape(*values.shape[:-1], *self.grids[branch])
+        return values.reshape(*values.shape[:-1], *self.model.grids[branch])
 
-    def logits(self, tokens):
-        """From the tokens after the last stage to the logits `(B, classes)`, as the model does."""
-        heads = []
-        for branch, x in tokens.items():
-            pool, norm, head = (
-                self.model.get_layer(f"{branch}_{part}") for part in ("pool", "norm", "head")
-            )
-            x = norm(pool(x)) if pool.mode == "token" else pool(norm(x))
-            heads.append(head(x))
-        return self.model.get_layer("logits")(heads)
+    def logits(self, tokens: dict, stage: Stage):
+        """From the tokens after a stage to the logits `(B, classes)`, by the model's own graph."""
+        rest = keras.Model(stage.layer.output, self.model.logits)
+        return rest(keras.tree.pack_sequence_as(stage.layer.output, list(tokens.values())))
 
 
-def _stage(layer):
-    if isinstance(layer, MultiScaleBlock):
-        encoders = {"small": layer.small_blocks, "large": layer.large_blocks}
-        return Stage(layer, encoders, layer.fuse)
-    return Stage(layer, {"large": [layer]}, None)
-
-
-def to_array(x):
+def to_array(x) -> np.ndarray:
     """A tensor as a float32 array of its own."""
     return np.array(ops.convert_to_numpy(ops.cast(x, "float32")))

@@ -194,8 +194,11 @@ def _resize_positions(model, name, positions, variable):
     shape = tuple(variable.shape)
     if positions.shape == shape or positions.shape[2] != shape[2]:
         return positions
-    branch = variable.path.partition("_")[0]
-    rows, columns = model.get_layer(f"{branch}_patch_embed").grid
+    rows, columns = next(
+        model.grids[branch]
+        for branch, layers in model.branches.items()
+        if layers.position_embedding.embedding is variable
+    )
     class_tokens = shape[1] - rows * columns  # one, or none in a model without them
     class_position, patches = positions[0, :class_tokens], positions[0, class_tokens:]
     side = math.isqrt(len(patches))

@@ -91,9 +91,16 @@ def named_variables(model):
         `{name: variable}`, in the model's order.
 
     Raises:
-        ValueError: Naming each variable that has no such name, or shares one.
+        ValueError: If `model` is no CrossViT, or naming each variable that has no such name, or
+            shares one.
     """
-    one_branch = not any(layer.name.startswith("small_") for layer in model.layers)
+    branches = getattr(model, "branches", None)
+    if branches is None:
+        raise ValueError(
+            "`model` must be a CrossViT of this package. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    one_branch = "small" not in branches
     named, foreign = {}, []
     for variable in model.weights:
         name = timm_name(variable.path, one_branch)

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
 
 import keras
 
@@ -15,25 +16,23 @@ from keras_crossvit.weights.checkpoint import (
     without_heads,
 )
 
-# Published weights, all in timm's copies of the authors' files: for each value of `weights`
-# the presets that have them, with the repository and the side of the input.
-_CROSSVIT_240 = ("tiny", "small", "base", "9", "15", "18", "9_dagger", "15_dagger", "18_dagger")
-PUBLISHED = {
-    "imagenet": {
-        **{f"crossvit_{n}": (f"timm/crossvit_{n}_240.in1k", 240) for n in _CROSSVIT_240},
-        "deit_tiny": ("timm/deit_tiny_patch16_224.fb_in1k", 224),
-        "deit_small": ("timm/deit_small_patch16_224.fb_in1k", 224),
-        "deit_base": ("timm/deit_base_patch16_224.fb_in1k", 224),
-    },
-    "imagenet-408": {
-        "crossvit_15_dagger": ("timm/crossvit_15_dagger_408.in1k", 408),
-        "crossvit_18_dagger": ("timm/crossvit_18_dagger_408.in1k", 408),
-    },
-}
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
 
 logger = logging.getLogger("keras_crossvit")
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedWeights:
+    """Published weights of an architecture.
+
+    Args:
+        repository: Where on the Hugging Face hub they lie, `owner/name`.
+        input_size: Side of the square images that they were trained on, in pixels.
+    """
+
+    repository: str
+    input_size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ class WeightSource:
         if self.path.name.endswith(".weights.h5"):
             return self._load_keras_weights(model)
         state = self._read_state()
-        heads = [layer for layer in model.layers if layer.name in ("small_head", "large_head")]
+        heads = [layers.head for layers in model.branches.values() if layers.head is not None]
         wanted = heads[0].units if heads else None
         given = head_classes(state)
         if given == wanted or given is None:
@@ -117,12 +116,17 @@ class WeightSource:
             ) from error
 
 
-def resolve(weights, preset=None):
+def resolve(
+    weights: str | os.PathLike | None,
+    preset: str | None = None,
+    published: Mapping[str, Mapping[str, PublishedWeights]] | None = None,
+) -> WeightSource | None:
     """Finds what the `weights` argument of a model names, without a download.
 
     Args:
         weights: As in `CrossViT`.
-        preset: Name of the architecture, if it is a published one.
+        preset: Name of the architecture, if it is a preset.
+        published: `{value of weights: {preset: PublishedWeights}}`.
 
     Returns:
         A `WeightSource`, or None for `weights=None`.
@@ -132,12 +136,13 @@ def resolve(weights, preset=None):
     """
     if weights is None:
         return None
+    published = published or {}
     if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(_allowed(weights))
+        raise ValueError(_allowed(weights, published))
     text = os.fspath(weights)
-    if text in PUBLISHED:
-        repository, size = _published(text, preset)
-        return WeightSource(text, repository=repository, input_size=size)
+    if text in published:
+        found = _published(text, preset, published[text])
+        return WeightSource(text, repository=found.repository, input_size=found.input_size)
     if text.startswith("hf://"):
         repository = text.removeprefix("hf://")
         if repository.count("/") != 1 or not all(repository.split("/")):
@@ -145,27 +150,27 @@ def resolve(weights, preset=None):
         return WeightSource(text, repository=repository)
     path = pathlib.Path(text).expanduser()
     if not path.is_file() or not path.name.endswith(_SUFFIXES):
-        raise ValueError(_allowed(weights))
+        raise ValueError(_allowed(weights, published))
     return WeightSource(text, path)
 
 
-def _allowed(weights):
-    names = ", ".join(f'"{name}"' for name in PUBLISHED)
+def _allowed(weights, published):
+    names = ", ".join(f'"{name}"' for name in published)
     return (
         f'`weights` must be None, one of {names}, "hf://owner/name", or the path of an existing '
         f"file that ends in one of {', '.join(_SUFFIXES)}. Received: weights={weights!r}"
     )
 
 
-def _published(weights, preset):
-    """Repository and input size of the published weights of a preset."""
-    if preset not in PUBLISHED[weights]:
+def _published(weights, preset, presets):
+    """The `PublishedWeights` of a preset, out of those of all `presets` that have some."""
+    if preset not in presets:
         raise ValueError(
-            f'`weights="{weights}"` exists for {", ".join(PUBLISHED[weights])}; for any other '
+            f'`weights="{weights}"` exists for {", ".join(presets)}; for any other '
             "architecture `weights` must be None or a file. Received: "
             + (f"the architecture {preset}" if preset else "an architecture that is no preset")
         )
-    return PUBLISHED[weights][preset]
+    return presets[preset]
 
 
 def _download(repository, weights):

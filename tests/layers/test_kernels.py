@@ -80,13 +80,13 @@ def test_layer_norm_computes_in_float32():
 
 
 @pytest.mark.parametrize("shape", [(None, 6), (None, 5, 6), (None, None, 6), (2, None, 6)])
-def test_linear_of_shapes_that_are_not_known(shape):
+def test_dense_of_shapes_that_are_not_known(shape):
     kernel, bias = draws((6, 3), (3,))
     signature = [tf.TensorSpec(shape), tf.TensorSpec((6, 3)), tf.TensorSpec((3,))]
-    linear = tf.function(kernels.linear, input_signature=signature)
+    product = tf.function(kernels.dense, input_signature=signature)
     (x,) = draws([size or 2 for size in shape])
-    np.testing.assert_allclose(linear(x, kernel, bias), x.numpy() @ kernel + bias, atol=1e-6)
-    np.testing.assert_allclose(kernels.linear(x, kernel), x.numpy() @ kernel.numpy(), atol=1e-6)
+    np.testing.assert_allclose(product(x, kernel, bias), x.numpy() @ kernel + bias, atol=1e-6)
+    np.testing.assert_allclose(kernels.dense(x, kernel), x.numpy() @ kernel.numpy(), atol=1e-6)
 
 
 def test_what_the_backward_pass_of_an_encoder_keeps():

@@ -66,7 +66,7 @@ def test_weights_file_round_trip(model, tmp_path):
 def test_config_round_trip(form):
     model = base.small_model(**FORMS[form])
     config = json.dumps(model.get_config())  # plain values only
-    again = keras.Model.from_config(json.loads(config))
+    again = kc.CrossViT.from_config(json.loads(config))
     assert json.dumps(again.get_config()) == config
     again.set_weights(model.get_weights())
     x = base.pixels()

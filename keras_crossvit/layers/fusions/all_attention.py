@@ -43,6 +43,10 @@ class AllAttentionFusion(Fusion):
         for layer in (self.norm, self.attention):
             layer.build(together)
 
+    @property
+    def attentions(self):
+        return [self.attention]
+
     def call(self, tokens, training=False):
         small, large = tokens
         both = ops.concatenate(

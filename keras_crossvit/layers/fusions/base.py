@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_crossvit.common.checks import check_grid, check_positive_int, check_rate
+from keras_crossvit.common.registry import PACKAGE, Registry
 
 
 class Fusion(keras.layers.Layer):
@@ -75,6 +76,11 @@ class Fusion(keras.layers.Layer):
             )
         return class_token
 
+    @property
+    def attentions(self):
+        """The attention layers of a built fusion; overridden by a fusion that has some."""
+        return []
+
     def patch_grids(self, input_shape):
         """The grids of both branches' patches, for a fusion that needs to know who sits where.
 
@@ -124,22 +130,22 @@ class Fusion(keras.layers.Layer):
         }
 
 
-FUSIONS = {}
+FUSIONS = Registry("fusion")
 
 
 def register_fusion(name):
-    """Class decorator: makes a `Fusion` known as `name`, to `CrossViTConfig` and to Keras.
+    """Class decorator that enters a `Fusion` under `name`, as a value of `fusion`.
+
+    The class is also registered with Keras, so that models with it can be saved and loaded.
+
+    Args:
+        name: What `CrossViTConfig.fusion` calls it.
 
     Raises:
         ValueError: If another class has that name.
     """
 
-    def register(cls):
-        known = FUSIONS.get(name)
-        # The same class defined again (a notebook cell run twice) replaces itself.
-        if known is not None and known.__qualname__ != cls.__qualname__:
-            raise ValueError(f"`name` must be new. Received: {name!r}, which is {known.__name__}")
-        FUSIONS[name] = keras.saving.register_keras_serializable("keras_crossvit")(cls)
-        return FUSIONS[name]
+    def enter(cls):
+        return FUSIONS.register(name)(keras.saving.register_keras_serializable(PACKAGE)(cls))
 
-    return register
+    return enter

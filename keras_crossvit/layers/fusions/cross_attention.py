@@ -109,6 +109,10 @@ class CrossAttentionFusion(Fusion):
             blocks.append(block)
         return blocks
 
+    @property
+    def attentions(self):
+        return [block.attention for block in (*self.small_blocks, *self.large_blocks)]
+
     def call(self, tokens, training=False):
         small, large = tokens
         small_agent, small_patches = self._split(small)

@@ -7,8 +7,8 @@ fuses, and keeps less for the backward pass; JAX and PyTorch fuse by themselves.
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_crossvit.layers.kernels.tensorflow import attention, layer_norm, linear, mlp
+    from keras_crossvit.layers.kernels.tensorflow import attention, dense, layer_norm, mlp
 else:
-    from keras_crossvit.layers.kernels.portable import attention, layer_norm, linear, mlp
+    from keras_crossvit.layers.kernels.portable import attention, dense, layer_norm, mlp
 
-__all__ = ["attention", "layer_norm", "linear", "mlp"]
+__all__ = ["attention", "dense", "layer_norm", "mlp"]

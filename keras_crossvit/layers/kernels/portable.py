@@ -5,7 +5,7 @@ from keras import ops
 from keras_crossvit.layers.activations import gelu
 
 
-def linear(x, kernel, bias=None):
+def dense(x, kernel, bias=None):
     """`x @ kernel + bias`.
 
     Args:
@@ -35,7 +35,7 @@ def mlp(x, kernel_1, bias_1, kernel_2, bias_2, training=False):
         `(..., E)`.
     """
     del training
-    return linear(gelu(linear(x, kernel_1, bias_1)), kernel_2, bias_2)
+    return dense(gelu(dense(x, kernel_1, bias_1)), kernel_2, bias_2)
 
 
 def attention(qkv, num_heads, training=False):

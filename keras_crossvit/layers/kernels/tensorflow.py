@@ -29,7 +29,7 @@ def _one_kernel(function):
     return tf.function(function, jit_compile=True, autograph=False)
 
 
-def linear(x, kernel, bias=None):
+def dense(x, kernel, bias=None):
     y = tf.matmul(_rows(x), kernel)
     if bias is not None:
         y = tf.nn.bias_add(y, bias)
@@ -47,7 +47,7 @@ def attention(qkv, num_heads, training=False):
 
 
 def layer_norm(x, gamma, beta, epsilon, training=False):
-    # To compile a kernel takes 0.3 s, which rows of one token (of class) each never make up for.
+    # Compiling costs 0.3 s, which inputs of one token each never earn back.
     function = _trained_layer_norm if training and x.shape[-2] != 1 else _layer_norm
     return _unflatten(function(_rows(x), gamma, beta, epsilon), x)
 
@@ -79,12 +79,12 @@ def _unflatten(y, x):
 
 
 def _mlp(x, kernel_1, bias_1, kernel_2, bias_2):
-    return linear(gelu(linear(x, kernel_1, bias_1)), kernel_2, bias_2)
+    return dense(gelu(dense(x, kernel_1, bias_1)), kernel_2, bias_2)
 
 
 @tf.custom_gradient
 def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
-    hidden = linear(x, kernel_1, bias_1)
+    hidden = dense(x, kernel_1, bias_1)
 
     def backward(dy):
         d_activated = tf.matmul(dy, kernel_2, transpose_b=True)
@@ -97,7 +97,7 @@ def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
             tf.reduce_sum(dy, axis=0),
         )
 
-    return linear(_one_kernel_gelu(hidden), kernel_2, bias_2), backward
+    return dense(_one_kernel_gelu(hidden), kernel_2, bias_2), backward
 
 
 @_one_kernel

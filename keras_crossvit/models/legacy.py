@@ -1,0 +1,136 @@
+"""Models that version 0.1 saved: `.keras` files in which the model is a list of layers.
+
+Since then a saved model holds the arguments of `CrossViT`. They are read here from the layers'
+configurations.
+"""
+
+import dataclasses
+
+import keras
+
+from keras_crossvit.common.registry import PACKAGE
+from keras_crossvit.layers import PATCH_EMBEDS
+from keras_crossvit.models.config import PRESETS, BranchConfig, CrossViTConfig
+from keras_crossvit.models.crossvit import CrossViT
+
+
+class ModelOfVersion01:
+    """Stands in for the class of version 0.1's models."""
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The `CrossViT` with the layers of `config`.
+
+        A model that was built on an `input_tensor` has layers of other kinds before its own;
+        it becomes the functional `keras.Model` that it was.
+
+        Raises:
+            ValueError: If no `CrossViTConfig` has these layers.
+        """
+        layers = {layer["name"]: layer for layer in config["layers"]}
+        if [name for name, x in layers.items() if x["class_name"] == "InputLayer"] != ["images"]:
+            return keras.Model.from_config(config, custom_objects)
+        arguments = _arguments({name: layer["config"] for name, layer in layers.items()})
+        arguments["config"] = _architecture(layers, arguments["input_shape"])
+        model = CrossViT(weights=None, name=config["name"], **arguments)
+        for layer in model.layers:
+            if not layers[layer.name]["config"].get("trainable", True):
+                layer.trainable = False
+        return model
+
+
+# Not by Keras' decorator, which would ask for a `get_config`: nothing is saved as this class.
+keras.saving.get_custom_objects()[f"{PACKAGE}>Model"] = ModelOfVersion01
+
+
+def _arguments(configs):
+    """The arguments of `CrossViT` but for the configuration of the architecture."""
+    top = "logits" in configs
+    encoder = configs.get("stage_0") or configs["large_block_0"]
+    last = configs[[name for name in configs if name.startswith(("stage_", "large_block_"))][-1]]
+    rates = last.get("drop_path_rates") or [last["drop_path_rate"]]
+    arguments = {
+        "include_top": top,
+        "input_shape": tuple(configs["images"]["batch_shape"][1:]),
+        "pooling": None if top or "features" not in configs else configs["large_pool"]["mode"],
+        "include_preprocessing": "normalization" in configs,
+        "drop_rate": configs["large_dropout"]["rate"] if "large_dropout" in configs else 0.0,
+        "drop_path_rate": rates[-1],
+        "gradient_checkpointing": encoder["gradient_checkpointing"],
+        "dtype": keras.dtype_policies.deserialize(encoder["dtype"]),
+    }
+    if top:
+        arguments["classes"] = configs["large_head"]["units"]
+        activation = configs["predictions"]["activation"] if "predictions" in configs else None
+        arguments["classifier_activation"] = activation and keras.activations.deserialize(
+            activation
+        )
+    return arguments
+
+
+def _architecture(layers, input_shape):
+    """The `CrossViTConfig` of these layers."""
+    configs = {name: layer["config"] for name, layer in layers.items()}
+    sizes = {}
+    for branch in ("small", "large"):
+        if f"{branch}_patch_embed" in configs:
+            resize = configs.get(f"{branch}_resize")
+            sizes[branch] = (resize["height"], resize["width"]) if resize else input_shape[:2]
+    # A layer does not know at which size its branch sees the default input, which decides the
+    # ratio of the two: that of a preset, or else the one by which the sizes here come out.
+    guesses = [{x: side[axis] for x, side in sizes.items()} for axis in (0, 1)]
+    guesses = [_with_sizes(layers, configs, guess) for guess in guesses]
+    presets = [preset.config for preset in PRESETS.values()]
+    same = [x for x in presets if _without_sizes(x) == _without_sizes(guesses[0])]
+    for config in (*same, *guesses):
+        if config.branch_sizes(*input_shape[:2]) == sizes:
+            return config
+    raise ValueError(
+        "A model of version 0.1 must have been built for the sizes of a CrossViTConfig. "
+        f"Received: branches that see {sizes} of an input of {input_shape}"
+    )
+
+
+def _with_sizes(layers, configs, image_sizes):
+    """The configuration with these sides of the branches' images."""
+    stages = [configs[name] for name in configs if name.startswith("stage_")]
+    blocks = [configs[name] for name in configs if name.startswith("large_block_")]
+    branches = {}
+    for branch, image_size in image_sizes.items():
+        embed = configs[f"{branch}_patch_embed"]
+        first = stages[0] if stages else blocks[0]
+        role = f"{branch}_" if stages else ""
+        branches[branch] = BranchConfig(
+            image_size,
+            embed["patch_size"],
+            embed["embed_dim"],
+            depth=first[f"{branch}_depth"] if stages else 1,
+            num_heads=first[f"{role}num_heads"],
+            mlp_ratio=first[f"{role}mlp_ratio"],
+        )
+    embed_class = layers["large_patch_embed"]["class_name"]
+    return CrossViTConfig(
+        branches.get("small"),
+        branches["large"],
+        len(stages) or len(blocks),
+        fusion=stages[0]["fusion"] if stages else "none",
+        fusion_depth=stages[0]["fusion_depth"] if stages else 1,
+        patch_embed=next(x for x, cls in PATCH_EMBEDS.items() if cls.__name__ == embed_class),
+        class_token="large_class_token" in configs,
+    )
+
+
+def _without_sizes(config):
+    """What a list of layers shows of a configuration.
+
+    Of one branch its encoders in all, which a preset splits into stages.
+    """
+    if config.small is None:
+        encoders = config.num_stages * config.large.depth
+        large = dataclasses.replace(config.large, depth=1)
+        config = dataclasses.replace(config, large=large, num_stages=encoders)
+    branches = {
+        name: dataclasses.replace(branch, image_size=branch.patch_size)
+        for name, branch in config.branches.items()
+    }
+    return dataclasses.replace(config, **branches)

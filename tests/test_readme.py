@@ -76,8 +76,12 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
         assert (surroundings / "export" / "1" / "saved_model.pb").is_file()
     if "register_fusion" in snippet:
         train_and_reload(names["model"])
-    if "training_batches" in snippet:
+    if "training_batches" in snippet and "model" in names:
         assert len(names["model"].history.history["val_accuracy"]) == 2
+    if "register_augmentation" in snippet:
+        # The digits are bright on black: a negative is brighter than half.
+        negatives = np.mean(names["images"], axis=(1, 2, 3)) > 127
+        assert 8 < negatives.sum() < 24
 
 
 def train_and_reload(model):

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.benchmark.process import import_timm, process, ratios
+from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.pipeline import training_batches
 from keras_crossvit.data.sources import Split
-from keras_crossvit.training.config import TrainConfig
 
 _PICTURE = (375, 500)  # the usual size in ImageNet
 _PICTURES = 32
@@ -101,16 +101,7 @@ def _ours(size, batch_size):
         return files[tf.strings.to_number(number, tf.int32) % _PICTURES]
 
     split = Split(tf.data.Dataset.from_tensor_slices(rows), _ROWS, read, light=True)
-    config = TrainConfig(
-        "crossvit_15_dagger",
-        "photographs",
-        "nowhere",
-        epochs=300,
-        batch_size=batch_size,
-        learning_rate=1.0,
-        augment="reference",
-        parallel_calls=1,
-    )
+    config = InputConfig(batch_size=batch_size, epochs=300, parallel_calls=1)
     batches = training_batches(split, _CLASSES, (size, size), config)
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1

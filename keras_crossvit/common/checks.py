@@ -25,6 +25,15 @@ def check_rate(name, value):
     return float(value)
 
 
+def check_between(name, value, lowest, highest):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not lowest <= value <= highest:
+        raise ValueError(
+            f"`{name}` must be a number in [{lowest}, {highest}]. Received: {name}={value!r}"
+        )
+    return value
+
+
 def check_divides(num_heads, embed_dim):
     if embed_dim % num_heads:
         raise ValueError(

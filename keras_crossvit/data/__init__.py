@@ -1,13 +1,18 @@
-"""Pictures: where they come from, how they are read, cropped, augmented and batched."""
+"""Images: where they come from, how they are read, cropped, augmented and batched."""
 
+from keras_crossvit.data.augment import Augmentation, register_augmentation
+from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.images import evaluation_transform
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from keras_crossvit.data.sources import open_source
 
 __all__ = [
+    "Augmentation",
+    "InputConfig",
     "evaluation_batches",
     "evaluation_transform",
     "open_source",
+    "register_augmentation",
     "steps_per_epoch",
     "training_batches",
 ]

@@ -3,14 +3,14 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-_EVERY = 5  # every fifth picture is held out
+_EVERY = 5  # every fifth image is held out
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
     """The 1,797 digits of 8 x 8 pixels that scikit-learn carries (UCI, Alpaydin and Kaynak).
 
-    Splits: `train` (1,438 pictures) and `test` (359: every fifth). Registered with
-    tensorflow-datasets under the name "digits", so that it takes the path of any other.
+    Splits: `train` (1,438 images) and `test` (359: every fifth). Registered with
+    tensorflow-datasets under the name "digits", so that it is used as any other.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -34,7 +34,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        # 0..16 shades as 0..255; 255 / 16 is not whole, so it is rounded.
+        # Shades 0..16 become 0..255, rounded, because 255 / 16 is not a whole number.
         images = np.rint(digits.images * (255 / 16)).astype("uint8")[..., None]
         held_out = np.arange(len(images)) % _EVERY == _EVERY - 1
         return {

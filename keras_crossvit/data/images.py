@@ -1,10 +1,11 @@
-"""From the bytes of a picture file to the pixels that a model is evaluated on.
+"""From the bytes of an image file to the pixels that a model is evaluated on.
 
-TensorFlow graph functions, for `tf.data` and for the exported SavedModel alike, so that a
-picture is the same in training, evaluation and serving.
+TensorFlow graph functions, for `tf.data` and for the exported SavedModel alike, so that an
+image is the same in training, evaluation and serving.
 """
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -18,15 +19,15 @@ _DECODERS = {
     b"GIF8": noinline(decode_gif),
     b"BM": noinline(decode_bmp),
 }
-_PARALLEL_READS = 4  # of one batch; each may take as much memory as MAX_PIXELS allows
+_PARALLEL_READS = 4  # in one batch; each may take as much memory as MAX_PIXELS allows
 
 
-def decode(image_bytes):
-    """Decodes a picture file.
+def decode(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Decodes an image file.
 
     An animation gives its first frame; grey and CMYK become RGB; alpha is dropped, not
-    blended; of 16 bits the upper 8 are kept; an orientation tag (EXIF) is not applied, as
-    PIL and timm do not apply it either.
+    blended; of 16 bits the upper 8 are kept; an orientation tag (EXIF) is not applied, just as
+    PIL and timm do not apply it.
 
     Args:
         image_bytes: The file, JPEG, PNG, GIF or BMP; a scalar string.
@@ -35,8 +36,8 @@ def decode(image_bytes):
         uint8 `(H, W, 3)`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: When it runs, if the bytes are no whole picture of
-            these formats, or claim more than `formats.MAX_PIXELS` pixels. The claim is read
+        tf.errors.InvalidArgumentError: When it runs, if the bytes are not a whole image in one
+            of these formats, or claim more than `formats.MAX_PIXELS` pixels. The claim is read
             from the header, before any pixel is decoded.
     """
 
@@ -58,19 +59,21 @@ def _starts_with(image_bytes, magic):
 
 
 def _refusal(image_bytes):
-    # As numbers: an error message must be text, which these bytes need not be.
+    # As numbers, because an error message must be text, which these bytes need not be.
     begin = tf.io.decode_raw(tf.strings.substr(image_bytes, 0, 8), tf.uint8)
     message = "`image_bytes` must be a JPEG, PNG, GIF or BMP file. Received: bytes that begin with"
     return tf.debugging.Assert(False, [message, begin])
 
 
-def default_crop_ratio(size):
-    """The crop of the published evaluation: 1.0 at 408 x 408 pixels, else 0.875."""
+def default_crop_ratio(size: Sequence[int]) -> float:
+    """The crop ratio of the published evaluation: 1.0 at 408 x 408 pixels, else 0.875."""
     return 1.0 if tuple(size) == (408, 408) else 0.875
 
 
-def evaluation_transform(image, size, crop_ratio=0.875):
-    """Resizes and crops a picture as the published models were evaluated.
+def evaluation_transform(
+    image: tf.Tensor, size: Sequence[int], crop_ratio: float = 0.875
+) -> tf.Tensor:
+    """Resizes and crops an image as for the evaluation of the published models.
 
     The shorter side becomes `floor(size / crop_ratio)` pixels, bicubic (a = -0.5) with
     antialiasing, and the centre is kept: timm's transform, with its rounding of sizes and
@@ -79,7 +82,7 @@ def evaluation_transform(image, size, crop_ratio=0.875):
     Args:
         image: uint8 `(H, W, 3)`.
         size: `(height, width)` of the result, in pixels, known integers.
-        crop_ratio: Share of the resized picture's shorter side that is kept, in (0, 1].
+        crop_ratio: Share of the resized image's shorter side that is kept, in (0, 1].
 
     Returns:
         float32 `(height, width, 3)`, whole numbers in 0..255.
@@ -93,8 +96,8 @@ def evaluation_transform(image, size, crop_ratio=0.875):
     resized = _resized_size(original, [math.floor(side / crop_ratio) for side in size])
     first = _round((resized - size) / 2)
     scale = resized / original
-    # As PIL does it: along the rows and rounded, then along the columns and rounded. An axis
-    # of length 1 stands for the one that rests, since the operation would go over it too.
+    # As PIL does it: along the rows and rounded, then along the columns and rounded. The axis
+    # that is not resized is given as one of length 1, since the operation goes over both.
     height, width = size
     top, bottom = _rows_that_count(first[0], height, scale[0], original[0])
     pixels = image[top:bottom, tf.newaxis]
@@ -106,10 +109,10 @@ def evaluation_transform(image, size, crop_ratio=0.875):
 
 
 def _rows_that_count(first, height, scale, rows):
-    """From and up to which of the `rows` the kernel reads for the crop.
+    """The first and the end of those of the `rows` that the kernel reads for the crop.
 
-    The others are left out: of a file of 2 kB that is 1 pixel wide and a million high, all
-    rows at the crop's width are gigabytes.
+    The others are left out: a file of 2 kB can be 1 pixel wide and a million high, and all its
+    rows at the width of the crop are gigabytes.
     """
     reach = 2 * tf.maximum(1.0 / scale, 1.0) + 1  # the kernel's radius, and one for rounding
     top = tf.floor(tf.cast(first, tf.float64) / scale - reach)
@@ -119,14 +122,14 @@ def _rows_that_count(first, height, scale, rows):
 
 
 def _resized_size(original, smallest):
-    """The least size of the same shape that covers `smallest`, as timm rounds it."""
+    """The least size of the same aspect ratio that covers `smallest`, as timm rounds it."""
     if smallest[0] == smallest[1]:
         return original * smallest[0] // tf.reduce_min(original)
     return _round(tf.cast(original, tf.float64) / tf.reduce_min(original / smallest))
 
 
 def _round(x):
-    """To the nearest whole number, halves to the even one, as Python does."""
+    """To the nearest whole number, halves to the even one, as Python rounds."""
     return tf.cast(tf.round(x), tf.int64)
 
 
@@ -143,8 +146,10 @@ def _resize(images, size, scale, first):
     return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
 
 
-def read_images(image_bytes, size, crop_ratio=0.875):
-    """Decodes and transforms a batch of picture files, some of which may not be pictures.
+def read_images(
+    image_bytes: tf.Tensor, size: Sequence[int], crop_ratio: float = 0.875
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes and transforms a batch of image files, some of which may not be images.
 
     Args:
         image_bytes: The files, `(N,)` strings.

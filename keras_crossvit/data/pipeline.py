@@ -5,37 +5,50 @@ never from a state: the same seed gives the same batches bit for bit, on any num
 and workers, and a run that was cut off goes on with the very batch that comes next.
 """
 
+import logging
 import os
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from keras_crossvit.common.tf_data import without_autotune
 from keras_crossvit.data.augment import make_augmentation
+from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.images import decode, evaluation_transform
 from keras_crossvit.data.random_crop import random_resized_crop
 from keras_crossvit.data.rows import map_all_rows
 from keras_crossvit.data.shards import Shard
-from keras_crossvit.data.skipped import report_skipped
+from keras_crossvit.data.sources import Split
 
 OUTSIDE = "a label lies outside the classes"
-_SHUFFLE_BUFFER = 10_000  # encoded pictures; of a folder all paths are shuffled
-_AHEAD = 2  # batches
-_CACHED = 10_000  # so many encoded pictures, about 1 GB of photographs, stay in memory
+_SHUFFLE_BUFFER = 10_000  # encoded images; of a folder all paths are shuffled
+_AHEAD = 2  # batches that are prepared ahead of time
+_CACHED = 10_000  # this many encoded images, about 1 GB of photographs, stay in memory
+
+_logger = logging.getLogger("keras_crossvit.data")
+_named = set()  # files that this process has named: each is met again in every epoch
 
 
-def steps_per_epoch(split, config):
+def steps_per_epoch(split: Split, config: InputConfig) -> int:
     """Training steps of one pass; the last incomplete batch is left out."""
     return split.size // config.batch_size
 
 
-def training_batches(split, classes, size, config, shard=None, first_step=0):
+def training_batches(
+    split: Split,
+    classes: int,
+    size: Sequence[int],
+    config: InputConfig,
+    shard: Shard | None = None,
+    first_step: int = 0,
+) -> tf.data.Dataset:
     """Batches to train on, from step `first_step` of the run to its last.
 
     Args:
         split: A `Split`.
         classes: Number of classes.
         size: `(height, width)` of the model's input, in pixels.
-        config: A `TrainConfig`: its batch size, seed, epochs and augmentation are used.
+        config: An `InputConfig`.
         shard: The `Shard` of this worker, whose batches are then those of its replicas, in
             turn; `None` makes whole batches.
         first_step: Steps that the run has done already.
@@ -43,11 +56,12 @@ def training_batches(split, classes, size, config, shard=None, first_step=0):
     Returns:
         `tf.data.Dataset` of images `(B, height, width, 3)`, float32, about 0..255 (erased
         pixels hold noise of any value), and labels `(B, classes)` of sum 1, smoothed. Each
-        epoch has `steps_per_epoch` batches. A picture that cannot be read is named in the
-        log; its row is black and its labels are 0, so that it adds nothing to the loss.
+        epoch has `steps_per_epoch` batches. An image that cannot be read is named in the log;
+        its row is black and its labels are 0, so that it adds nothing to the loss.
 
     Raises:
-        ValueError: If the batches cannot be split as `shard` says.
+        ValueError: If the batches cannot be split as `shard` says, or the augmentation cannot
+            have the values of `config`.
     """
     batch_size, steps = config.batch_size, steps_per_epoch(split, config)
     group_size = config.mixing_batch_size or batch_size
@@ -63,7 +77,7 @@ def training_batches(split, classes, size, config, shard=None, first_step=0):
 
     def label(rows, images, good):
         indices, (names, _, labels) = rows
-        good = tf.cast(report_skipped(names, good), tf.float32)
+        good = tf.cast(_name_unreadable(names, good), tf.float32)
         return indices, images, _one_hot(labels, classes) * good[:, tf.newaxis]
 
     def mix(indices, images, labels):
@@ -90,14 +104,14 @@ def training_batches(split, classes, size, config, shard=None, first_step=0):
 
 
 def _shuffled_rows(split, config, steps, first_step):
-    """`(number in the run, (name, content, label))`, every epoch in an order of its own."""
+    """`(number in the run, (name, content, label))`, each epoch in an order of its own."""
     per_epoch = steps * config.batch_size
     examples = split.examples.cache() if split.size <= _CACHED else split.examples
     buffer = split.size if split.light else min(split.size, _SHUFFLE_BUFFER)
     repeats = config.repeated_augmentation
 
     def one_epoch(epoch):
-        # Of this function's own graph, so that the order hangs on the given seed alone.
+        # The seed of this function's own graph, so that the order depends on `seed` alone.
         tf.random.set_seed(1)
         seed = config.seed * 100_003 + epoch
         shuffled = examples.shuffle(buffer, seed, reshuffle_each_iteration=False)
@@ -110,23 +124,30 @@ def _shuffled_rows(split, config, steps, first_step):
     return epochs.skip(first_step % steps * config.batch_size)
 
 
-def evaluation_batches(split, classes, size, batch_size, crop_ratio, shard=None):
-    """Batches to evaluate on: in order, every picture once.
+def evaluation_batches(
+    split: Split,
+    classes: int,
+    size: Sequence[int],
+    batch_size: int,
+    crop_ratio: float,
+    shard: Shard | None = None,
+) -> tf.data.Dataset:
+    """Batches to evaluate on: every image once, in order.
 
     Args:
         split: A `Split`.
         classes: Number of classes.
         size: `(height, width)` of the model's input, in pixels.
-        batch_size: Pictures in a batch, over all replicas together.
+        batch_size: Images in a batch, over all replicas together.
         crop_ratio: As in `evaluation_transform`.
         shard: The `Shard` of this worker. With one, the last batch is filled up with rows of
-            weight 0, so that all batches of all replicas are of one size; without, it may
-            hold fewer rows.
+            weight 0, so that all batches of all replicas have the same size; without one, it
+            may hold fewer rows.
 
     Returns:
         `tf.data.Dataset` of images `(B, height, width, 3)`, float32, 0..255, one-hot labels
-        `(B, classes)` and weights `(B,)`: 1, or 0 for a row that is no picture or cannot
-        be read, which is named in the log.
+        `(B, classes)` and weights `(B,)`: 1, or 0 for a row that fills the batch up and for an
+        image that cannot be read, which is named in the log.
 
     Raises:
         ValueError: If the batches cannot be split as `shard` says.
@@ -139,7 +160,7 @@ def evaluation_batches(split, classes, size, batch_size, crop_ratio, shard=None)
 
     def label(rows, images, good):
         names, _, labels = rows
-        weights = tf.cast(report_skipped(names, good), tf.float32)
+        weights = tf.cast(_name_unreadable(names, good), tf.float32)
         return images, _one_hot(labels, classes), weights
 
     rows = split.examples
@@ -152,6 +173,31 @@ def evaluation_batches(split, classes, size, batch_size, crop_ratio, shard=None)
     return without_autotune(batches.prefetch(_AHEAD))
 
 
+def _name_unreadable(names, good):
+    """Names the images that could not be read in the log, each once in a process.
+
+    Args:
+        names: `(N,)` strings; an empty name is a row that fills the batch up.
+        good: bool `(N,)`, whether it could be read.
+
+    Returns:
+        `good`, after the rest has been named.
+    """
+    unreadable = tf.boolean_mask(names, ~good & (names != ""))
+
+    def name_them():
+        with tf.control_dependencies([tf.numpy_function(_warn, [unreadable], [], stateful=True)]):
+            return tf.identity(good)
+
+    return tf.cond(tf.size(unreadable) > 0, name_them, lambda: good)
+
+
+def _warn(names):
+    for name in {name.decode(errors="replace") for name in names} - _named:
+        _named.add(name)
+        _logger.warning("skipped an image that cannot be read (%d so far): %s", len(_named), name)
+
+
 def _one_hot(labels, classes):
     inside = tf.reduce_all((labels >= 0) & (labels < classes))
     with tf.control_dependencies([tf.debugging.Assert(inside, [OUTSIDE, labels])]):
@@ -159,6 +205,6 @@ def _one_hot(labels, classes):
 
 
 def _smooth(labels, smoothing):
-    """Spreads a share of the labels over all classes; rows of sum 0 stay so."""
+    """Spreads a share of the labels over all classes; rows whose sum is 0 stay as they are."""
     total = tf.reduce_sum(labels, axis=1, keepdims=True)
     return labels * (1 - smoothing) + total * (smoothing / labels.shape[1])

@@ -1,6 +1,7 @@
-"""The random crop and flip that every training picture goes through."""
+"""The random crop and flip that every training image goes through."""
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -11,8 +12,14 @@ _ASPECTS = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
-def random_resized_crop(image_bytes, size, area, seed, horizontal_flip=True):
-    """A random part of a picture file, resized: another one for another seed.
+def random_resized_crop(
+    image_bytes: tf.Tensor,
+    size: Sequence[int],
+    area: Sequence[float],
+    seed: tf.Tensor | Sequence[int],
+    horizontal_flip: bool = True,
+) -> tf.Tensor:
+    """A random part of an image file, resized; the seed decides which part.
 
     The part is drawn as torchvision's and timm's RandomResizedCrop draws it: ten attempts of
     a uniform area and a log-uniform aspect ratio, else the largest middle part of an allowed
@@ -22,8 +29,8 @@ def random_resized_crop(image_bytes, size, area, seed, horizontal_flip=True):
     Args:
         image_bytes: The file, as in `images.decode`; a scalar string.
         size: `(height, width)` of the result, in pixels, known integers.
-        area: `(lowest, highest)` share of the picture's area in the part, in (0, 1]; its
-            aspect ratio lies between 3/4 and 4/3. `(1.0, 1.0)` takes all of a square picture.
+        area: `(lowest, highest)` share of the image's area in the part, in (0, 1]; its
+            aspect ratio lies between 3/4 and 4/3. `(1.0, 1.0)` takes all of a square image.
         seed: Two integers that decide the part and the flip.
         horizontal_flip: Whether the part is mirrored with probability 1/2.
 
@@ -85,10 +92,10 @@ def _draw_box(sides, area, seed):
 def _resize_first_axis(pixels, size):
     """uint8 `(H, W, 3)` to `(size, W, 3)`.
 
-    The first axis is the quick one: along it, the pixels of a row are summed side by side.
+    The first axis is the fast one: along it, the pixels of a row are summed side by side.
     """
     height, width = tf.unstack(tf.shape(pixels)[:2])
-    # An axis of length 1 stands for the one that rests, since the operation would go over it.
+    # The axis that is not resized is given as one of length 1, since the operation goes over both.
     resized = tf.raw_ops.ScaleAndTranslate(
         images=tf.reshape(pixels, [1, height, 1, width * 3]),
         size=(size, 1),

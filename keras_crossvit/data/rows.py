@@ -1,15 +1,19 @@
 """A function over rows, some of which it may refuse: the others must not be lost with them.
 
-One picture that cannot be read must cost neither the rest of a request nor a run of weeks.
-Only tf.data lets a graph go on after an error, so both ways below go through it.
+One image that cannot be read must cost neither the rest of a request nor a run of weeks.
+Only tf.data lets a graph go on after an error, so both functions below go through it.
 """
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
 _CHUNK = 32  # rows that share the cost of a nested dataset
 
 
-def map_good_rows(function, rows, parallel_calls):
+def map_good_rows(
+    function: Callable, rows: tuple[tf.Tensor, ...], parallel_calls: int | None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Applies `function` to each row of a batch. A TensorFlow graph function.
 
     Args:
@@ -18,13 +22,15 @@ def map_good_rows(function, rows, parallel_calls):
         parallel_calls: Rows that are worked on at the same time.
 
     Returns:
-        `(N, ...)` and bool `(N,)`: the results, 0 where the function raised, and where it
+        `(N, ...)` and bool `(N,)`: the results, 0 where the function raised, and whether it
         did not.
     """
     return _filled(*_good_rows(function, rows, parallel_calls).get_single_element())
 
 
-def map_all_rows(dataset, function, parallel_calls):
+def map_all_rows(
+    dataset: tf.data.Dataset, function: Callable, parallel_calls: int
+) -> tf.data.Dataset:
     """Applies `function` to each row of a dataset, in order.
 
     Args:
@@ -33,17 +39,17 @@ def map_all_rows(dataset, function, parallel_calls):
         parallel_calls: Groups of rows that are worked on at the same time.
 
     Returns:
-        `tf.data.Dataset` of batches of `(row, result, good)`, each with rows of its own;
-        `result` is 0 where the function raised.
+        `tf.data.Dataset` of `(rows, results, good)`, each a batch of some of the rows, in
+        order; `results` and `good` as in `map_good_rows`.
     """
 
-    def work_off(*rows):
+    def map_chunk(*rows):
         results = _good_rows(function, rows, parallel_calls=None)
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(rows), results)
 
     return (
         dataset.batch(_CHUNK)
-        .interleave(work_off, parallel_calls, 1, parallel_calls)
+        .interleave(map_chunk, parallel_calls, 1, parallel_calls)
         .map(lambda rows, results: (rows, *_filled(*results)), parallel_calls)
     )
 
@@ -54,14 +60,14 @@ def _good_rows(function, rows, parallel_calls):
     numbered = tf.data.Dataset.from_tensor_slices(rows).enumerate()
     results = numbered.map(lambda number, row: (number, function(*row)), parallel_calls)
     _, spec = results.element_spec
-    # One row that stands for none, so that there is always something to batch.
+    # One row that stands for no row, so that there is always something to batch.
     none = tf.data.Dataset.from_tensors((count, tf.zeros(spec.shape, spec.dtype)))
     return results.ignore_errors().concatenate(none).batch(count + 1)
 
 
 def _filled(numbers, values):
-    """The results in the rows that they belong to, and which rows have one."""
-    count = numbers[-1] + 1  # the row that stands for none comes last
+    """The results at the rows that they belong to, and which rows have one."""
+    count = numbers[-1] + 1  # the row that stands for no row comes last
     numbers = numbers[:, tf.newaxis]
     values = tf.scatter_nd(numbers, values, [count, *values.shape[1:]])
     good = tf.scatter_nd(numbers, tf.ones_like(numbers[:, 0]), [count])

@@ -1,4 +1,4 @@
-"""Which rows of a global batch a worker makes, so that all of them together make it once."""
+"""Which rows of a global batch each worker makes; together the workers make it once."""
 
 import dataclasses
 
@@ -19,8 +19,8 @@ class Shard:
     workers: int = 1
     replicas: int = 1
 
-    def check(self, batch_size, group_size):
-        """Raises `ValueError` if a global batch cannot be split so."""
+    def check(self, batch_size: int, group_size: int) -> None:
+        """Raises `ValueError` if a global batch cannot be split like this."""
         parts = self.workers * self.replicas
         if batch_size % parts:
             raise ValueError(
@@ -39,19 +39,19 @@ class Shard:
                 f"mixed in pairs. Received: batch_size={batch_size} for {self.workers} workers"
             )
 
-    def owns(self, row, batch_size, group_size):
-        """Whether this worker makes row `row` of a global batch (scalar integer tensors).
+    def owns(self, row: tf.Tensor, batch_size: int, group_size: int) -> tf.Tensor:
+        """Whether this worker makes row `row`, a scalar integer, of a global batch.
 
-        Rows are mixed with their mirror image inside a group (first with last), so both of
-        a pair go to the same worker, and pairs to the workers in turn.
+        Rows of a group are mixed in pairs, the first with the last and so on inwards, so both
+        rows of a pair go to the same worker, and the pairs to the workers in turn.
         """
         first = row // group_size * group_size
         within = row - first
         pair = tf.minimum(within, group_size - 1 - within)
         return (first + 2 * pair) * self.workers // batch_size == self.worker
 
-    def groups(self, batch_size, group_size):
-        """Numbers of the mixing groups within a global batch that this worker's rows are of."""
+    def groups(self, batch_size: int, group_size: int) -> range:
+        """Numbers, within a global batch, of the groups that this worker's rows belong to."""
         rows = batch_size // self.workers
         first = self.worker * rows // group_size
         return range(first, first + max(1, rows // group_size))

@@ -1,25 +1,26 @@
-"""Where pictures come from: a TensorFlow dataset, or a folder of class folders."""
+"""Where images come from: a TensorFlow dataset, or a folder of class folders."""
 
 import collections.abc
 import dataclasses
+import os
 import pathlib
 
 import tensorflow as tf
 
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 _VALIDATION = ("validation", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split.
+    """One split of a data set.
 
     Args:
         examples: `tf.data.Dataset` of `(name, content, label)`, in a fixed order: a string
-            that names the picture, a string from which `read` makes the picture file's
-            bytes, and an int64.
-        size: Number of pictures.
-        read: Graph function from `content` to the encoded picture.
+            that names the image, a string from which `read` makes the bytes of the image
+            file, and an int64.
+        size: Number of images.
+        read: Graph function from `content` to the encoded image.
         light: Whether `content` is small (a path), so that all of it can be shuffled.
     """
 
@@ -31,7 +32,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A labelled set of pictures.
+    """A set of labelled images.
 
     Args:
         name: What the user called it.
@@ -41,13 +42,18 @@ class Source:
     """
 
     name: str
-    class_names: tuple
+    class_names: tuple[str, ...]
     train: Split
     validation: Split
 
 
-def open_source(dataset, data_dir=None, train_split="train", validation_split=None):
-    """Opens a set of pictures.
+def open_source(
+    dataset: str,
+    data_dir: str | os.PathLike | None = None,
+    train_split: str = "train",
+    validation_split: str | None = None,
+) -> Source:
+    """Opens a set of labelled images.
 
     Args:
         dataset: The name of a TensorFlow dataset with features `image` and `label`
@@ -56,14 +62,14 @@ def open_source(dataset, data_dir=None, train_split="train", validation_split=No
         data_dir: Where tensorflow-datasets keeps its data; `None` for its default.
         train_split: Split or folder to train on; TensorFlow datasets take slices as well,
             "train[:90%]".
-        validation_split: Split or folder to validate on; `None` for the first that there is
-            of "validation", "val" and "test".
+        validation_split: Split or folder to validate on; `None` for the first of
+            "validation", "val" and "test" that there is.
 
     Returns:
         A `Source`.
 
     Raises:
-        ValueError: If the data set has no such features, splits or pictures.
+        ValueError: If the data set has no such features, splits or images.
         FileNotFoundError: If the folder does not exist.
     """
     if dataset.startswith("folder:"):
@@ -145,12 +151,12 @@ def _folder_split(folder, class_names):
         found = sorted(
             str(path)
             for path in (folder / name).rglob("*")
-            if path.suffix.lower() in PICTURES and path.is_file()
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         )
         if not found:
             raise ValueError(
-                f"Each class needs at least one picture ({', '.join(PICTURES)}): put some there, "
-                f"or remove the folder. Received: none in {folder / name}"
+                f"Each class needs at least one image ({', '.join(IMAGE_SUFFIXES)}): put some "
+                f"there, or remove the folder. Received: none in {folder / name}"
             )
         paths += found
         labels += [label] * len(found)

@@ -1,33 +1,25 @@
-"""What all augmentations share: the interface, its errors, and when KerasCV is imported."""
-
-import types
+"""What all augmentations share: the interface, the registry, and when KerasCV is imported."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_crossvit.data import Augmentation, InputConfig, register_augmentation
 from keras_crossvit.data.augment import AUGMENTATIONS, make_augmentation
 from tests.base import run_python
 
-POLICY = {
-    "augment": "reference",
-    "randaugment_magnitude": 9,
-    "randaugment_num_ops": 2,
-    "randaugment_std": 0.5,
-    "mixup_alpha": 0.8,
-    "cutmix_alpha": 1.0,
-    "erasing_probability": 0.25,
-    "translation": 0.0,
-    "rotation": 0.0,
-}
+STRENGTHS = (
+    *("randaugment_magnitude", "randaugment_num_ops", "randaugment_std"),
+    *("mixup_alpha", "cutmix_alpha", "erasing_probability", "translation", "rotation"),
+)
 
 
 def policy(**changes):
-    return types.SimpleNamespace(**{**POLICY, **changes})
+    return InputConfig(batch_size=8, **changes)
 
 
-def pictures(count=8, height=24, width=20):
+def random_images(count=8, height=24, width=20):
     shape = (count, height, width, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
 
@@ -43,7 +35,7 @@ def batches(config, parallel_calls=None, count=16, batch_size=8, groups=2):
     def mix(images, labels, seeds):
         return augmentation.batch(images, labels, seeds[:groups])
 
-    data = (pictures(count), np.arange(count, dtype="int64"))
+    data = (random_images(count), np.arange(count, dtype="int64"))
     return list(
         tf.data.Dataset.from_tensor_slices(data)
         .map(read, num_parallel_calls=parallel_calls)
@@ -68,48 +60,39 @@ def test_same_seed_same_batches(augment):
         np.testing.assert_array_equal(images, again)
         np.testing.assert_array_equal(labels, labels_again)
         np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
-    assert (np.abs(runs[0][0][0] - pictures(16)[:8]).max() > 10) == (augment != "none")
+    assert (np.abs(runs[0][0][0] - random_images(16)[:8]).max() > 10) == (augment != "none")
 
 
 @pytest.mark.parametrize("augment", ["kerascv", "reference"])
-def test_another_seed_another_picture(augment):
+def test_another_seed_another_image(augment):
     image = make_augmentation(policy(augment=augment), 10).image
-    pixels = tf.constant(pictures()[0])
+    pixels = tf.constant(random_images()[0])
     results = [image(pixels, tf.constant([seed, 0])).numpy() for seed in range(12)]
     assert len({result.tobytes() for result in results}) > 6
 
 
 def test_none_changes_nothing():
     (images, labels), _ = batches(policy(augment="none"))
-    np.testing.assert_array_equal(images, pictures(16)[:8])
+    np.testing.assert_array_equal(images, random_images(16)[:8])
     np.testing.assert_array_equal(labels, np.eye(10)[:8])
 
 
 @pytest.mark.parametrize("augment", ["kerascv", "reference"])
 def test_zeros_leave_all_steps_out(augment):
-    zeros = dict.fromkeys(POLICY, 0)
-    (images, labels), _ = batches(policy(**{**zeros, "augment": augment}))
-    np.testing.assert_array_equal(images, pictures(16)[:8])
+    zeros = dict.fromkeys(STRENGTHS, 0)
+    (images, labels), _ = batches(policy(augment=augment, **zeros))
+    np.testing.assert_array_equal(images, random_images(16)[:8])
     np.testing.assert_array_equal(labels, np.eye(10)[:8])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"augment": "strong"}, "`augment` must be one of 'kerascv', 'none', 'reference'"),
-        ({"randaugment_magnitude": 11}, r"`randaugment_magnitude` must be in 0\.\.10"),
-        ({"erasing_probability": 1.5}, r"`erasing_probability` must be in 0\.\.1"),
-        ({"mixup_alpha": -0.1}, "`mixup_alpha` must be at least 0. Received: mixup_alpha=-0.1"),
-        ({"rotation": 5.0}, '`rotation` must be 0 with augment="reference"'),
-    ],
-)
-def test_bad_values(changes, message):
-    with pytest.raises(ValueError, match=message):
-        make_augmentation(policy(**changes), 10)
+@pytest.mark.parametrize("name", ["translation", "rotation"])
+def test_steps_that_the_reference_does_not_have(name):
+    with pytest.raises(ValueError, match=f'`{name}` must be 0 with augment="reference"'):
+        make_augmentation(policy(**{name: 0.5}), 10)
 
 
 def test_mixing_needs_classes():
-    with pytest.raises(ValueError, match="must be 0 where there are less than 2 classes"):
+    with pytest.raises(ValueError, match="must be 0 where there are fewer than 2 classes"):
         make_augmentation(policy(), 1)
 
 
@@ -117,8 +100,27 @@ def test_mixing_needs_classes():
 def test_groups_must_divide_the_batch(augment):
     batch = make_augmentation(policy(augment=augment), 10).batch
     images, labels = np.zeros((8, 4, 4, 3), "float32"), np.eye(10, dtype="float32")[:8]
-    with pytest.raises(ValueError, match="`seeds` must be of a number that divides the batch"):
+    with pytest.raises(ValueError, match="`seeds` must have a known number of rows"):
         batch(tf.constant(images), tf.constant(labels), tf.zeros([3, 2], tf.int32))
+
+
+def test_an_augmentation_from_outside(monkeypatch):
+    monkeypatch.setattr(AUGMENTATIONS, "_entries", {**AUGMENTATIONS._entries})
+    with pytest.raises(ValueError, match=r"`augment` must be one of .*Received: augment='dark'"):
+        policy(augment="dark")
+
+    @register_augmentation("dark")
+    def make_dark(config):
+        def image(pixels, seed):
+            return tf.cast(pixels, tf.float32) * (1 - config.erasing_probability)
+
+        return Augmentation(image, lambda images, labels, seeds: (images, labels[::-1]))
+
+    (images, labels), _ = batches(policy(augment="dark", erasing_probability=0.75))
+    np.testing.assert_array_equal(images, random_images(16)[:8] / 4)
+    np.testing.assert_array_equal(labels, np.eye(10)[:8][::-1])
+    with pytest.raises(ValueError, match="`name` must be new"):
+        register_augmentation("dark")(policy)
 
 
 def test_kerascv_is_imported_only_when_it_is_needed():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_crossvit.data.augment import make_augmentation
-from tests.data_room.test_augment import pictures, policy
+from tests.data_room.test_augment import policy, random_images
 
 NOTHING = {
     "augment": "kerascv",
@@ -60,12 +60,12 @@ def test_both_mixings_are_used():
     for seed in range(20):
         mixed, _ = mix(augmentation, images, [[seed, 3]])
         kinds.add(len({len(np.unique(image)) for image in mixed} - {1}) > 0)
-    assert kinds == {True, False}  # CutMix leaves two shades in a picture, MixUp one
+    assert kinds == {True, False}  # CutMix leaves two shades in an image, MixUp one
 
 
-def test_randaugment_changes_pictures_and_keeps_the_range():
+def test_randaugment_changes_images_and_keeps_the_range():
     augmentation = kerascv(randaugment_magnitude=9, translation=0.1)
-    images, changed = pictures(30), 0
+    images, changed = random_images(30), 0
     images[0], images[1] = 0, 255
     for seed, pixels in enumerate(images):
         result = augmentation.image(tf.constant(pixels), tf.constant([seed, 0])).numpy()
@@ -77,7 +77,7 @@ def test_randaugment_changes_pictures_and_keeps_the_range():
 def test_randaugment_takes_pixels_that_overshoot():
     """KerasCV's Equalization alone raises for them."""
     augmentation = kerascv(randaugment_magnitude=9)
-    overshooting = tf.constant(pictures()[0].astype("float32") * 1.2 - 20)
+    overshooting = tf.constant(random_images()[0].astype("float32") * 1.2 - 20)
     for seed in range(25):
         result = augmentation.image(overshooting, tf.constant([seed, 0])).numpy()
         assert 0 <= result.min() <= result.max() <= 255

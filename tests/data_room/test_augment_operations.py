@@ -21,51 +21,51 @@ def photos():
     return china[100:260, 150:310], flower[60:195, 200:373]
 
 
-def by_table(picture, table):
-    return picture.point(list(table) * 3)
+def by_table(image, table):
+    return image.point(list(table) * 3)
 
 
-def affine(picture, *matrix):
+def affine(image, *matrix):
     bicubic = Image.Resampling.BICUBIC
-    return picture.transform(
-        picture.size, Image.Transform.AFFINE, matrix, resample=bicubic, fillcolor=FILL
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, resample=bicubic, fillcolor=FILL
     )
 
 
-def pil(name, picture, magnitude, sign):
+def pil(name, image, magnitude, sign):
     """The operation as timm's `rand-...-inc1` has PIL do it."""
     share = magnitude / 10
-    width, height = picture.size
+    width, height = image.size
     if name in ("Color", "Contrast", "Brightness", "Sharpness"):
-        return getattr(ImageEnhance, name)(picture).enhance(max(0.1, 1 + sign * 0.9 * share))
+        return getattr(ImageEnhance, name)(image).enhance(max(0.1, 1 + sign * 0.9 * share))
     drop = 255 >> (4 - int(share * 4))  # of posterize, which PIL refuses for 0 bits
     add, shear, shift = int(share * 110), sign * 0.3 * share, sign * 0.45 * share
     return {
-        "AutoContrast": lambda: ImageOps.autocontrast(picture),
-        "Equalize": lambda: ImageOps.equalize(picture),
-        "Invert": lambda: ImageOps.invert(picture),
-        "Rotate": lambda: picture.rotate(
+        "AutoContrast": lambda: ImageOps.autocontrast(image),
+        "Equalize": lambda: ImageOps.equalize(image),
+        "Invert": lambda: ImageOps.invert(image),
+        "Rotate": lambda: image.rotate(
             sign * 30 * share, resample=Image.Resampling.BICUBIC, fillcolor=FILL
         ),
-        "Posterize": lambda: by_table(picture, (i & ~drop for i in range(256))),
-        "Solarize": lambda: ImageOps.solarize(picture, 256 - int(share * 256)),
-        "SolarizeAdd": lambda: by_table(picture, (i + add * (i < 128) for i in range(256))),
-        "ShearX": lambda: affine(picture, 1, shear, 0, 0, 1, 0),
-        "ShearY": lambda: affine(picture, 1, 0, 0, shear, 1, 0),
-        "TranslateX": lambda: affine(picture, 1, 0, shift * width, 0, 1, 0),
-        "TranslateY": lambda: affine(picture, 1, 0, 0, 0, 1, shift * height),
+        "Posterize": lambda: by_table(image, (i & ~drop for i in range(256))),
+        "Solarize": lambda: ImageOps.solarize(image, 256 - int(share * 256)),
+        "SolarizeAdd": lambda: by_table(image, (i + add * (i < 128) for i in range(256))),
+        "ShearX": lambda: affine(image, 1, shear, 0, 0, 1, 0),
+        "ShearY": lambda: affine(image, 1, 0, 0, shear, 1, 0),
+        "TranslateX": lambda: affine(image, 1, 0, shift * width, 0, 1, 0),
+        "TranslateY": lambda: affine(image, 1, 0, 0, 0, 1, shift * height),
     }[name]()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_is_pils(photos, name):
     for photo in photos:
-        picture, pixels = Image.fromarray(photo), tf.constant(photo)
+        image, pixels = Image.fromarray(photo), tf.constant(photo)
         for magnitude in MAGNITUDES:
             for sign in (1.0, -1.0):
                 ours = OPERATIONS[name](pixels, magnitude, sign).numpy()
                 assert ours.dtype == np.uint8
-                theirs = np.asarray(pil(name, picture, magnitude, sign))
+                theirs = np.asarray(pil(name, image, magnitude, sign))
                 difference = np.abs(ours.astype(int) - theirs.astype(int))
                 # PIL's geometry is float64: a sum just below a whole number is cut elsewhere.
                 assert difference.max() <= (1 if name in GEOMETRIC else 0), (magnitude, sign)
@@ -81,7 +81,7 @@ def test_operations_are_the_fifteen():
 
 
 def test_operations_on_one_colour():
-    """No histogram to stretch, no detail to sharpen: the picture stays, but for its border."""
+    """No histogram to stretch, no detail to sharpen: the image stays, but for its border."""
     pixels = tf.fill([20, 24, 3], tf.constant(77, tf.uint8))
     for name in ("AutoContrast", "Equalize", "Color", "Contrast", "Sharpness"):
         np.testing.assert_array_equal(OPERATIONS[name](pixels, 9.0), pixels, name)

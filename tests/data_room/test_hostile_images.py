@@ -1,4 +1,4 @@
-"""Bytes that are no picture, or would be a very large one, end in one clear error."""
+"""Bytes that are not an image, or would be a very large one, end in one clear error."""
 
 import struct
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_crossvit.data import images
 from keras_crossvit.data.formats import MAX_PIXELS
-from tests.data_room.pictures import encoded, noise
+from tests.data_room.image_files import encoded, noise
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
 FILES = {name: encoded(noise(), name, "P" if name == "GIF" else "RGB") for name in FORMATS}
@@ -44,7 +44,7 @@ def gif(before_frame=b""):
 @pytest.mark.parametrize(
     "data", [b"", b"B", b"hello", b"\x00" * 100, b"RIFF\x00\x00\x00\x00WEBPVP8 ", b"<svg/>"]
 )
-def test_no_picture(decode, data):
+def test_not_an_image(decode, data):
     with pytest.raises(tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF or BMP"):
         decode(data)
 
@@ -107,7 +107,7 @@ def test_gif_frame_larger_than_its_screen(decode):
 
 
 def test_jpeg_with_more_scans_than_are_decoded(decode):
-    """Scans that change nothing: a second of decoding for each kilobyte of a large picture."""
+    """Scans that change nothing: a second of decoding for each kilobyte of a large image."""
     file = encoded(noise(), "JPEG", progressive=True)
     last = file[file.rindex(b"\xff\xda") : -2]
     scans = file.count(b"\xff\xda")
@@ -146,7 +146,7 @@ def test_bmp_that_the_decoder_would_misread(decode):
 
 
 def test_changed_bytes_raise_nothing_else(decode):
-    """600 files with random bytes in the header or anywhere: a picture, or the one error."""
+    """600 files with random bytes in the header or anywhere: an image, or the one error."""
     random = np.random.default_rng(0)
     files = [*FILES.values(), encoded(noise(), "BMP", "P")]
     outcomes = []

@@ -10,7 +10,7 @@ from keras_crossvit.data.images import (
     evaluation_transform,
     read_images,
 )
-from tests.data_room.pictures import decoded, encoded, noise, photo, transformed
+from tests.data_room.image_files import decoded, encoded, noise, photo, transformed
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_same_size_is_left_alone():
     np.testing.assert_array_equal(evaluation_transform(pixels, (32, 32), 1.0), pixels)
 
 
-def test_thin_pictures():
+def test_thin_images():
     """One pixel high and very wide: only the crop is computed, whatever the resized width."""
     pixels = np.tile(np.arange(20_001, dtype="uint8")[None, :, None], (1, 1, 3))
     result = evaluation_transform(pixels, (40, 40), 1.0).numpy()
@@ -119,7 +119,7 @@ def test_thin_pictures():
     assert result[0, 0, 0] == pixels[0, 10_000, 0]
 
 
-def test_thin_and_high_pictures():
+def test_thin_and_high_images():
     """The same the other way: the rows that the crop leaves out are not resized first."""
     import resource
 
@@ -145,7 +145,7 @@ def test_default_crop_ratio():
 
 def test_read_images():
     files = [encoded(noise(seed=seed), "PNG") for seed in range(6)]
-    files[0] = files[3] = b"no picture"
+    files[0] = files[3] = b"not an image"
     pixels, readable = tf.function(lambda files: read_images(files, (24, 24), 0.75))(
         tf.constant(files)
     )
@@ -157,8 +157,8 @@ def test_read_images():
         np.testing.assert_array_equal(pixels[row], expected)
 
 
-@pytest.mark.parametrize("files", [[], [b""], [b"no", b"picture"]])
-def test_read_images_without_a_picture(files):
+@pytest.mark.parametrize("files", [[], [b""], [b"no", b"image"]])
+def test_read_images_without_an_image(files):
     pixels, readable = read_images(tf.constant(files, tf.string), (24, 20))
     assert pixels.shape == (len(files), 24, 20, 3)
     assert not pixels.numpy().any()

@@ -7,19 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import Split
-from keras_crossvit.training import TrainConfig
 
 SIZE = (16, 16)
-PLAIN = TrainConfig(
-    "crossvit_digits",
-    "digits",
-    "runs/x",
+PLAIN = InputConfig(
     epochs=10,
     batch_size=4,
-    learning_rate=1e-3,
     augment="none",
     crop_area=(1.0, 1.0),
     horizontal_flip=False,
@@ -31,21 +27,21 @@ FULL = dataclasses.replace(
 
 
 def split(count=10, bad=()):
-    """Pictures of one shade each: picture i has the shade 20 i and the label i."""
-    pictures = [tf.io.encode_png(np.full((8, 8, 3), 20 * i, "uint8")) for i in range(count)]
-    pictures = ["no picture" if i in bad else x for i, x in enumerate(pictures)]
-    names = [f"picture {i}" for i in range(count)]
+    """Images of one shade each: image i has the shade 20 i and the label i."""
+    files = [tf.io.encode_png(np.full((8, 8, 3), 20 * i, "uint8")) for i in range(count)]
+    files = ["not an image" if i in bad else x for i, x in enumerate(files)]
+    names = [f"image {i}" for i in range(count)]
     labels = tf.range(count, dtype=tf.int64)
-    return Split(tf.data.Dataset.from_tensor_slices((names, tf.stack(pictures), labels)), count)
+    return Split(tf.data.Dataset.from_tensor_slices((names, tf.stack(files), labels)), count)
 
 
 def textured(count=24):
-    """Pictures of noise: no two crops of them are alike."""
+    """Images of noise: no two crops of them are alike."""
     draw = np.random.default_rng(0)
-    pictures = [
+    files = [
         tf.io.encode_png(draw.integers(0, 256, (20, 24, 3)).astype("uint8")) for _ in range(count)
     ]
-    rows = (["x"] * count, tf.stack(pictures), tf.range(count, dtype=tf.int64))
+    rows = (["x"] * count, tf.stack(files), tf.range(count, dtype=tf.int64))
     return Split(tf.data.Dataset.from_tensor_slices(rows), count)
 
 
@@ -58,7 +54,7 @@ def epochs(config, count=2, data=None, **arguments):
     return [rows[start : start + steps] for start in range(0, len(rows), steps)]
 
 
-def test_evaluation_keeps_order_and_every_picture():
+def test_evaluation_keeps_order_and_every_image():
     batches = list(evaluation_batches(split(), 10, SIZE, 4, 1.0))
     assert [len(images) for images, _, _ in batches] == [4, 4, 2]
     images, labels, weights = (np.concatenate(parts) for parts in zip(*batches, strict=True))
@@ -69,7 +65,7 @@ def test_evaluation_keeps_order_and_every_picture():
 
 
 @pytest.mark.parametrize(("workers", "replicas"), [(1, 1), (1, 2), (2, 1), (2, 2)])
-def test_evaluation_in_parts_has_full_batches_and_every_picture_once(workers, replicas):
+def test_evaluation_in_parts_has_full_batches_and_every_image_once(workers, replicas):
     seen = []
     for worker in range(workers):
         shard = Shard(worker, workers, replicas)
@@ -82,7 +78,7 @@ def test_evaluation_in_parts_has_full_batches_and_every_picture_once(workers, re
 
 def test_training_shuffles_anew_each_epoch_and_by_the_seed():
     first, second = epochs(PLAIN)
-    assert [len(batch) for batch in first] == [4, 4]  # the last two pictures are left out
+    assert [len(batch) for batch in first] == [4, 4]  # the last two images are left out
     assert first != second
     assert len({label for batch in first for label in batch}) == 8
     tf.random.set_seed(5)  # the global seed has no part in it
@@ -109,7 +105,7 @@ def test_repeated_augmentation_follows_with_copies():
             assert len(set(batch)) == 2
 
 
-def test_training_pictures_keep_their_labels():
+def test_training_images_keep_their_labels():
     for images, labels in training_batches(split(), 10, SIZE, PLAIN).take(4):
         shades = 20.0 * labels.numpy().argmax(1)
         np.testing.assert_allclose(images.numpy().mean((1, 2, 3)), shades, atol=1e-3)
@@ -173,7 +169,7 @@ def test_batches_that_cannot_be_split(changes, shard, message):
         training_batches(textured(), 24, SIZE, dataclasses.replace(FULL, **changes), shard)
 
 
-def test_unreadable_pictures_are_named_and_count_for_nothing(caplog):
+def test_unreadable_images_are_named_and_count_for_nothing(caplog):
     with caplog.at_level(logging.WARNING):
         data = split(10, bad=(3, 7))
         whole = dataclasses.replace(PLAIN, batch_size=10)
@@ -184,7 +180,7 @@ def test_unreadable_pictures_are_named_and_count_for_nothing(caplog):
         _, _, weights = next(iter(evaluation_batches(data, 10, SIZE, 10, 1.0)))
     np.testing.assert_array_equal(weights, [1, 1, 1, 0, 1, 1, 1, 0, 1, 1])
     named = [record.getMessage() for record in caplog.records if "skipped" in record.message]
-    assert sorted(message.rpartition(": ")[2] for message in named) == ["picture 3", "picture 7"]
+    assert sorted(message.rpartition(": ")[2] for message in named) == ["image 3", "image 7"]
 
 
 def test_label_outside_of_the_classes():

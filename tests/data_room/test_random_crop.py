@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_crossvit.data.random_crop import random_resized_crop
-from tests.data_room.pictures import decoded, encoded, noise, photo
+from tests.data_room.image_files import decoded, encoded, noise, photo
 
 FORMATS = {
     "JPEG": {"quality": 95},
@@ -17,7 +17,7 @@ FORMATS = {
 
 
 def ramp(height=64, width=64):
-    """A picture whose pixels say where they lie: red is the column, green the row."""
+    """An image whose pixels say where they lie: red is the column, green the row."""
     rows, columns = np.mgrid[0:height, 0:width]
     return np.stack([columns, rows, 0 * rows], -1).astype("uint8")
 
@@ -124,7 +124,7 @@ def test_part_of_a_file_is_pils(file_format):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 400)])
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-def test_tiny_pictures(file_format, shape):
+def test_tiny_images(file_format, shape):
     file = encoded(np.full((*shape, 3), 90, "uint8"), file_format)
     for seed in range(5):
         part = random_resized_crop(file, (8, 12), (0.01, 0.1), (seed, 0))
@@ -143,7 +143,7 @@ def test_broken_files(file_format):
                 crop(tf.constant(file[:length]), tf.constant([seed, 0]))
 
 
-def test_no_picture_and_too_many_pixels():
+def test_not_an_image_and_too_many_pixels():
     with pytest.raises(tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF or BMP"):
         random_resized_crop(b"hello", (8, 8), (0.1, 1.0), (0, 0))
     file = bytearray(encoded(noise(), "JPEG"))

@@ -1,4 +1,4 @@
-"""TensorFlow datasets and folders as labelled pictures."""
+"""TensorFlow datasets and folders as labelled images."""
 
 import pathlib
 
@@ -21,7 +21,7 @@ def folder(tmp_path):
         for number in range(3):
             write(tmp_path / "train" / name / f"{number}.png", 100 * index + number)
         write(tmp_path / "val" / name / "deep" / "0.PNG", 200 + index)
-    (tmp_path / "train" / "ant" / "notes.txt").write_text("no picture")
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("not an image")
     return tmp_path
 
 
@@ -45,8 +45,8 @@ def test_digits_are_scikit_learns(tmp_path):
     held_out = list(source.validation.examples)
     assert [int(label) for _, _, label in held_out] == digits.target[4::5].tolist()
     assert held_out[7][0] == b"digits test 7"
-    picture = tf.io.decode_png(source.validation.read(held_out[7][1])).numpy()
-    np.testing.assert_array_equal(picture[..., 0], np.rint(digits.images[39] * 255 / 16))
+    image = tf.io.decode_png(source.validation.read(held_out[7][1])).numpy()
+    np.testing.assert_array_equal(image[..., 0], np.rint(digits.images[39] * 255 / 16))
 
 
 def remove(path):
@@ -57,7 +57,7 @@ def remove(path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda root: remove(root / "train" / "bee"), "at least one picture"),
+        (lambda root: remove(root / "train" / "bee"), "at least one image"),
         (
             lambda root: (root / "val").rename(root / "later"),
             "`validation_split` must name a split",

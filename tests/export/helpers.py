@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_crossvit.data.images import decode, evaluation_transform
 from tests import base
-from tests.data_room.pictures import encoded
+from tests.data_room.image_files import encoded
 
 LABELS = ["tench", "crane", "Äffchen", "crane", "a b"]  # names may repeat, as ImageNet's do
 

@@ -5,9 +5,28 @@ import json
 
 import pytest
 
+from keras_crossvit.data import InputConfig
 from keras_crossvit.training import TrainConfig, parse_config
 
-RECIPE = TrainConfig("crossvit_digits", "digits", "runs/x", 10, 32, 1e-3)
+RECIPE = TrainConfig(
+    model="crossvit_digits",
+    dataset="digits",
+    output_dir="runs/x",
+    epochs=10,
+    batch_size=32,
+    learning_rate=1e-3,
+)
+
+# Older runs go on by these names, and commands with `--set` use them.
+NAMES = """
+    accumulation_steps augment batch_size checkpoint_steps clip_norm crop_area crop_ratio
+    cutmix_alpha data_dir dataset drop_path_rate ema_momentum epochs erasing_probability
+    final_learning_rate gradient_checkpointing horizontal_flip input_size jit_compile
+    label_smoothing learning_rate learning_rate_batch_size lora_rank mixing_batch_size
+    mixup_alpha model optimizer output_dir parallel_calls precision randaugment_magnitude
+    randaugment_num_ops randaugment_std repeated_augmentation resume rotation seed strategy
+    train_split translation validation_split warmup_epochs weight_decay weights
+"""
 
 
 def parse(*arguments):
@@ -60,6 +79,18 @@ def test_saved_values_make_the_same_configuration(tmp_path):
     RECIPE.save(tmp_path / "config.json")
     values = json.loads((tmp_path / "config.json").read_text())
     assert TrainConfig(**values) == RECIPE
+
+
+def test_config_json_has_the_names_of_every_earlier_run(tmp_path):
+    RECIPE.save(tmp_path / "config.json")
+    assert sorted(json.loads((tmp_path / "config.json").read_text())) == NAMES.split()
+
+
+def test_it_is_an_input_config():
+    assert isinstance(RECIPE, InputConfig)
+    assert InputConfig(batch_size=32).epochs == 1
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'epochs'"):
+        TrainConfig(model="m", dataset="d", output_dir="o", batch_size=4, learning_rate=1e-3)
 
 
 def test_learning_rate_follows_the_batch():

@@ -1,9 +1,9 @@
 """Shears, shifts and rotations, pixel by pixel as PIL's `Image.transform` computes them.
 
-Its bicubic kernel has a = -1 (not the -0.5 of its resize), repeats the edge pixels, and cuts
-the fraction off; a pixel whose source lies outside the picture gets the fill colour. All take
-and return uint8 `(H, W, 3)` with known sides. Source positions are computed in float64, as
-PIL does, and pixels in float32.
+PIL's bicubic kernel has a = -1 here (not the -0.5 of its resize). Edge pixels are repeated,
+results are rounded down, and a pixel whose source lies outside the image gets the fill colour.
+All functions take and return uint8 `(H, W, 3)` with known sides. Source positions are computed
+in float64, as PIL does, and pixels in float32.
 """
 
 import math
@@ -13,39 +13,40 @@ import tensorflow as tf
 
 FILL = (124, 116, 104)  # ImageNet's mean colour, rounded
 
-# Of flat areas the weighted sum is a whole number but for its last bits, and is cut off.
-_BEFORE_CUTTING = 2.0**-12
+# In flat areas the weighted sum is a whole number, give or take its last bits: this keeps it from
+# being rounded down to the number below.
+_BEFORE_ROUNDING_DOWN = 2.0**-12
 
 
-def shear_x(pixels, factor):
+def shear_x(pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Row y moves by `factor * (y + 1/2)` to the left."""
     return _transpose(_shift_rows(pixels, _shear(pixels.shape[0], factor)))
 
 
-def shear_y(pixels, factor):
+def shear_y(pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Column x moves by `factor * (x + 1/2)` upwards."""
     return _shift_rows(_transpose(pixels), _shear(pixels.shape[1], factor))
 
 
-def translate_x(pixels, share):
-    """All moves by `share` of the width to the left."""
+def translate_x(pixels: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Everything moves by `share` of the width to the left."""
     height, width = pixels.shape[:2]
     return _transpose(_shift_rows(pixels, tf.fill([height], share * width)))
 
 
-def translate_y(pixels, share):
-    """All moves by `share` of the height upwards."""
+def translate_y(pixels: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Everything moves by `share` of the height upwards."""
     height, width = pixels.shape[:2]
     return _shift_rows(_transpose(pixels), tf.fill([width], share * height))
 
 
-def rotate(pixels, degrees):
+def rotate(pixels: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     """Turns counter-clockwise about the centre, by less than 90 degrees."""
     height, width = pixels.shape[:2]
     angle = degrees * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     x, y = np.arange(width) + 0.5 - width / 2, np.arange(height)[:, None] + 0.5 - height / 2
-    # Only the sum over rows and columns is in float32: it is what takes time.
+    # Only the sum over rows and columns is in float32, because it is what takes time.
     source_x = _outer_sum(width / 2 - sine * y, cosine * x)
     source_y = _outer_sum(height / 2 + cosine * y, sine * x)
     outside = (source_x < 0) | (source_x >= width) | (source_y < 0) | (source_y >= height)
@@ -60,11 +61,11 @@ def rotate(pixels, degrees):
     number = _number(runs, at)
     turned = outside * np.float32(FILL)[:, None]
     for row in range(4):
-        # Transposed, so that pixels lie side by side: quicker to multiply than 3 channels.
+        # Transposed, so that pixels lie side by side: faster to multiply than 3 channels.
         taps = tf.transpose(tf.gather(runs, number + row * columns // 4))
         taps = tf.reshape(tf.cast(taps, tf.float32), [4, 3, height * width])
         turned += tf.reduce_sum(taps * weights_x[:, None], 0) * weights_y[row]
-    return tf.reshape(_whole(tf.transpose(turned)), pixels.shape)
+    return tf.reshape(_rounded_down(tf.transpose(turned)), pixels.shape)
 
 
 def _outer_sum(rows, columns):
@@ -80,14 +81,14 @@ def _shift_rows(pixels, shifts):
     height, width = pixels.shape[:2]
     first, weights = _taps(shifts + 0.5)
     runs, columns = _runs_of_four(pixels)
-    # What lies outside of the padding is of another row, and filled in the end.
+    # What lies outside the padding belongs to another row, and is filled in the end.
     start = first + 2 + columns * (np.arange(height) + 2)
     at = start[:, None] + np.arange(0, width + 3, 4)
     taps = tf.gather(runs, _number(runs, tf.clip_by_value(at, 0, columns * (height + 4) - 4)))
     taps = tf.transpose(tf.reshape(taps, [height, -1, 3])[:, : width + 3], [1, 0, 2])
     taps = tf.reshape(tf.cast(taps, tf.float32), [1, width + 3, 1, height * 3])
     weights = tf.reshape(tf.repeat(weights, 3, axis=1), [4, 1, height * 3, 1])
-    # With a channel for each row, as quick as one multiplication.
+    # With one channel for each row this is as fast as one multiplication.
     moved = tf.nn.depthwise_conv2d(taps, weights, [1, 1, 1, 1], "VALID")
     moved = tf.reshape(moved, [width, height * 3])
 
@@ -97,15 +98,15 @@ def _shift_rows(pixels, shifts):
     column = np.arange(width)[:, None]
     fill = tf.broadcast_to(np.tile(np.float32(FILL), height), moved.shape)
     moved = tf.where((column >= begin) & (column < end), moved, fill)
-    return tf.reshape(_whole(moved), [width, height, 3])
+    return tf.reshape(_rounded_down(moved), [width, height, 3])
 
 
 def _runs_of_four(pixels):
-    """Every four neighbours in a row, uint8 `(4 N, 12)`, and the length of a row.
+    """All runs of four pixels in a row, uint8 `(4 N, 12)`, and the length of a row.
 
-    The picture has two more pixels on each side, edges repeated, and some on the right that
-    make a row a multiple of four. The run from pixel i on is number `i // 4 + N (i % 4)`: that
-    takes four copies of the picture, not one for each pixel.
+    The image is padded by two pixels on each side, which repeat its edges, and by some more on
+    the right that make the length of a row a multiple of four. The run that begins with pixel i
+    has the number `i // 4 + N (i % 4)`, so that four shifted copies of the image hold them all.
     """
     height, width = pixels.shape[:2]
     rows = tf.gather(pixels, np.clip(np.arange(-2, height + 2), 0, height - 1))
@@ -139,9 +140,9 @@ def _taps(source):
     return tf.cast(whole, tf.int32) - 1, tf.stack(weights)
 
 
-def _whole(moved):
-    """Of float32 pixels the whole part, in 0..255, as uint8."""
-    return tf.cast(tf.clip_by_value(moved + _BEFORE_CUTTING, 0.0, 255.0), tf.uint8)
+def _rounded_down(moved):
+    """Rounds float32 pixels down to uint8, clipped to 0..255."""
+    return tf.cast(tf.clip_by_value(moved + _BEFORE_ROUNDING_DOWN, 0.0, 255.0), tf.uint8)
 
 
 def _transpose(pixels):

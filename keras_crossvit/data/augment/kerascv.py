@@ -1,37 +1,48 @@
 """KerasCV's own augmentation: shift, rotation, RandAugment, cutout, MixUp and CutMix."""
 
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
-from keras_crossvit.data.augment import Augmentation
-from keras_crossvit.data.augment import kerascv_layers as kcv
-from keras_crossvit.data.augment.draws import Draws
-from keras_crossvit.data.augment.groups import for_each_group
+from keras_crossvit.data.augment.base import AUGMENTATIONS, Augmentation
+from keras_crossvit.data.augment.mixing import for_each_group
+from keras_crossvit.data.augment.stateless_random import StatelessRandom
+
+if TYPE_CHECKING:
+    from keras_crossvit.data.config import InputConfig
 
 # A square of the least and of the largest area that the reference erases has these sides.
 _CUTOUT_SIDES = (0.02**0.5, (1 / 3) ** 0.5)
 
 
-def make(config):
-    """An `Augmentation` of KerasCV's layers; 0 leaves a step out."""
-    draws = Draws()
-    alone, cutout, mixing = _alone(config, draws), _cutout(draws), _mixing(config, draws)
+@AUGMENTATIONS.register("kerascv")
+def make_kerascv(config: "InputConfig") -> Augmentation:
+    """An `Augmentation` of KerasCV's layers; 0 leaves a step out.
 
-    # Functions of their own: the order of the draws is that of tracing, so that it must not
-    # depend on whether there is a graph around.
+    Raises:
+        ValueError: If KerasCV cannot be imported.
+    """
+    kcv, random = _import_layers(), StatelessRandom()
+    alone = _alone(kcv, config, random)
+    cutout, mixing = _cutout(kcv, random), _mixing(kcv, config, random)
+
+    # Functions of their own, because the numbers are drawn in the order of tracing, which must
+    # not depend on whether there is a graph around.
     @tf.function
     def image(pixels, seed):
-        draws.begin(tf.random.experimental.stateless_fold_in(seed, 2))
+        random.begin(tf.random.experimental.stateless_fold_in(seed, 2))
         # RandAugment's histogram operations index by pixel, and raise outside of 0..255.
         pixels = tf.clip_by_value(tf.cast(pixels, tf.float32), 0.0, 255.0)
         for layer in alone:
             pixels = tf.clip_by_value(layer(pixels), 0.0, 255.0)
         if config.erasing_probability > 0:
-            erased = draws.uniform([]) < config.erasing_probability
+            erased = random.uniform([]) < config.erasing_probability
             pixels = tf.cond(erased, lambda: cutout(pixels), lambda: pixels)
         return pixels
 
     def mix(images, labels, seed):
-        draws.begin(tf.random.experimental.stateless_fold_in(seed, 3))
+        random.begin(tf.random.experimental.stateless_fold_in(seed, 3))
         mixed = mixing({"images": images, "labels": labels})
         return mixed["images"], mixed["labels"]
 
@@ -44,19 +55,33 @@ def make(config):
     return Augmentation(image, batch)
 
 
-def _alone(config, draws):
-    """The layers that take one picture."""
+def _import_layers() -> ModuleType:
+    try:
+        from keras_crossvit.data.augment import kerascv_layers
+    except Exception as error:  # whatever an import raises under a Keras that it does not know
+        raise ValueError(
+            '`augment` must be another, such as "reference", where KerasCV cannot be imported '
+            "(pip install keras-cv). "
+            f"Received: augment='kerascv', and {type(error).__name__}: {error}"
+        ) from error
+    return kerascv_layers
+
+
+def _alone(kcv, config, random):
+    """The layers that take one image."""
     layers = []
     if config.translation > 0:
         shift = config.translation
-        layers.append(kcv.seeded(draws, kcv.RandomTranslation, shift, shift, fill_mode="constant"))
+        layers.append(
+            kcv.seeded(random, kcv.RandomTranslation, shift, shift, fill_mode="constant")
+        )
     if config.rotation > 0:
         turn = config.rotation / 360
-        layers.append(kcv.seeded(draws, kcv.RandomRotation, turn, fill_mode="constant"))
+        layers.append(kcv.seeded(random, kcv.RandomRotation, turn, fill_mode="constant"))
     if config.randaugment_magnitude > 0:
         layers.append(
             kcv.seeded(
-                draws,
+                random,
                 kcv.RandAugment,
                 (0, 255),
                 augmentations_per_image=config.randaugment_num_ops,
@@ -67,19 +92,19 @@ def _alone(config, draws):
     return layers
 
 
-def _cutout(draws):
+def _cutout(kcv, random):
     return kcv.seeded(
-        draws, kcv.RandomCutout, _CUTOUT_SIDES, _CUTOUT_SIDES, fill_mode="gaussian_noise"
+        random, kcv.RandomCutout, _CUTOUT_SIDES, _CUTOUT_SIDES, fill_mode="gaussian_noise"
     )
 
 
-def _mixing(config, draws):
+def _mixing(kcv, config, random):
     """MixUp, CutMix, one of the two for a whole group, or `None`."""
     layers = [
-        kcv.seeded(draws, make, alpha=alpha)
+        kcv.seeded(random, make, alpha=alpha)
         for make, alpha in ((kcv.MixUp, config.mixup_alpha), (kcv.CutMix, config.cutmix_alpha))
         if alpha > 0
     ]
     if len(layers) < 2:
         return layers[0] if layers else None
-    return kcv.seeded(draws, kcv.RandomChoice, layers, batchwise=True)
+    return kcv.seeded(random, kcv.RandomChoice, layers, batchwise=True)

@@ -1,78 +1,193 @@
-"""KerasCV's layers with their known faults mended; no other file imports keras_cv.
+"""KerasCV's layers; no other file imports keras_cv.
 
-All are built in float32, since under a mixed global policy some raise; and all draw from the
-seed that they are given, since KerasCV's own `seed=` makes none of them reproducible.
+First those of the reference policy, which only call its functions; then KerasCV's own with
+their known faults mended. All are built in float32, since under a mixed global policy some
+raise; and all draw from the seed that they are given, since KerasCV's own `seed=` makes none
+of them reproducible.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 import keras_cv
 import tensorflow as tf
 from keras_cv.layers import RandAugment, RandomChoice, RandomRotation, RandomTranslation
 
+from keras_crossvit.data.augment.erasing import random_erasing
+from keras_crossvit.data.augment.mixing import mix_batch
+from keras_crossvit.data.augment.randaugment import rand_augment
+from keras_crossvit.data.augment.stateless_random import StatelessRandom
+
 __all__ = [
+    "BatchMixing",
     "CutMix",
     "MixUp",
     "RandAugment",
     "RandomChoice",
     "RandomCutout",
+    "RandomErasing",
     "RandomRotation",
     "RandomTranslation",
-    "SeededLayer",
+    "ReferenceRandAugment",
     "seeded",
 ]
 
 
-class SeededLayer(keras_cv.layers.BaseImageAugmentationLayer):
-    """A base for layers that take `{"images": ..., "seed": ...}`, and pixels in any dtype.
+class _SeededLayer(keras_cv.layers.BaseImageAugmentationLayer):
+    """A base for layers that are told their seed, and take pixels of any dtype.
 
-    `augment_image(image, transformation)` is for a subclass to define, as in KerasCV, and
-    `draw(image, seed)`, which returns the transformation.
+    Call arguments:
+        inputs: `{"images": (H, W, 3) or (B, H, W, 3), "seed": (2,) or (B, 2)}`.
+
+    Returns:
+        The same with new images.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.auto_vectorize = False  # of a vectorised switch every branch would run
+        self.auto_vectorize = False  # a vectorised switch would run every branch
 
-    def draw(self, image, seed):
-        """What is done to an image: any structure of tensors."""
+    def transform(self, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """What is done to one image."""
         raise NotImplementedError
 
+    def on_image(self, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Calls the layer on one image."""
+        return self({"images": pixels, "seed": seed})["images"]
+
     def _augment(self, inputs):
-        image = inputs["images"]
-        image = self.augment_image(image, transformation=self.draw(image, inputs["seed"]))
-        return {**inputs, "images": image}
+        return {**inputs, "images": self.transform(inputs["images"], inputs["seed"])}
 
     def _ensure_inputs_are_compute_dtype(self, inputs):
         return dict(inputs)
 
 
+class ReferenceRandAugment(_SeededLayer):
+    """`rand_augment` as a layer.
+
+    Args:
+        num_ops: As in `rand_augment`.
+        magnitude: As in `rand_augment`.
+        magnitude_std: As in `rand_augment`.
+
+    Call arguments:
+        inputs: `{"images": uint8 (H, W, 3) or (B, H, W, 3), "seed": (2,) or (B, 2)}`.
+
+    Returns:
+        The same with new images, uint8.
+    """
+
+    def __init__(
+        self,
+        num_ops: int = 2,
+        magnitude: float = 9.0,
+        magnitude_std: float = 0.5,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_ops = num_ops
+        self.magnitude = magnitude
+        self.magnitude_std = magnitude_std
+
+    def transform(self, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return rand_augment(pixels, seed, self.num_ops, self.magnitude, self.magnitude_std)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_ops": self.num_ops,
+            "magnitude": self.magnitude,
+            "magnitude_std": self.magnitude_std,
+        }
+
+
+class RandomErasing(_SeededLayer):
+    """`random_erasing` as a layer.
+
+    Args:
+        probability: As in `random_erasing`.
+
+    Call arguments:
+        inputs: `{"images": float32 (H, W, 3) or (B, H, W, 3), "seed": (2,) or (B, 2)}`.
+
+    Returns:
+        The same with new images.
+    """
+
+    def __init__(self, probability: float = 0.25, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.probability = probability
+
+    def transform(self, pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return random_erasing(pixels, seed, self.probability)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "probability": self.probability}
+
+
+class BatchMixing(_SeededLayer):
+    """`mix_batch` as a layer.
+
+    Args:
+        mixup_alpha: As in `mix_batch`.
+        cutmix_alpha: As in `mix_batch`.
+
+    Call arguments:
+        inputs: `{"images": float32 (B, H, W, 3), "labels": float32 (B, classes),
+            "seed": (G, 2)}`: G groups of equal size, one after the other.
+
+    Returns:
+        The same with new images and labels.
+    """
+
+    def __init__(self, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = cutmix_alpha
+
+    def on_batch(
+        self, images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Calls the layer on a batch."""
+        mixed = self({"images": images, "labels": labels, "seed": seeds})
+        return mixed["images"], mixed["labels"]
+
+    def _batch_augment(self, inputs):
+        batch = inputs["images"], inputs["labels"], inputs["seed"]
+        images, labels = mix_batch(*batch, self.mixup_alpha, self.cutmix_alpha)
+        return {**inputs, "images": images, "labels": labels}
+
+    def get_config(self) -> dict:
+        config = {"mixup_alpha": self.mixup_alpha, "cutmix_alpha": self.cutmix_alpha}
+        return {**super().get_config(), **config}
+
+
 class MixUp(keras_cv.layers.MixUp):
-    """KerasCV's MixUp; the draws are reproducible."""
+    """KerasCV's MixUp, reproducible."""
 
     def _mixup(self, images):
-        draws, count = self._random_generator, tf.shape(images)[0]
-        lam = draws.beta(self.alpha, self.alpha, [count])
-        order = draws.permutation(count)
+        random, count = self._random_generator, tf.shape(images)[0]
+        lam = random.beta(self.alpha, self.alpha, [count])
+        order = random.permutation(count)
         weights = lam[:, None, None, None]
         return weights * images + (1 - weights) * tf.gather(images, order), lam, order
 
 
 class CutMix(keras_cv.layers.CutMix):
-    """KerasCV's CutMix; the draws are reproducible, and labels follow the box's real area.
+    """KerasCV's CutMix, reproducible, with labels that follow the box's real area.
 
-    KerasCV's box is cut at the border of the picture, its lambda is not.
+    KerasCV cuts the box at the border of the image, but does not correct lambda for it.
     """
 
     def _cutmix(self, images):
-        draws, (count, height, width) = self._random_generator, tf.unstack(tf.shape(images)[:3])
-        side = tf.sqrt(1 - draws.beta(self.alpha, self.alpha, [count]))
-        order = draws.permutation(count)
+        random, (count, height, width) = self._random_generator, tf.unstack(tf.shape(images)[:3])
+        side = tf.sqrt(1 - random.beta(self.alpha, self.alpha, [count]))
+        order = random.permutation(count)
         sizes = [
             tf.cast(side * tf.cast(extent, tf.float32), tf.int32) for extent in (height, width)
         ]
-        centers = [draws.uniform([count], 0, extent, tf.int32) for extent in (height, width)]
+        centers = [random.uniform([count], 0, extent, tf.int32) for extent in (height, width)]
         rows, columns = (
             (tf.range(extent) >= (center - size // 2)[:, None])
             & (tf.range(extent) < (center + size - size // 2)[:, None])
@@ -85,23 +200,23 @@ class CutMix(keras_cv.layers.CutMix):
 
 
 class RandomCutout(keras_cv.layers.RandomCutout):
-    """KerasCV's cutout; the noise is reproducible."""
+    """KerasCV's cutout, reproducible."""
 
     def _compute_rectangle_fill(self, inputs):
         return self._random_generator.uniform(tf.shape(inputs), 0.0, 255.0)
 
 
-def seeded(draws, make, *args, **kwargs):
-    """A layer of KerasCV in float32, `make(*args, **kwargs)`, that draws from a `Draws`."""
+def seeded(random: StatelessRandom, make: Callable, *args, **kwargs) -> keras.layers.Layer:
+    """A layer of KerasCV in float32, `make(*args, **kwargs)`, that draws from `random`."""
     with _float32():
         layer = make(*args, **kwargs)
     for part in _parts(layer):
-        part._random_generator = draws
+        part._random_generator = random
         for name, value in list(vars(part).items()):
             if isinstance(value, keras_cv.core.NormalFactorSampler):
-                setattr(part, name, _normal_sampler(draws, value))
+                setattr(part, name, _normal_sampler(random, value))
             elif isinstance(value, keras_cv.core.UniformFactorSampler):
-                setattr(part, name, _uniform_sampler(draws, value))
+                setattr(part, name, _uniform_sampler(random, value))
     return layer
 
 
@@ -113,23 +228,23 @@ def _parts(layer):
             yield from _parts(part)
 
 
-def _normal_sampler(draws, sampler):
+def _normal_sampler(random, sampler):
     def sample(shape=(), dtype="float32"):
-        drawn = draws.normal(shape, sampler.mean, sampler.stddev, tf.as_dtype(dtype))
+        drawn = random.normal(shape, sampler.mean, sampler.stddev, tf.as_dtype(dtype))
         return tf.clip_by_value(drawn, sampler.min_value, sampler.max_value)
 
     return sample
 
 
-def _uniform_sampler(draws, sampler):
+def _uniform_sampler(random, sampler):
     def sample(shape=(), dtype="float32"):
-        return draws.uniform(shape, sampler.lower, sampler.upper, tf.as_dtype(dtype))
+        return random.uniform(shape, sampler.lower, sampler.upper, tf.as_dtype(dtype))
 
     return sample
 
 
 @contextlib.contextmanager
-def _float32():
+def _float32() -> Iterator[None]:
     """The layers that are made inside have float32, whatever the global policy."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")

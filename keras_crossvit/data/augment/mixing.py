@@ -1,67 +1,39 @@
 """MixUp and CutMix as timm does them in its mode "batch"."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from keras_crossvit.data.augment.draws import Draws
-from keras_crossvit.data.augment.groups import for_each_group
-from keras_crossvit.data.augment.kerascv_layers import SeededLayer
+from keras_crossvit.data.augment.stateless_random import StatelessRandom
 
 
-class BatchMixing(SeededLayer):
-    """Mixes each picture of a group with the one at its place from the other end.
+def mix_batch(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    seeds: tf.Tensor,
+    mixup_alpha: float = 0.8,
+    cutmix_alpha: float = 1.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixes each image of a group with the one at the same place counted from the group's end.
 
     A group has one lambda, drawn from Beta(alpha, alpha), and one choice: MixUp or CutMix,
     each half of the time, or the one whose alpha is not 0. CutMix's box is cut at the border
-    of the picture, and its lambda is the share that is left outside the real box.
+    of the image, and its lambda is the share that is left outside the real box.
 
     Args:
-        mixup_alpha: Of MixUp; 0 for none.
-        cutmix_alpha: Of CutMix; 0 for none. One of the two is not 0.
-
-    Call arguments:
-        inputs: `{"images": float32 (B, H, W, 3), "labels": float32 (B, classes),
-            "seed": (G, 2)}`: G groups of equal size, one after the other.
+        images: float32 `(B, H, W, 3)`.
+        labels: float32 `(B, classes)`.
+        seeds: Integers `(G, 2)`, one row for each of G groups of equal size, which follow
+            each other in the batch.
+        mixup_alpha: Parameter of MixUp; 0 for none.
+        cutmix_alpha: Parameter of CutMix; 0 for none. One of the two is not 0.
 
     Returns:
-        The same with new images and labels.
+        The mixed images and labels, of the same shapes.
     """
 
-    def __init__(self, mixup_alpha=0.8, cutmix_alpha=1.0, **kwargs):
-        super().__init__(**kwargs)
-        self.mixup_alpha = mixup_alpha
-        self.cutmix_alpha = cutmix_alpha
-
-    def draw(self, image, seed):
-        """`(cut, lambda, box)` of one group; the box is `(top, left, bottom, right)`.
-
-        It is CutMix's, and empty for MixUp.
-        """
-        draws = Draws(seed)
-        cut = draws.uniform([]) < self._share_of_cutmix()
-        alpha = tf.where(cut, self.cutmix_alpha, self.mixup_alpha)
-        lam = draws.beta(alpha, alpha, [])
-        sides = tf.shape(image)[-3:-1]
-        size = tf.sqrt(1 - lam) * tf.cast(sides, tf.float32) * tf.cast(cut, tf.float32)
-        size = tf.cast(size, tf.int32)
-        center = tf.cast(draws.uniform([2]) * tf.cast(sides, tf.float32), tf.int32)
-        begin = tf.maximum(center - size // 2, 0)
-        end = tf.minimum(center + (size + 1) // 2, sides)
-        outside = 1 - tf.reduce_prod(end - begin) / tf.reduce_prod(sides)
-        return cut, tf.where(cut, tf.cast(outside, tf.float32), lam), tf.concat([begin, end], 0)
-
-    def _share_of_cutmix(self):
-        if self.mixup_alpha > 0 and self.cutmix_alpha > 0:
-            return 0.5
-        return 1.0 if self.cutmix_alpha > 0 else 0.0
-
-    def _batch_augment(self, inputs):
-        images, labels = for_each_group(
-            self._mix, inputs["images"], inputs["labels"], inputs["seed"]
-        )
-        return {**inputs, "images": images, "labels": labels}
-
-    def _mix(self, images, labels, seed):
-        cut, lam, box = self.draw(images, seed)
+    def mix(images, labels, seed):
+        cut, lam, box = draw_mixing(tf.shape(images)[1:3], seed, mixup_alpha, cutmix_alpha)
         labels = lam * labels + (1 - lam) * tf.reverse(labels, [0])
         mixed = tf.cond(
             cut,
@@ -70,16 +42,76 @@ class BatchMixing(SeededLayer):
         )
         return tf.ensure_shape(mixed, images.shape), labels
 
-    def get_config(self):
-        config = {"mixup_alpha": self.mixup_alpha, "cutmix_alpha": self.cutmix_alpha}
-        return {**super().get_config(), **config}
+    return for_each_group(mix, images, labels, seeds)
+
+
+def draw_mixing(
+    sides: tf.Tensor, seed: tf.Tensor, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """How `mix_batch` mixes a group: `(cut, lambda, box)`.
+
+    Args:
+        sides: Height and width of the images, int32 `(2,)`.
+        seed: Two integers.
+        mixup_alpha: As in `mix_batch`.
+        cutmix_alpha: As in `mix_batch`.
+
+    Returns:
+        Whether it is CutMix; lambda, float32; and CutMix's box, `(top, left, bottom, right)`,
+        int32, which is empty for MixUp.
+    """
+    random = StatelessRandom(seed)
+    cut = random.uniform([]) < _share_of_cutmix(mixup_alpha, cutmix_alpha)
+    alpha = tf.where(cut, cutmix_alpha, mixup_alpha)
+    lam = random.beta(alpha, alpha, [])
+    size = tf.sqrt(1 - lam) * tf.cast(sides, tf.float32) * tf.cast(cut, tf.float32)
+    size = tf.cast(size, tf.int32)
+    center = tf.cast(random.uniform([2]) * tf.cast(sides, tf.float32), tf.int32)
+    begin = tf.maximum(center - size // 2, 0)
+    end = tf.minimum(center + (size + 1) // 2, sides)
+    outside = 1 - tf.reduce_prod(end - begin) / tf.reduce_prod(sides)
+    return cut, tf.where(cut, tf.cast(outside, tf.float32), lam), tf.concat([begin, end], 0)
+
+
+def _share_of_cutmix(mixup_alpha, cutmix_alpha):
+    if mixup_alpha > 0 and cutmix_alpha > 0:
+        return 0.5
+    return 1.0 if cutmix_alpha > 0 else 0.0
 
 
 def _paste(images, box):
-    """The images with the box of those from the other end."""
+    """The images with the box taken from their partners."""
     top, left, bottom, right = tf.unstack(box)
     rows = images[:, top:bottom]
     pasted = tf.concat(
         [rows[:, :, :left], tf.reverse(rows[:, :, left:right], [0]), rows[:, :, right:]], axis=2
     )
     return tf.concat([images[:, :top], pasted, images[:, bottom:]], axis=1)
+
+
+def for_each_group(
+    function: Callable, images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`function(images, labels, seed)` on each of as many equal groups as there are seeds.
+
+    Args:
+        function: Returns images and labels of the shapes that it is given.
+        images: `(B, H, W, 3)`.
+        labels: `(B, classes)`.
+        seeds: `(G, 2)` with G known, a divisor of B.
+
+    Returns:
+        Images and labels of the whole batch.
+
+    Raises:
+        ValueError: If the number of seeds is not known, or does not divide a known B.
+    """
+    count, size = seeds.shape[0], images.shape[0]
+    if count is None or (size is not None and size % count):
+        raise ValueError(
+            "`seeds` must have a known number of rows, one for each group, which divides the "
+            f"batch. Received: seeds of shape {seeds.shape}, images of shape {images.shape}"
+        )
+    groups = zip(tf.split(images, count), tf.split(labels, count), tf.unstack(seeds), strict=True)
+    images, labels = zip(*(function(*group) for group in groups), strict=True)
+    return tf.concat(images, 0), tf.concat(labels, 0)

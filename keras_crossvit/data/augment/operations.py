@@ -1,7 +1,8 @@
 """The 15 operations of RandAugment, by name, at a magnitude.
 
-The policy `rand-m9-mstd0.5-inc1` of DeiT, which CrossViT was trained with (section 4.1): all
-operations grow stronger with the magnitude. Each gives what PIL gives for the same magnitude.
+They are those of DeiT's policy `rand-m9-mstd0.5-inc1`, which CrossViT was trained with (section
+4.1): all of them grow stronger with the magnitude. Each gives what PIL gives for the same
+magnitude.
 """
 
 import functools
@@ -16,11 +17,11 @@ def _strength(share, sign):
 
 
 def _whole(number):
-    """Cut off, as the policy does it."""
+    """Rounded down, as the policy does it."""
     return tf.cast(number, tf.int32)
 
 
-# What is done, and its argument from the magnitude as a share of 10 and the sign.
+# What is done, and its argument as a function of the magnitude, as a share of 10, and the sign.
 _TABLE = {
     "AutoContrast": (colour.auto_contrast, None),
     "Equalize": (colour.equalize, None),
@@ -43,7 +44,7 @@ _TABLE = {
 def _operate(function, argument, pixels, magnitude, sign=1.0):
     if argument is None:
         return function(pixels)
-    # float64: in float32 a magnitude of 9 would add 98 where it should add 99.
+    # In float64, because in float32 a magnitude of 9 would add 98 where it should add 99.
     share, sign = tf.cast(magnitude, tf.float64) / 10, tf.cast(sign, tf.float64)
     return function(pixels, argument(share, sign))
 

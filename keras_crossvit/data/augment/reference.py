@@ -1,22 +1,39 @@
-"""The policy that made the published numbers: RandAugment, random erasing, MixUp and CutMix.
+"""The policy that made the published numbers: that of DeiT, as the authors took it (section 4.1).
 
-That of DeiT, as the authors took it (section 4.1), in timm's terms `rand-m9-mstd0.5-inc1`,
-`reprob=0.25` in mode "pixel", `mixup=0.8` and `cutmix=1.0` in mode "batch".
+After the random crop and the flip, which all augmentations share, and in timm's terms:
+
+1. each image, uint8: RandAugment, `rand-m9-mstd0.5-inc1` (`randaugment.py`);
+2. each image, float32: random erasing, `reprob=0.25`, `remode="pixel"` (`erasing.py`);
+3. each batch: MixUp or CutMix, `mixup=0.8`, `cutmix=1.0`, `mixup_mode="batch"` (`mixing.py`);
+4. the labels are smoothed, which the pipeline does for all augmentations.
+
+The steps are functions that need TensorFlow alone. The recipes run them as KerasCV's layers.
 """
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from keras_crossvit.data.augment import Augmentation
-from keras_crossvit.data.augment.erasing import RandomErasing
-from keras_crossvit.data.augment.mixing import BatchMixing
-from keras_crossvit.data.augment.randaugment import ReferenceRandAugment
+from keras_crossvit.data.augment.base import AUGMENTATIONS, Augmentation
+from keras_crossvit.data.augment.erasing import random_erasing
+from keras_crossvit.data.augment.mixing import mix_batch
+from keras_crossvit.data.augment.randaugment import rand_augment
+
+if TYPE_CHECKING:
+    from keras_crossvit.data.config import InputConfig
+
+_logger = logging.getLogger("keras_crossvit.data")
 
 
-def make(config):
+@AUGMENTATIONS.register("reference")
+def make_reference(config: "InputConfig") -> Augmentation:
     """An `Augmentation` of the reference's steps; 0 leaves a step out.
 
     Raises:
-        ValueError: If `translation` or `rotation` is not 0, which are of "kerascv".
+        ValueError: If `translation` or `rotation` is not 0, which only "kerascv" has.
     """
     for name in ("translation", "rotation"):
         if getattr(config, name) != 0:
@@ -24,25 +41,57 @@ def make(config):
                 f'`{name}` must be 0 with augment="reference", which has no such step. '
                 f"Received: {name}={getattr(config, name)}"
             )
-    randaugment = ReferenceRandAugment(
-        config.randaugment_num_ops, config.randaugment_magnitude, config.randaugment_std
-    )
-    erasing = RandomErasing(config.erasing_probability)
-    mixing = BatchMixing(config.mixup_alpha, config.cutmix_alpha)
+    change, erase, mix = _steps(config)
 
     def image(pixels, seed):
         seeds = [tf.random.experimental.stateless_fold_in(seed, i) for i in (2, 3)]
         if config.randaugment_magnitude > 0:
-            pixels = randaugment({"images": pixels, "seed": seeds[0]})["images"]
+            pixels = change(pixels, seeds[0])
         pixels = tf.cast(pixels, tf.float32)
         if config.erasing_probability > 0:
-            pixels = erasing({"images": pixels, "seed": seeds[1]})["images"]
+            pixels = erase(pixels, seeds[1])
         return pixels
 
     def batch(images, labels, seeds):
         if config.mixup_alpha == config.cutmix_alpha == 0:
             return images, labels
-        mixed = mixing({"images": images, "labels": labels, "seed": seeds})
-        return mixed["images"], mixed["labels"]
+        return mix(images, labels, seeds)
 
     return Augmentation(image, batch)
+
+
+def _steps(config: "InputConfig") -> tuple[Callable, Callable, Callable]:
+    """RandAugment, erasing and mixing by the configuration, in KerasCV's layers if it is there.
+
+    The layers only call the functions, so that both give the same batches bit for bit.
+    """
+    randaugment = {
+        "num_ops": config.randaugment_num_ops,
+        "magnitude": config.randaugment_magnitude,
+        "magnitude_std": config.randaugment_std,
+    }
+    erasing = {"probability": config.erasing_probability}
+    mixing = {"mixup_alpha": config.mixup_alpha, "cutmix_alpha": config.cutmix_alpha}
+    try:
+        from keras_crossvit.data.augment import kerascv_layers as layers
+    except Exception as error:  # whatever an import raises under a Keras that it does not know
+        _say_without_layers(f"{type(error).__name__}: {error}")
+        return (
+            functools.partial(rand_augment, **randaugment),
+            functools.partial(random_erasing, **erasing),
+            functools.partial(mix_batch, **mixing),
+        )
+    return (
+        layers.ReferenceRandAugment(**randaugment).on_image,
+        layers.RandomErasing(**erasing).on_image,
+        layers.BatchMixing(**mixing).on_batch,
+    )
+
+
+@functools.cache  # once in a process
+def _say_without_layers(reason: str) -> None:
+    _logger.warning(
+        'KerasCV cannot be imported (%s): augment="reference" runs without its layers and gives '
+        "the same batches",
+        reason,
+    )

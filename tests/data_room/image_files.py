@@ -1,4 +1,4 @@
-"""Picture files that PIL writes, and what PIL makes of them: the tests' reference."""
+"""Image files that PIL writes, and what PIL makes of them: the tests' reference."""
 
 import io
 import math
@@ -20,7 +20,7 @@ def photo():
 
 
 def encoded(pixels, file_format, mode="RGB", **options):
-    """The bytes of a picture file."""
+    """The bytes of an image file."""
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, file_format, **options)
     return file.getvalue()
@@ -33,7 +33,7 @@ def decoded(image_bytes):
 
 def transformed(pixels, size, crop_ratio):
     """The evaluation transform of timm: torchvision's Resize and CenterCrop, on PIL."""
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     height, width = pixels.shape[:2]
     target = [math.floor(side / crop_ratio) for side in size]
     if target[0] == target[1]:  # torchvision.transforms.Resize(int)
@@ -42,7 +42,7 @@ def transformed(pixels, size, crop_ratio):
     else:  # timm's ResizeKeepRatio
         ratio = min(height / target[0], width / target[1])
         resized = (round(height / ratio), round(width / ratio))
-    picture = picture.resize(resized[::-1], Image.Resampling.BICUBIC)
+    image = image.resize(resized[::-1], Image.Resampling.BICUBIC)
     top, left = (round((have - want) / 2) for have, want in zip(resized, size, strict=True))
     box = (left, top, left + size[1], top + size[0])
-    return np.asarray(picture.crop(box)).astype("float32")
+    return np.asarray(image.crop(box)).astype("float32")

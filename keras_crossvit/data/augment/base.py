@@ -1,0 +1,66 @@
+"""What every augmentation is, the registry of them, and the one that does nothing."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from keras_crossvit.common.registry import Registry
+
+if TYPE_CHECKING:  # it checks `augment` against the registry
+    from keras_crossvit.data.config import InputConfig
+
+AUGMENTATIONS = Registry("augmentation")
+"""`{name: function}`; the function takes an `InputConfig` and returns an `Augmentation`."""
+
+register_augmentation = AUGMENTATIONS.register
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images: TensorFlow graph functions, for `tf.data`.
+
+    Args:
+        image: A function of `(pixels, seed)`, one image, uint8 `(H, W, 3)` with known sides,
+            and two integers; returns float32 `(H, W, 3)`. Values lie in 0..255 but for the
+            noise in the box that `reference` erases.
+        batch: A function of `(images, labels, seeds)`: float32 `(B, H, W, 3)`, one-hot
+            float32 `(B, classes)` and integers `(G, 2)` with G known. The batch consists of G
+            groups of equal size, one after the other, each mixed within itself by its own
+            seed. Returns images and labels.
+    """
+
+    image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    batch: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def make_augmentation(config: "InputConfig", classes: int) -> Augmentation:
+    """The augmentation of a configuration.
+
+    Args:
+        config: An `InputConfig`.
+        classes: Number of classes; mixing needs at least two.
+
+    Raises:
+        ValueError: If the augmentation cannot have these values.
+    """
+    if classes < 2 and config.augment != "none" and config.mixup_alpha + config.cutmix_alpha > 0:
+        raise ValueError(
+            "`mixup_alpha` and `cutmix_alpha` must be 0 where there are fewer than 2 classes. "
+            f"Received: classes={classes}"
+        )
+    return AUGMENTATIONS[config.augment](config)
+
+
+@AUGMENTATIONS.register("none")
+def make_none(config: "InputConfig") -> Augmentation:
+    """An `Augmentation` that changes nothing but the dtype."""
+
+    def image(pixels, seed):
+        return tf.cast(pixels, tf.float32)
+
+    def batch(images, labels, seeds):
+        return images, labels
+
+    return Augmentation(image, batch)

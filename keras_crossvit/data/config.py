@@ -1,0 +1,105 @@
+"""The values of the input pipeline."""
+
+import dataclasses
+
+from keras_crossvit.common.checks import (
+    check_between,
+    check_choice,
+    check_not_negative,
+    check_positive_int,
+    check_rate,
+)
+from keras_crossvit.data.augment import AUGMENTATIONS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """Everything that decides which batches a split gives.
+
+    `InputConfig(batch_size=32)` has the augmentation of the paper's main results (section 4.1).
+
+    Args:
+        batch_size: Images per step, over all replicas together.
+        epochs: Passes over the training split, each in an order of its own; the batches end
+            after the last.
+        seed: Seed of the data order and the augmentation, from 0.
+        augment: "reference" (rand-m9-mstd0.5-inc1 and batch-mode mixing, which made the
+            published weights), "kerascv" (KerasCV's own layers), "none", or a name that
+            `register_augmentation` was given.
+        crop_area: Lowest and highest share of an image's area in a random training crop.
+        horizontal_flip: Whether half of the training images are mirrored.
+        translation: Largest shift of a training image, as a share of its sides, in [0, 1),
+            by "kerascv".
+        rotation: Largest rotation of a training image either way, in degrees, from 0, by
+            "kerascv"; what shift and rotation uncover is black.
+        randaugment_magnitude: Strength of RandAugment, in [0, 10]; 0 for none.
+        randaugment_num_ops: Operations of RandAugment per image, from 0.
+        randaugment_std: Standard deviation of the strength, from 0.
+        mixup_alpha: Parameter of MixUp, from 0; 0 for none.
+        cutmix_alpha: Parameter of CutMix, from 0; 0 for none. With both, each has half of the
+            batches.
+        mixing_batch_size: Images that are mixed alike, with each other; divides `batch_size`.
+            `None`: the whole batch.
+        erasing_probability: Probability that a part of an image is erased, in [0, 1].
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        repeated_augmentation: Copies of an image that follow each other, each augmented
+            anew, from 1; an epoch keeps its number of steps.
+        parallel_calls: Calls that prepare batches at the same time; `None` for one per core.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    batch_size: int
+    epochs: int = 1
+    seed: int = 0
+    augment: str = "reference"
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    horizontal_flip: bool = True
+    translation: float = 0.0
+    rotation: float = 0.0
+    randaugment_magnitude: float = 9.0
+    randaugment_num_ops: int = 2
+    randaugment_std: float = 0.5
+    mixup_alpha: float = 0.8
+    cutmix_alpha: float = 1.0
+    mixing_batch_size: int | None = None
+    erasing_probability: float = 0.25
+    label_smoothing: float = 0.1
+    repeated_augmentation: int = 1
+    parallel_calls: int | None = None
+
+    def __post_init__(self) -> None:
+        AUGMENTATIONS.check("augment", self.augment)
+        check_choice("horizontal_flip", self.horizontal_flip, {True, False})
+        for name in ("batch_size", "epochs", "repeated_augmentation"):
+            check_positive_int(name, getattr(self, name))
+        for name in ("mixing_batch_size", "parallel_calls"):
+            if getattr(self, name) is not None:
+                check_positive_int(name, getattr(self, name))
+        for name in ("seed", "randaugment_num_ops"):
+            _check_whole(name, getattr(self, name))
+        for name in ("translation", "label_smoothing"):
+            check_rate(name, getattr(self, name))
+        for name in ("rotation", "randaugment_std", "mixup_alpha", "cutmix_alpha"):
+            check_not_negative(name, getattr(self, name))
+        check_between("randaugment_magnitude", self.randaugment_magnitude, 0, 10)
+        check_between("erasing_probability", self.erasing_probability, 0, 1)
+        if not _is_area(self.crop_area):
+            raise ValueError(
+                "`crop_area` must be two shares with 0 < lowest <= highest <= 1. "
+                f"Received: crop_area={self.crop_area!r}"
+            )
+        object.__setattr__(self, "crop_area", tuple(self.crop_area))  # JSON gives a list
+
+
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"`{name}` must be an integer from 0. Received: {name}={value!r}")
+
+
+def _is_area(value: object) -> bool:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        return False
+    numbers = all(isinstance(share, (int, float)) for share in value)
+    return numbers and 0 < value[0] <= value[1] <= 1

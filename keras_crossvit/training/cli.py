@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_crossvit.training.config import PRECISIONS, STRATEGIES, TrainConfig
 from keras_crossvit.training.dry_run import dry_run
 from keras_crossvit.training.proof import classify_held_out_picture
+from keras_crossvit.training.recipes import find_recipe
 from keras_crossvit.training.run import train
 
 _FLAGS = {
@@ -101,7 +102,12 @@ def parse_config(recipes, argv=None):
         description="Trains a CrossViT. What is not given is the recipe's.",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--recipe", choices=sorted(recipes), required=True)
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE.py",
+        required=True,
+        help=f"{', '.join(sorted(recipes))}, or a Python file that assigns RECIPE",
+    )
     for name, options in _FLAGS.items():
         parser.add_argument("--" + name.replace("_", "-"), **options)
     parser.add_argument(
@@ -123,7 +129,7 @@ def parse_config(recipes, argv=None):
     only_check = arguments.pop("dry_run")
     try:
         changes = {**arguments, **dict(_setting(text) for text in settings)}
-        return dataclasses.replace(recipes[recipe], **changes), only_check
+        return dataclasses.replace(find_recipe(recipe, recipes), **changes), only_check
     except ValueError as error:
         parser.error(str(error))
 

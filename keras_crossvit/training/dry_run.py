@@ -35,8 +35,12 @@ def dry_run(config):
     if config.strategy in ("auto", "none", "mirrored"):
         shard = shard_of(make_strategy(config.strategy))
     check_fit(config, source, shard)
+    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
-    trainee, model = make_trainee(config, source)
+    try:
+        trainee, model = make_trainee(config, source)
+    finally:
+        keras.config.set_dtype_policy(policy)
     _print_model(config, trainee, model, shard)
     _print_data(config, source, model.input_shape[1:3])
 

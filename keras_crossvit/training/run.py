@@ -61,6 +61,14 @@ def train(config):
         FloatingPointError: If the loss is no longer a number.
         Preempted: A `SystemExit`, after SIGTERM, once everything is saved.
     """
+    policy = keras.config.dtype_policy()
+    try:
+        return _train(config)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _train(config):
     strategy = make_strategy(config.strategy)
     source = open_data(config)
     check_fit(config, source, shard_of(strategy))

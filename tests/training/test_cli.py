@@ -5,15 +5,13 @@ import pytest
 import tensorflow as tf
 
 from keras_crossvit.data import sources
-from keras_crossvit.models.config import PRESETS
 from keras_crossvit.training import main
-from tests.training.tiny import MODEL, RECIPE
+from tests.training.tiny import RECIPE
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     """`recipes/train.py` with the tiny recipe, in this process; returns its result."""
-    monkeypatch.setitem(PRESETS, "tiny_test_model", MODEL)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):

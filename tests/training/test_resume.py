@@ -8,12 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_crossvit.models.config import PRESETS
 from keras_crossvit.training import main
 from keras_crossvit.training.preemption import Preempted
 from keras_crossvit.training.progress import Progress
 from tests.training.processes import finish, run, started, wait_for, weights
-from tests.training.tiny import MODEL, RECIPE
+from tests.training.tiny import RECIPE
 
 VALUES = {"output_dir": "run", "checkpoint_steps": 3}
 
@@ -86,7 +85,6 @@ def test_preempted_around_a_validation(moment, folder, values, undisturbed, monk
     """The epoch's figures are those of its steps, not of what its variables held by then."""
     here = folder / moment
     here.mkdir()
-    monkeypatch.setitem(PRESETS, "tiny_test_model", MODEL)
     monkeypatch.chdir(here)
     command = ["--recipe", "tiny", "--set"]
     command += [f"{name}={json.dumps(value)}" for name, value in values.items()]

@@ -11,11 +11,12 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.models.config import PRESETS
+import keras_crossvit as kc
 from keras_crossvit.training import TrainConfig, main
 from tests.base import small_config
 
-MODEL = small_config(num_stages=1)  # to make its graphs takes most of the time
+# One stage, since most of the time goes into making its graphs.
+MODEL = kc.register_preset("tiny_test_model")(small_config(num_stages=1))
 
 RECIPE = TrainConfig(
     model="tiny_test_model",
@@ -36,7 +37,6 @@ RECIPE = TrainConfig(
 
 
 def run():
-    PRESETS["tiny_test_model"] = MODEL
     devices = int(os.environ.get("TINY_DEVICES", "1"))
     if devices > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]

@@ -1,0 +1,64 @@
+"""A recipe: the values of a run, by its name or in a Python file of the user's."""
+
+import hashlib
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Mapping
+
+from keras_crossvit.training.config import TrainConfig
+
+
+def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
+    """The recipe of a name, or of a Python file.
+
+    A file is run as a module: it assigns a `TrainConfig` to `RECIPE`, and may register fusions,
+    patch embeddings, presets and augmentations of its own before that.
+
+    Args:
+        recipe: A name in `named`, or the path of a file that ends in `.py`.
+        named: The recipes that have names.
+
+    Raises:
+        ValueError: If there is no such recipe; or, saying which file and why, if the file cannot
+            be run, registers a name that is taken, or has no `RECIPE`.
+    """
+    if recipe in named:
+        return named[recipe]
+    path = pathlib.Path(recipe).expanduser()
+    if path.suffix != ".py":
+        raise ValueError(
+            f"`--recipe` must be one of {', '.join(named)}, or the path of a Python file. "
+            f"Received: --recipe {recipe}"
+        )
+    if not path.is_file():
+        raise ValueError(
+            f"`--recipe` must name an existing file. Received: --recipe {recipe}, which is none"
+        )
+    found = getattr(_run(path), "RECIPE", None)
+    if not isinstance(found, TrainConfig):
+        raise ValueError(
+            f"`--recipe` must be a file that assigns a TrainConfig to RECIPE. Received: {path} "
+            f"with RECIPE = {found!r}"
+        )
+    return found
+
+
+def _run(path):
+    """The module of a file, run once in a process."""
+    digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()
+    name = f"recipe_{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that dataclasses and saved classes find their module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's own code raises
+        del sys.modules[name]
+        raise ValueError(
+            f"`--recipe` must be a file that runs. Received: {path}, which ends in "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return module

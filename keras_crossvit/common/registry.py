@@ -59,10 +59,12 @@ class Registry(collections.abc.Mapping):
         Raises:
             ValueError: If there is nothing of that name; a similar one is suggested.
         """
-        if not isinstance(name, str) or name not in self._entries:
-            close = difflib.get_close_matches(str(name), self._entries, n=1)
+        known = isinstance(name, str) and name in self._entries
+        if not known:
+            text = name if isinstance(name, str) else ""
+            close = difflib.get_close_matches(text, self._entries, n=1)
             hint = f". Did you mean {close[0]!r}?" if close else ""
-            allowed = ", ".join(repr(known) for known in sorted(self._entries))
+            allowed = ", ".join(repr(entry) for entry in sorted(self._entries))
             raise ValueError(
                 f"`{argument}` must be one of {allowed}. Received: {argument}={name!r}{hint}"
             )

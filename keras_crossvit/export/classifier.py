@@ -9,8 +9,8 @@ def check_classifier(model: CrossViT) -> None:
     """Checks that a model can be exported.
 
     Raises:
-        ValueError: If `model` is no classifier of this package, has other inputs than one of
-            3 channels, or more than one output.
+        ValueError: If `model` is no classifier of this package, or has other inputs than one of
+            3 channels.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
@@ -22,11 +22,6 @@ def check_classifier(model: CrossViT) -> None:
         raise ValueError(
             "`model` must have one input of 3 channels, (None, H, W, 3). "
             f"Received: an input of shape {shape}"
-        )
-    if not isinstance(model.output_shape, tuple):
-        raise ValueError(
-            "`model` must have one output, (None, classes). "
-            f"Received: outputs of shape {model.output_shape}"
         )
 
 

@@ -213,7 +213,8 @@ class CrossViT(keras.Model):
         """
         stem = None
         if self._built_on_tensor:
-            stem = keras.saving.serialize_keras_object(keras.Model(self.inputs, self._image))
+            stem = keras.Model(self.inputs, self._image, name="stem")
+            stem = keras.saving.serialize_keras_object(stem)
         return {
             "config": dataclasses.asdict(self.config),
             "include_top": self.include_top,
@@ -491,8 +492,8 @@ def branch_logits(model: CrossViT) -> keras.Model:
     branches = model.branches if isinstance(model, CrossViT) else {}
     if "small" not in branches or not model.include_top:
         raise ValueError(
-            "`model` must be a CrossViT with two branches and include_top=True. "
-            f"Received: a model without two heads, {getattr(model, 'name', model)!r}"
+            "`model` must be a CrossViT with include_top=True and two branches. "
+            f"Received: {getattr(model, 'name', model)!r}, without a small_head and a large_head"
         )
     heads = {branch: layers.head.output for branch, layers in branches.items()}
     return keras.Model(model.input, heads, name=f"{model.name}_branches")

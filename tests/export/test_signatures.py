@@ -104,10 +104,9 @@ class TestOtherModels:
         from keras_crossvit.export.signatures import make_runner
 
         model = base.small_model(**arguments)
-        heads = [model.get_layer(f"{branch}_head") for branch in ("small", "large")]
         images = base.pixels(2, *model.input_shape[1:3])
         logits = keras.Model(model.input, model.get_layer("logits").output)
-        answer, features = make_runner(model, heads)(images)
+        answer, features = make_runner(model)(images)
         np.testing.assert_allclose(answer, expected(logits(images)), atol=1e-6)
         assert features.shape == (2, 16 + 24)
 
@@ -117,10 +116,9 @@ class TestOtherModels:
         image = keras.Input((40, 40, 3))
         scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
         model = base.small_model(input_tensor=scaled, include_preprocessing=False)
-        heads = [model.get_layer(f"{branch}_head") for branch in ("small", "large")]
         images = base.pixels()
         np.testing.assert_allclose(
-            make_runner(model, heads)(images)[0], model.predict(images, verbose=0), atol=1e-6
+            make_runner(model)(images)[0], model.predict(images, verbose=0), atol=1e-6
         )
 
 
@@ -160,7 +158,7 @@ class TestBadArguments:
             (lambda: base.small_model(include_top=False), "must be a classifier of this package"),
             (lambda: keras.Sequential([keras.Input([3])]), "must be a classifier of this package"),
             (lambda: "crossvit_9", "Received: model='crossvit_9'"),
-            (lambda: kc.branch_logits(base.small_model()), "`model` must have one output"),
+            (lambda: kc.branch_logits(base.small_model()), "must be a classifier of this package"),
             (
                 lambda: base.small_model(input_shape=(40, 40, 1), include_preprocessing=False),
                 r"`model` must have one input of 3 channels.*\(None, 40, 40, 1\)",

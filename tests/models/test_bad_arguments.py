@@ -89,7 +89,7 @@ WRONG_MODELS = {
     "drop rate is no number": (lambda: model(drop_rate=float("nan")), ["`drop_rate`", "nan"]),
     "branch logits without heads": (
         lambda: kc.branch_logits(model(include_top=False)),
-        ["`model` must be a CrossViT with include_top=True", "small_head"],
+        ["`model` must be a CrossViT with include_top=True", "'crossvit', without a small_head"],
     ),
     "preprocess channels first": (
         lambda: kc.preprocess_input(np.zeros((1, 3, 4, 4)), data_format="channels_first"),

@@ -38,18 +38,19 @@ ARGUMENTS = {
 @pytest.mark.parametrize("title", CONSTRUCTORS)
 def test_signature(title):
     parameters = list(inspect.signature(getattr(kc, title)).parameters.values())
-    *positional, extra = parameters
+    *positional, checkpointing, dtype = parameters
     assert {p.name: p.default for p in positional} == ARGUMENTS
     assert [p.name for p in positional] == list(ARGUMENTS)
     assert {p.kind for p in positional} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    assert (extra.name, extra.default) == ("gradient_checkpointing", False)
-    assert extra.kind == inspect.Parameter.KEYWORD_ONLY
+    assert (checkpointing.name, checkpointing.default) == ("gradient_checkpointing", False)
+    assert (dtype.name, dtype.default) == ("dtype", None)
+    assert {checkpointing.kind, dtype.kind} == {inspect.Parameter.KEYWORD_ONLY}
     assert getattr(kc, title).__name__ == title
 
 
 def test_general_constructor_takes_a_config_first():
     parameters = list(inspect.signature(kc.CrossViT).parameters)
-    assert parameters == ["config", *ARGUMENTS, "gradient_checkpointing"]
+    assert parameters == ["config", *ARGUMENTS, "gradient_checkpointing", "dtype"]
 
 
 # (patches, widths, heads, M, r) of the paper's table 1; dagger: convolutions.

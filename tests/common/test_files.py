@@ -1,0 +1,51 @@
+"""Files that are replaced whole."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from keras_crossvit.common import files
+
+
+def test_contents_replace_the_file_at_once(tmp_path):
+    path = tmp_path / "values.json"
+    path.write_text("old")
+    with files.write_atomically(path) as aside:
+        aside.write_text("new")
+        assert path.read_text() == "old"
+        assert aside.parent == tmp_path
+        assert aside.name.endswith("values.json")  # some writers choose their format by the ending
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["values.json"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    path = tmp_path / "values.json"
+    path.write_text("old")
+
+    def write():
+        with files.write_atomically(path) as aside:
+            aside.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["values.json"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    (tmp_path / "usual").touch()
+    files.write_text(tmp_path / "ours", "é\n")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("usual", "ours")}
+    assert len(modes) == 1
+    assert (tmp_path / "ours").read_bytes() == "é\n".encode()
+
+
+def test_json(tmp_path):
+    files.write_json(tmp_path / "a.json", {"b": [1, None]})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"b": [1, None]}
+    assert text.endswith("]\n}\n")

@@ -1,4 +1,4 @@
-"""Measures on this machine, and counts.
+"""Measures models on this machine, and counts their cost.
 
     python recipes/benchmark.py --mode summary --markdown tables.md --json tables.json
     python recipes/benchmark.py --mode infer --model crossvit_15_dagger --json infer.json
@@ -10,15 +10,16 @@
     python recipes/benchmark.py --mode serve --model crossvit_15_dagger --json serve.json
 
 `summary` counts parameters and multiply-accumulates of every model of the paper's tables 2, 3,
-4, 6, 7 and 8 and sets them beside the paper's. The others measure. Where timm is installed (and
-torchvision, which it needs) and has the model, it does the same work in turn, each in a process
-of its own that stands still while the other is timed; otherwise its figures are null.
+4, 6, 7 and 8 and sets them beside the paper's. The other modes measure. Where timm is installed
+(with torchvision, which it needs) and has the model, it does the same work in turn, each in a
+process of its own that stands still while another is timed; otherwise its figures are null. So
+are those of a variant of timm that fails: stderr says why, and the others are still measured.
 
-`infer` of one model gives images/s of the compiled forward pass, what share of it `predict` and
-`evaluate` reach, and what share of the machine's rate in a product of 4096 x 4096 matrices. Of
+`infer` of one model gives images/s of the compiled forward pass, the shares of it that `predict`
+and `evaluate` reach, and its share of the machine's rate in a product of 4096 x 4096 matrices. Of
 several models, presets and CNNs of `keras.applications`, it gives images/s, the models in turn;
 NAME@SIDE is a model at another input size. `train` gives images/s, peak memory and the first
-step of training with AdamW, `first-step` the first step alone, in new processes, with what comes
+step of training with AdamW; `first-step` the first step alone, in new processes, with what comes
 before it: the import beyond Keras' own, and building the model. `input` gives images/s per core of
 a training run's pipeline, `serve` those of the exported model through gRPC.
 
@@ -28,24 +29,26 @@ a training run's pipeline, `serve` those of the exported model through gRPC.
 import argparse
 import json
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
-
-from keras_crossvit import benchmark
+# Keras and what imports it wait until a mode runs: the processes that are measured import this
+# file too, and timm's should hold timm alone.
 
 
 def main():
     arguments = _parse()
+    import keras
+
+    from keras_crossvit.common.files import write_text
+
     keras.config.set_dtype_policy(arguments.precision)
     result = {**vars(arguments), **MODES[arguments.mode](arguments)}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if arguments.mode != "summary":  # which has printed its tables
         print(text)
     if arguments.json:
-        pathlib.Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+        write_text(arguments.json, text + "\n")
 
 
 def _parse():
@@ -69,37 +72,44 @@ def _parse():
 
 
 def summary(arguments):
-    tables = benchmark.summarize()
-    text = benchmark.to_markdown(tables)
+    from benchmarks import tables
+    from keras_crossvit.common.files import write_text
+
+    counted = tables.summarize()
+    text = tables.to_markdown(counted)
     print(text)
     if arguments.markdown:
-        pathlib.Path(arguments.markdown).write_text(text, encoding="utf-8")
-    return {"tables": tables}
+        write_text(arguments.markdown, text)
+    return {"tables": counted}
 
 
 def infer(arguments):
+    from benchmarks import compare, figure1, models, paper
+
     names = arguments.model.split(",")
     if len(names) == 1 and not arguments.figure:
-        return benchmark.compare_inference(*_model(arguments), jit_compile=arguments.jit_compile)
-    models = {name: benchmark.make_model(name) for name in names}
-    speeds = benchmark.measure_inference(models, arguments.batch_size, arguments.repeats)
+        return compare.compare_inference(*_model(arguments), jit_compile=arguments.jit_compile)
+    built = {name: models.make_model(name) for name in names}
+    speeds = figure1.measure_inference(built, arguments.batch_size, arguments.repeats)
     rows = [
         {
             "model": name,
             **speeds[name],
-            **benchmark.cost_of(model),
+            **models.cost_of(model),
             "input_size": model.input_shape[1:3],
-            "top1": benchmark.paper_top1(name),
+            "top1": paper.paper_top1(name),
         }
-        for name, model in models.items()
+        for name, model in built.items()
     ]
     if arguments.figure:
-        benchmark.plot_speed(rows, arguments.figure)
+        figure1.plot_speed(rows, arguments.figure)
     return {"models": rows}
 
 
 def train(arguments):
-    return benchmark.compare_training(
+    from benchmarks import compare
+
+    return compare.compare_training(
         *_model(arguments),
         jit_compile=arguments.jit_compile,
         gradient_checkpointing=arguments.gradient_checkpointing,
@@ -107,24 +117,25 @@ def train(arguments):
 
 
 def first_step(arguments):
-    return benchmark.compare_first_step(*_model(arguments), jit_compile=arguments.jit_compile)
+    from benchmarks import compare
+
+    return compare.compare_first_step(*_model(arguments), jit_compile=arguments.jit_compile)
 
 
 def _model(arguments):
     return arguments.model, arguments.batch_size, arguments.precision, arguments.repeats
 
 
-def serve(arguments):
-    # TensorFlow Serving's packages are needed by this mode alone.
-    from keras_crossvit.benchmark.serve import measure_serving
-
-    return measure_serving(benchmark.make_model(arguments.model))
-
-
 def pipeline(arguments):
-    from keras_crossvit.benchmark.input import measure_input
+    from benchmarks.input import measure_input
 
     return measure_input(repeats=arguments.repeats)
+
+
+def serve(arguments):
+    from benchmarks import models, serving
+
+    return serving.measure_serving(models.make_model(arguments.model))
 
 
 MODES = {

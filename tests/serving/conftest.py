@@ -3,13 +3,15 @@
 import pytest
 
 import keras_crossvit as kc
+from benchmarks.local_server import Servable, serve_grpc
 from tests import base
 from tests.export.helpers import LABELS
+from tests.serving.rest import serve_rest
 
 
 @pytest.fixture(scope="session")
 def classifier():
-    return base.small_model()
+    return base.small_model(base.small_config(num_stages=1))
 
 
 @pytest.fixture(scope="session")
@@ -19,16 +21,11 @@ def export(classifier, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def servable(export):
-    from keras_crossvit.serving.servable import Servable
-
     return Servable(export)
 
 
 @pytest.fixture(scope="session")
 def addresses(servable):
     """The address of each protocol."""
-    from keras_crossvit.serving.loopback import serve_grpc
-    from tests.serving.rest import serve_rest
-
     with serve_rest(servable) as rest, serve_grpc(servable) as grpc:
         yield {"rest": rest, "grpc": grpc}

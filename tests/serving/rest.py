@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from keras_crossvit.serving.servable import RequestError
+from benchmarks.local_server import RequestError
 
 _STATUS = {"NOT_FOUND": 404, "FAILED_PRECONDITION": 400, "INVALID_ARGUMENT": 400}
 
@@ -61,7 +61,7 @@ def serve_rest(servable):
         request_queue_size = 64  # 32 clients may come at once
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         try:
             yield f"127.0.0.1:{server.server_port}"
         finally:

@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 
-from keras_crossvit.serving.loopback import serve_grpc
+from benchmarks.local_server import serve_grpc
 from tests import base
 from tests.export.helpers import LABELS, picture, probabilities
 from tests.serving.rest import serve_rest
@@ -131,7 +131,7 @@ def test_something_else_answers(tmp_path, monkeypatch, capsys):
 
     path = next(iter(write(tmp_path, 1)))
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         address = f"127.0.0.1:{server.server_port}"
         _, err, _ = run(monkeypatch, capsys, path, "--server", address)
         server.shutdown()
@@ -174,14 +174,16 @@ def test_rest_needs_python_only(addresses, tmp_path):
 @PROTOCOLS
 def test_32_requests_at_once(classifier, addresses, protocol):
     """Each client sends a batch of its own and gets the answer to that one."""
-    batches = [[picture(2 * seed), b"none", picture(2 * seed + 1)] for seed in range(32)]
-    expected = [probabilities(classifier, [first, last]) for first, _, last in batches]
+    pairs = [(picture(2 * seed), picture(2 * seed + 1)) for seed in range(32)]
+    scores = probabilities(classifier, [file for pair in pairs for file in pair])
+    expected = np.reshape(scores, (32, 2, -1))
     start = threading.Barrier(32)
 
     def send(files):
         start.wait()
         return ask(protocol)(addresses[protocol], "crossvit", files, 60)
 
+    batches = [[first, b"none", last] for first, last in pairs]
     with concurrent.futures.ThreadPoolExecutor(32) as threads:
         answers = list(threads.map(send, batches))
     for (first, none, last), scores in zip(answers, expected, strict=True):

@@ -4,16 +4,15 @@ import importlib.util
 
 import pytest
 
-from keras_crossvit.benchmark import serve
+from benchmarks import serving
 from tests import base
 from tests.export.helpers import picture
 
 
 def test_report():
+    model = base.small_model(base.small_config(num_stages=1))
     file = picture()
-    report = serve.measure_serving(
-        base.small_model(), concurrency=(1, 3), requests=4, image_bytes=file
-    )
+    report = serving.measure_serving(model, concurrency=(1, 3), requests=4, image_bytes=file)
     assert report["picture_bytes"] == len(file)
     assert report["decode_ms"] > 0
     assert report["decode_share"] > 0
@@ -36,8 +35,8 @@ def test_every_client_sends_its_share(monkeypatch):
 
         return ask
 
-    monkeypatch.setattr(serve, "_client", client)
-    times = serve._load("address", None, clients=4, requests=10)
+    monkeypatch.setattr(serving, "_client", client)
+    times = serving._load("address", None, clients=4, requests=10)
     assert sorted(sent) == [3, 3, 4, 4]
     assert times["images_per_second"] > 0
 
@@ -45,7 +44,7 @@ def test_every_client_sends_its_share(monkeypatch):
 def test_synthetic_photograph():
     import tensorflow as tf
 
-    file = serve._photograph()
+    file = serving._photograph()
     assert tf.io.decode_jpeg(file).shape == (480, 640, 3)
     assert 90_000 < len(file) < 130_000
 
@@ -53,8 +52,9 @@ def test_synthetic_photograph():
 def test_without_the_package(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "keras_crossvit.export.packages.importlib.util.find_spec",
+        importlib.util,
+        "find_spec",
         lambda name: None if name == "tensorflow_serving" else find(name),
     )
     with pytest.raises(ImportError, match=r"measure_serving needs tensorflow_serving: pip.*runti"):
-        serve.measure_serving(None)
+        serving.measure_serving(None)

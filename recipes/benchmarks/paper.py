@@ -1,7 +1,7 @@
 """The figures that the paper prints, in tables 2, 3, 4, 6, 7 and 8 (8: supplementary material).
 
-A line of a table is a model, the name under which this package can build it (or "-"), and then
-the columns. `@` after a name gives the side of its input, in pixels, if it is not the default.
+A line of a table holds a model, the name by which `make_model` builds it (or "-") and the columns.
+`@` after a name gives the side of its input, in pixels, where it is not the default.
 """
 
 import dataclasses
@@ -106,7 +106,7 @@ class PaperRow:
 
     Args:
         label: The model, as the table calls it.
-        name: What `make_model` builds it by; `None` for a model that is not here.
+        name: The name by which `make_model` builds it; `None` if it cannot.
         columns: `{column: text as printed}`: `top1` (%), `gmacs` (the paper's FLOPs, G),
             `parameters` (M), and in some tables `images_per_second` (V100, batch 64),
             `large_top1` and `small_top1` (%, one branch).
@@ -114,7 +114,7 @@ class PaperRow:
 
     label: str
     name: str | None
-    columns: dict
+    columns: dict[str, str]
 
 
 def _rows(text, columns):
@@ -136,8 +136,8 @@ TABLES = {  # number -> title, rows
 }
 
 
-def paper_top1(name):
-    """The top-1 accuracy on ImageNet (%) that the paper prints for a model, or None."""
+def paper_top1(name: str) -> float | None:
+    """The top-1 accuracy on ImageNet (%) that the paper prints for a model, or `None`."""
     for _, rows in TABLES.values():
         for row in rows:
             if row.name == name:

@@ -1,7 +1,7 @@
 """`recipes/benchmark.py`: its modes, and the commands that the pages give."""
 
 import argparse
-import importlib.util
+import functools
 import json
 import re
 import sys
@@ -9,31 +9,24 @@ import sys
 import keras
 import pytest
 
+import benchmark as command
 import keras_crossvit as kc
-from keras_crossvit import benchmark
+from benchmarks import compare, input, models, paper, serving, tables
 from tests import base
-from tests.test_benchmark import cost, paper_row
+from tests.benchmarks.rows import cost, paper_row
 
 
-@pytest.fixture
-def recipe():
-    path = base.ROOT / "recipes" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("benchmark_recipe", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(recipe, monkeypatch, *arguments):
+def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, arguments)])
-    recipe.main()
+    command.main()
 
 
-def test_command_infer(recipe, monkeypatch, tmp_path):
+def test_command_infer(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "make_model", functools.cache(models.make_model))
     written = tmp_path / "infer.json"
     options = ["--mode", "infer", "--batch-size", 2, "--repeats", 1, "--json", written]
-    names = "deit_tiny@32,MobileNetV3Small@32"
-    run(recipe, monkeypatch, *options, "--model", names)
+    names = "deit_tiny@32,MobileNet@32"
+    run(monkeypatch, *options, "--model", names)
     result = json.loads(written.read_text())
     assert [row["model"] for row in result["models"]] == names.split(",")
     for row in result["models"]:
@@ -43,8 +36,8 @@ def test_command_infer(recipe, monkeypatch, tmp_path):
         assert row["parameters"] > 1e6
 
     figure = tmp_path / "speed.png"
-    monkeypatch.setattr(benchmark, "paper_top1", lambda name: 72.2)
-    run(recipe, monkeypatch, *options, "--model", "deit_tiny@32", "--figure", figure)
+    monkeypatch.setattr(paper, "paper_top1", lambda name: 72.2)
+    run(monkeypatch, *options, "--model", "deit_tiny@32", "--figure", figure)
     result = json.loads(written.read_text())
     (row,) = result["models"]
     assert (result["mode"], row["model"], row["top1"]) == ("infer", "deit_tiny@32", 72.2)
@@ -52,33 +45,32 @@ def test_command_infer(recipe, monkeypatch, tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_command_summary_needs_no_model(recipe, monkeypatch, tmp_path, capsys):
-    tables = benchmark.summarize(
+def test_command_summary_needs_no_model(monkeypatch, tmp_path, capsys):
+    counted = tables.summarize(
         {9: ("A title", [paper_row("x", "2.0", "1.0")])}, lambda _: cost(10**6, 2 * 10**9)
     )
-    monkeypatch.setattr(benchmark, "summarize", lambda: tables)
+    monkeypatch.setattr(tables, "summarize", lambda: counted)
     page, written = tmp_path / "tables.md", tmp_path / "tables.json"
-    run(recipe, monkeypatch, "--mode", "summary", "--markdown", page, "--json", written)
-    assert page.read_text() == benchmark.to_markdown(tables)
+    run(monkeypatch, "--mode", "summary", "--markdown", page, "--json", written)
+    assert page.read_text() == tables.to_markdown(counted)
     assert capsys.readouterr().out.startswith("## Table 9: A title")
-    assert json.loads(written.read_text())["tables"] == json.loads(json.dumps(tables))
+    assert json.loads(written.read_text())["tables"] == json.loads(json.dumps(counted))
 
 
-def test_commands_pass_on_what_the_command_line_says(recipe, monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark, "make_model", lambda name: name)
+def test_commands_pass_on_what_the_command_line_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "make_model", lambda name: name)
     for mode in ("inference", "training", "first_step"):
 
-        def compare(*args, mode=mode, **kwargs):
+        def known(*args, mode=mode, **kwargs):
             return {"of": mode, "args": args, "kwargs": kwargs}
 
-        monkeypatch.setattr(benchmark, f"compare_{mode}", compare)
-    monkeypatch.setattr(
-        "keras_crossvit.benchmark.serve.measure_serving", lambda model: {"served": model}
-    )
+        monkeypatch.setattr(compare, f"compare_{mode}", known)
+    monkeypatch.setattr(serving, "measure_serving", lambda model: {"served": model})
+    monkeypatch.setattr(input, "measure_input", lambda repeats: {"turns": repeats})
     written = tmp_path / "figures.json"
 
     def result(mode, *options):
-        run(recipe, monkeypatch, "--mode", mode, "--model", "x", "--json", written, *options)
+        run(monkeypatch, "--mode", mode, "--model", "x", "--json", written, *options)
         return json.loads(written.read_text())
 
     found = result("infer", "--precision", "bfloat16", "--repeats", 3)
@@ -90,26 +82,27 @@ def test_commands_pass_on_what_the_command_line_says(recipe, monkeypatch, tmp_pa
     found = result("first-step", "--jit-compile")
     assert (found["of"], found["kwargs"]) == ("first_step", {"jit_compile": True})
     assert result("serve")["served"] == "x"
+    assert result("input", "--repeats", 9)["turns"] == 9
 
 
 @pytest.mark.parametrize("mode", ["infer", "train", "first-step", "serve"])
-def test_command_asks_for_a_model(recipe, monkeypatch, capsys, mode):
+def test_command_asks_for_a_model(monkeypatch, capsys, mode):
     with pytest.raises(SystemExit):
-        run(recipe, monkeypatch, "--mode", mode)
+        run(monkeypatch, "--mode", mode)
     assert f"--model is needed for --mode {mode}" in capsys.readouterr().err
 
 
-def test_commands_of_the_pages_are_ones_that_the_recipe_takes(recipe, monkeypatch):
+def test_commands_of_the_pages_are_ones_that_the_recipe_takes(monkeypatch):
     """Those that measure long are run by hand, but every option that is written exists."""
     pages = [*(base.ROOT / "docs").glob("*.md"), base.ROOT / "recipes" / "benchmark.py"]
-    commands = []
+    written = []
     for page in pages:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        commands += re.findall(r"python recipes/benchmark\.py ([^`\n]*)", text)
-    assert len(commands) >= 5
-    for command in commands:
-        monkeypatch.setattr(sys, "argv", ["benchmark.py", *command.split()])
-        arguments = recipe._parse()
+        written += re.findall(r"python recipes/benchmark\.py ([^`\n]*)", text)
+    assert len(written) >= 5
+    for line in written:
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *line.split()])
+        arguments = command._parse()
         assert isinstance(arguments, argparse.Namespace)
         for name in (arguments.model or "crossvit_9").split(","):
             name = name.partition("@")[0]

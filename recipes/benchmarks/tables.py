@@ -1,9 +1,11 @@
 """The paper's tables of cost, counted again from the models."""
 
 import gc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from keras_crossvit.benchmark.named import cost_of, make_model
-from keras_crossvit.benchmark.paper import TABLES
+from benchmarks.models import cost_of, make_model
+from benchmarks.paper import TABLES, PaperRow
 
 _WITHOUT_POSITIONS = (
     "the paper leaves out position embeddings and class tokens here; without them ours agrees"
@@ -41,12 +43,16 @@ _SHOWN = {  # column of the paper -> heading
 _COUNTED = {"gmacs": "GMACs", "parameters": "parameters, M"}
 
 
-def summarize(tables=None, cost=None):
-    """Counts every model of the tables that can be built here, and compares with the paper.
+def summarize(
+    tables: Mapping[int, tuple[str, Sequence[PaperRow]]] | None = None,
+    cost: Callable[[str], Mapping[str, int]] | None = None,
+) -> list[dict[str, Any]]:
+    """Counts every model of the tables that can be built here and compares with the paper.
 
     Args:
-        tables: As `keras_crossvit.benchmark.paper.TABLES`, the default.
-        cost: A function from a name to what `cost_of` returns; by default it builds the model.
+        tables: `{number: (title, rows)}`; `benchmarks.paper.TABLES` by default.
+        cost: A function from a model's name to what `cost_of` returns; by default it builds the
+            model and counts.
 
     Returns:
         A list of `{"table": number, "title": ..., "rows": [...]}`. A row has `model` (the
@@ -68,7 +74,7 @@ def summarize(tables=None, cost=None):
 
 
 def _build_and_count(name):
-    gc.collect()  # a model is full of cycles, and all of them together would fill the memory
+    gc.collect()  # models hold reference cycles: without this all of them would stay in memory
     return cost_of(make_model(name))
 
 
@@ -88,7 +94,7 @@ def _entry(row, cost):
 
 
 def _compare(row, column, ours, without_positions=None):
-    """One of our figures beside the paper's, rounded alike."""
+    """One of our figures beside the paper's, rounded to as many digits."""
     printed = row.columns[column]
 
     def rounded(value):
@@ -103,7 +109,7 @@ def _compare(row, column, ours, without_positions=None):
     return {"ours": rounded(ours), "paper": printed, "agrees": agrees, "reason": reason}
 
 
-def to_markdown(summary):
+def to_markdown(summary: Sequence[Mapping[str, Any]]) -> str:
     """The tables as Markdown: what was counted here, the paper's figures, and why they differ."""
     return "\n".join(_table(**table) for table in summary)
 

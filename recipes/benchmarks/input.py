@@ -1,53 +1,57 @@
-"""Pictures per second and core that the input pipeline delivers, next to timm's."""
+"""Images per second and core that the input pipeline delivers, next to timm's."""
 
 import io
 import os
 import random
-import statistics
 import time
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.benchmark.process import import_timm, process, ratios
+from benchmarks.candidates import import_timm
+from benchmarks.turns import median, ratios, worker
 from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.pipeline import training_batches
 from keras_crossvit.data.sources import Split
 
-_PICTURE = (375, 500)  # the usual size in ImageNet
-_PICTURES = 32
+_IMAGE_SIZE = (375, 500)  # the usual one in ImageNet
+_IMAGES = 32
 _CLASSES = 1000
 _ROWS = 6400
-_BATCHES = 4  # in one turn, so that what was made ahead does not count
+_BATCHES = 4  # in one turn, so that what was made ahead hardly counts
 
 
-def measure_input(size=240, batch_size=64, repeats=5):
+def measure_input(size: int = 240, batch_size: int = 64, repeats: int = 5) -> dict[str, Any]:
     """Measures the reference policy, from JPEG files in memory to mixed batches, on one core.
 
-    Two processes, both on the same core, make batches in turn, so that what else the machine
-    does disturbs both alike. Ours is the pipeline of a training run, whole. timm's is its own,
-    with PIL: `create_transform(..., auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25)` and
+    Two processes on the same core make batches in turn, so that other work on the machine
+    disturbs both alike. Ours is the whole pipeline of a training run. timm's is its own, with
+    PIL: `create_transform(..., auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25)` and
     `Mixup`.
 
     Args:
         size: Side of the result, in pixels.
-        batch_size: Pictures in a batch.
+        batch_size: Images in a batch.
         repeats: Timed turns of each, of four batches, after two that are not timed.
 
     Returns:
         `{"images_per_second_per_core", "timm_images_per_second_per_core", "ratio", "ratios":
-        (lowest, highest), "size", "batch_size"}`; medians. What concerns timm is `None`
-        without timm, torchvision and PIL.
+        (lowest, highest), "size", "batch_size"}`; medians. timm's figures are `None` without
+        timm, torchvision and PIL, or if it failed.
+
+    Raises:
+        RuntimeError: If the measurement of ours fails.
     """
     rate = "images_per_second"
-    with process(_ours, size, batch_size) as ours, process(_timms, size, batch_size) as timms:
-        pairs = [(ours(rate), timms(rate)) for _ in range(repeats + 2)][2:]
-    rates, timms_rates = zip(*pairs, strict=True)
-    timms = None if None in timms_rates else round(statistics.median(timms_rates), 1)
+    timm_made = worker(_timm_batches, size, batch_size, required=False)
+    with worker(_our_batches, size, batch_size) as ours, timm_made as timm:
+        pairs = [(ours(rate), timm(rate)) for _ in range(repeats + 2)][2:]
+    rates, timm_rates = zip(*pairs, strict=True)
     return {
-        "images_per_second_per_core": round(statistics.median(rates), 1),
-        "timm_images_per_second_per_core": timms,
-        **ratios(rates, timms_rates),
+        "images_per_second_per_core": median(rates, 1),
+        "timm_images_per_second_per_core": median(timm_rates, 1),
+        **ratios(rates, timm_rates),
         "size": size,
         "batch_size": batch_size,
     }
@@ -78,16 +82,16 @@ def _files():
     generator = np.random.default_rng(0)
     files = []
     for photo in load_sample_images().images:
-        for _ in range(_PICTURES // 2):
-            top, left = generator.integers(0, np.subtract(photo.shape[:2], _PICTURE) + 1)
+        for _ in range(_IMAGES // 2):
+            top, left = generator.integers(0, np.subtract(photo.shape[:2], _IMAGE_SIZE) + 1)
             file = io.BytesIO()
-            part = photo[top : top + _PICTURE[0], left : left + _PICTURE[1]]
+            part = photo[top : top + _IMAGE_SIZE[0], left : left + _IMAGE_SIZE[1]]
             Image.fromarray(part).save(file, "JPEG", quality=90)
             files.append(file.getvalue())
     return files
 
 
-def _ours(size, batch_size):
+def _our_batches(size, batch_size):
     """The next batches of a training run by the recipe `imagenet`."""
     _one_core()
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -98,7 +102,7 @@ def _ours(size, batch_size):
     files = tf.constant(_files())
 
     def read(number):
-        return files[tf.strings.to_number(number, tf.int32) % _PICTURES]
+        return files[tf.strings.to_number(number, tf.int32) % _IMAGES]
 
     split = Split(tf.data.Dataset.from_tensor_slices(rows), _ROWS, read, light=True)
     config = InputConfig(batch_size=batch_size, epochs=300, parallel_calls=1)
@@ -109,7 +113,7 @@ def _ours(size, batch_size):
     return _rate(lambda: next(iterator), batch_size)
 
 
-def _timms(size, batch_size):
+def _timm_batches(size, batch_size):
     """The next batches of timm, or nothing where timm cannot be imported."""
     _one_core()
     timm = import_timm()
@@ -135,7 +139,7 @@ def _timms(size, batch_size):
         while True:
             try:
                 return transform(Image.open(io.BytesIO(random.choice(files))).convert("RGB"))
-            except ValueError:  # of posterize to 0 bits, which PIL has come to refuse
+            except ValueError:  # timm posterizes to 0 bits, which PIL no longer accepts
                 continue
 
     return _rate(

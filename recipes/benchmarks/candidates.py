@@ -1,36 +1,37 @@
-"""The same work by this package and by timm, each in a process of its own.
+"""The candidates: the same work by this package and by timm.
 
-Functions for `process`: they return what can be timed, by name.
+Functions for `turns.worker`: each returns what can be timed, by name. What they need is imported
+inside them, so that a process holds its own candidate's libraries only.
 """
 
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 
-from keras_crossvit.benchmark.process import import_timm
-from keras_crossvit.common.tf_data import without_autotune
+Timed = dict[str, Callable[[], float]]  # name -> a function that measures once
 
 _BATCHES = 8  # in a call of `predict` or `evaluate`
-_PRODUCT = 4096  # side of the matrices whose product says how fast the machine is
-_TIMMS = {"deit_tiny": "deit_tiny_patch16_224"}
-_TIMMS |= {f"deit_{size}": f"deit_{size}_patch16_224" for size in ("small", "base")}
+_PRODUCT = 4096  # side of the matrices whose product tells how fast the machine is
+_DEIT = {f"deit_{size}": f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")}
 
 
-def timms_name(name):
+def timm_name(name: str) -> str:
     """What timm calls the model `name`; timm may not have it."""
     name, _, side = name.partition("@")
-    return _TIMMS.get(name, f"{name}_{side or 240}")
+    return _DEIT.get(name, f"{name}_{side or 240}")
 
 
-def our_inference(name, batch_size, precision, jit_compile):
-    """Images/s of the compiled forward pass, of `predict` and of `evaluate`."""
+def our_inference(name: str, batch_size: int, precision: str, jit_compile: bool) -> Timed:
+    """Images/s of the compiled forward pass, `predict` and `evaluate`; the product's rate."""
     import keras
     import tensorflow as tf
 
-    from keras_crossvit.benchmark.named import make_model
+    from benchmarks.models import make_model
 
     keras.config.set_dtype_policy(precision)
     model = make_model(name)
@@ -62,47 +63,47 @@ def our_inference(name, batch_size, precision, jit_compile):
     }
 
 
-def timm_inference(name, batch_size, precision):
-    """Images/s of timm's model, eager and compiled; in bfloat16 under autocast and cast whole."""
+def timm_inference(name: str, batch_size: int, precision: str, variant: str) -> Timed:
+    """Images/s of timm's forward pass: "eager", "compiled", or "cast" whole to bfloat16.
+
+    For anything but float32 the first two run under autocast.
+    """
     model, torch = _timm_model(name)
     if model is None:
         return {}
     model.eval()
     images, _ = _noise(batch_size, model.default_cfg["input_size"][1:])
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    low = precision != "float32"
+    autocast = precision != "float32" and variant != "cast"
+    if variant == "cast":
+        model, images = model.to(torch.bfloat16), images.to(torch.bfloat16)
+    elif variant == "compiled":
+        model = torch.compile(model)
 
-    def forward(model, images, autocast):
-        @torch.inference_mode()
-        def run():
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                model(images)
+    @torch.inference_mode()
+    def forward():
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            model(images)
 
-        return _timed(run, batch_size)
-
-    functions = {
-        "eager": forward(model, images, low),
-        "compiled": forward(torch.compile(model), images, low),
-    }
-    if low:
-        whole = _timm_model(name)[0].eval().to(torch.bfloat16)
-        functions["cast"] = forward(whole, images.to(torch.bfloat16), False)
-    return functions
+    return {"forward": _timed(forward, batch_size)}
 
 
-def our_training(name, batch_size, precision, jit_compile, gradient_checkpointing):
-    """Images/s of `fit` with the optimizer and step of a training run, and what else it took."""
+def our_training(
+    name: str, batch_size: int, precision: str, jit_compile: bool, gradient_checkpointing: bool
+) -> Timed:
+    """Images/s of `fit` with the optimizer and step of a training run, and what else it takes."""
     import keras
     import tensorflow as tf
 
-    from keras_crossvit.benchmark.named import make_model
+    from benchmarks.models import make_model
+    from keras_crossvit.common.tf_data import without_autotune
     from keras_crossvit.training.optimizer import make_optimizer
     from keras_crossvit.training.trainee import Trainee
 
     keras.config.set_dtype_policy(precision)
-    frugal = {"gradient_checkpointing": True} if gradient_checkpointing else {}
+    options = {"gradient_checkpointing": True} if gradient_checkpointing else {}
     start = time.perf_counter()
-    model = make_model(name, classifier_activation=None, **frugal)
+    model = make_model(name, classifier_activation=None, **options)
     build_seconds = time.perf_counter() - start
     images, labels = _noise(batch_size, model.input_shape[1:3])
     labels = np.eye(model.output_shape[-1], dtype="float32")[labels]
@@ -115,12 +116,12 @@ def our_training(name, batch_size, precision, jit_compile, gradient_checkpointin
     def fit(steps):
         trainee.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
 
-    found = _training(lambda: fit(1), lambda: fit(4), 4 * batch_size)
-    return {"build_seconds": lambda: build_seconds, **found}
+    timed = _training(lambda: fit(1), lambda: fit(4), 4 * batch_size)
+    return {"build_seconds": lambda: build_seconds, **timed}
 
 
-def timm_training(name, batch_size, precision, jit_compile):
-    """The same for timm's model with PyTorch's AdamW; `jit_compile` for `torch.compile`."""
+def timm_training(name: str, batch_size: int, precision: str, jit_compile: bool) -> Timed:
+    """The same for timm's model with PyTorch's AdamW; `jit_compile` is `torch.compile`."""
     model, torch = _timm_model(name)
     if model is None:
         return {}
@@ -142,7 +143,7 @@ def timm_training(name, batch_size, precision, jit_compile):
     return _training(lambda: steps(1), lambda: steps(4), 4 * batch_size)
 
 
-def import_seconds():
+def import_seconds() -> float:
     """What `import keras_crossvit` adds to `import keras`, in a new process."""
     code = """
 import time, keras
@@ -154,27 +155,59 @@ print(time.perf_counter() - start)
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def _training(first, some, images):
-    """Takes the first step, and returns what can be asked of the process."""
+def import_timm() -> ModuleType | None:
+    """timm, or `None` where it cannot be imported.
+
+    torchvision may have been built for another torch. Its compiled operators are then missing;
+    timm's models and transforms use none of them.
+    """
+    try:
+        import torch
+    except ImportError:
+        return None
+    register_fake = torch.library.register_fake
+
+    def register_if_there(*args, **kwargs):
+        def register(function):
+            try:
+                return register_fake(*args, **kwargs)(function)
+            except RuntimeError:
+                return function
+
+        return register
+
+    torch.library.register_fake = register_if_there
+    try:
+        import timm
+        import timm.data
+    except ImportError:
+        return None
+    finally:
+        torch.library.register_fake = register_fake
+    return timm
+
+
+def _training(first_step, steps, images):
+    """Takes the first step, and returns what the process can then be asked for."""
     start = time.perf_counter()
-    first()
+    first_step()
     seconds = time.perf_counter() - start
     return {
         "first_step_seconds": lambda: seconds,
-        "images_per_second": _timed(some, images),
-        # Of the whole process: program, weights, activations.
+        "images_per_second": _timed(steps, images),
+        # Of the whole process: program, weights, activations. Linux counts in KiB.
         "peak_memory_gb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
 
 
 def _timm_model(name):
-    """`(timm's model without trained weights, torch)`, or twice `None`."""
+    """`(timm's model without trained weights, torch)`, or `(None, None)`."""
     timm = import_timm()
-    if timm is None or timms_name(name) not in timm.list_models():
+    if timm is None or timm_name(name) not in timm.list_models():
         return None, None
     import torch
 
-    return timm.create_model(timms_name(name), pretrained=False), torch
+    return timm.create_model(timm_name(name), pretrained=False), torch
 
 
 def _noise(count, size):
@@ -184,7 +217,7 @@ def _noise(count, size):
 
 
 def _timed(function, work):
-    """A function that returns work per second."""
+    """A function that calls `function` and returns `work` per second."""
 
     def measure():
         start = time.perf_counter()

@@ -1,44 +1,53 @@
-"""What it costs to classify picture files through a server."""
+"""What it costs to classify image files through a server."""
 
 import concurrent.futures
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_crossvit.export.packages import require
 from keras_crossvit.export.saved_model import export_saved_model
 
 
-def measure_serving(model, *, concurrency=(1, 8, 32), requests=128, image_bytes=None):
+def measure_serving(
+    model: keras.Model,
+    *,
+    concurrency: Sequence[int] = (1, 8, 32),
+    requests: int = 128,
+    image_bytes: bytes | None = None,
+) -> dict[str, Any]:
     """Latency and throughput of `classify_bytes` through gRPC on the loopback interface.
 
-    The model is exported, read by TensorFlow's C++ loader and served without batching; each
-    request holds one picture, and each of the clients sends its next one when the last is
-    answered. Clients and server share this machine's cores.
+    The model is exported, loaded by TensorFlow's C++ loader and served without batching. Each
+    request holds one image, and each client sends its next request once the last is answered.
+    Clients and server share this machine's cores.
 
     Args:
         model: A classifier of this package.
         concurrency: Numbers of clients, each positive.
-        requests: Timed requests for each of them, positive; some go before, untimed.
-        image_bytes: The picture file to send; `None` for a synthetic JPEG of 640 x 480 pixels
-            as detailed as a photograph, about 110 kB.
+        requests: Timed requests in all for each number of clients, positive; one untimed
+            request of each client goes before.
+        image_bytes: The image file to send; `None` for a synthetic JPEG of 640 x 480 pixels
+            with as much detail as a photograph, about 110 kB.
 
     Returns:
         `{"picture_bytes": ..., "decode_ms": ..., "decode_share": ..., "clients": {n: {"p50_ms",
-        "p95_ms", "p99_ms", "images_per_second"}}}`. `decode_ms` is the median time in which
-        the server's graph decodes and transforms the picture, measured alone, `decode_share`
-        its share of the median latency at one client, measured in turns with it.
+        "p95_ms", "p99_ms", "images_per_second"}}}`. `picture_bytes` is the size of the image
+        file; `decode_ms` is the median time that the server's graph takes to decode and
+        transform it, measured by itself, and `decode_share` its share of the median latency
+        with one client, both measured in turns.
 
     Raises:
-        ImportError: If tensorflow-serving-api is absent; the message names the extra.
+        ImportError: If tensorflow-serving-api is not installed; the message names the extra.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
     require("measure_serving", "tensorflow_serving", "grpc")
-    # What needs these packages is imported here, so that the other benchmarks do without.
-    from keras_crossvit.serving.loopback import serve_grpc
-    from keras_crossvit.serving.servable import Servable
+    from benchmarks.local_server import Servable, serve_grpc  # needs these packages
 
     image_bytes = image_bytes or _photograph()
     with tempfile.TemporaryDirectory() as folder:
@@ -84,11 +93,11 @@ def _request(image_bytes, name):
 
 
 def _client(address, request):
-    """A connection of its own: a function that sends the request and waits for the answer."""
+    """A function that sends the request on a connection of its own and waits for the answer."""
     import grpc
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-    # Without its own pool, all channels of a process share one connection.
+    # Without a pool of their own, all channels of a process share one connection.
     channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     return lambda: stub.Predict(request, timeout=600)
@@ -110,7 +119,7 @@ def _decode_share(read, address, request, requests):
 
 
 def _load(address, request, clients, requests):
-    """The latencies of `requests` requests that `clients` clients send."""
+    """The latencies of `requests` requests, shared among `clients` clients."""
     asks = [_client(address, request) for _ in range(clients)]
 
     def send(ask, count):

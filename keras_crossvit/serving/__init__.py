@@ -1,1 +1,0 @@
-"""A stand-in for TensorFlow Serving on this machine, to test clients and to measure."""

@@ -1,0 +1,162 @@
+"""Comparisons with timm: what is made of the figures, timm's failures, a real run in small."""
+
+import contextlib
+
+import pytest
+
+from benchmarks import candidates, compare
+from benchmarks.models import cost_of
+from tests.benchmarks import processes
+
+
+def turns_of(monkeypatch, rows):
+    """Lets `worker` give known figures: `{function: {name: values of its turns}}`.
+
+    `timm_inference` has a row for each variant, its last argument.
+    """
+    asked = []
+
+    @contextlib.contextmanager
+    def known(make, *arguments, required=True):
+        row = rows[make][arguments[-1]] if make is compare.timm_inference else rows[make]
+        left = {name: iter(values) for name, values in row.items()}
+        asked.append((make, arguments, required))
+        yield lambda name: next(left[name], None) if name in left else None
+
+    monkeypatch.setattr(compare, "worker", known)
+    return asked
+
+
+def test_inference_is_compared_with_the_fastest_of_timms_variants(monkeypatch, model):
+    ours = {
+        "forward": [1.0, 20.0, 30.0, 40.0],  # the first turn does not count
+        "predict": [1.0, 10.0, 27.0, 40.0],
+        "evaluate": [1.0, 20.0, 24.0, 36.0],
+        "gmacs_per_second": [1.0, 100.0, 100.0, 100.0],
+    }
+    timm = {
+        "eager": {"forward": [99.0, 10.0, 10.0, 10.0]},
+        "compiled": {"forward": [1.0, 20.0, 20.0, 10.0]},
+    }
+    rows = {compare.our_inference: ours, compare.timm_inference: timm}
+    asked = turns_of(monkeypatch, rows)
+    monkeypatch.setattr(compare, "make_model", {"x": model}.get)
+    monkeypatch.setattr(compare, "cost_of", lambda model: {"macs": 1000 * cost_of(model)["macs"]})
+    found = compare.compare_inference("x", 4, repeats=3, jit_compile=True)
+    gmacs = 1000 * cost_of(model)["macs"] / 1e9
+    assert found == {
+        "images_per_second": 30.0,
+        "spread": (20.0, 40.0),
+        "predict_share": 0.9,
+        "evaluate_share": 0.9,
+        "matrix_product_share": round(0.3 * gmacs, 3),
+        "timm_images_per_second": {"eager": 10.0, "compiled": 20.0},
+        "ratio": 1.5,
+        "ratios": (1.0, 4.0),
+        "batch_size": 4,
+    }
+    assert asked == [
+        (compare.our_inference, ("x", 4, "float32", True), True),
+        (compare.timm_inference, ("x", 4, "float32", "eager"), False),
+        (compare.timm_inference, ("x", 4, "float32", "compiled"), False),
+    ]
+
+
+def test_variants_of_timm_that_fail_leave_their_columns_empty(monkeypatch, model, capfd):
+    """With processes: one variant raises in its first turn, the others and ours run on."""
+    monkeypatch.setattr(compare, "make_model", lambda name: model)
+    monkeypatch.setattr(compare, "our_inference", processes.fast)
+    monkeypatch.setattr(compare, "timm_inference", processes.fails_compiled)
+    found = compare.compare_inference("x", 4, "bfloat16", repeats=2)
+    assert found["images_per_second"] == 2.0
+    assert found["timm_images_per_second"] == {"eager": 1.0, "compiled": None, "cast": 1.0}
+    assert (found["ratio"], found["ratios"]) == (2.0, (2.0, 2.0))
+    said = capfd.readouterr().err
+    assert "LookupError: no such thing as a compiler" in said
+    assert said.count("its process ended with exit code 1. Its figures stay empty.") == 1
+
+    monkeypatch.setattr(compare, "timm_inference", processes.fails)
+    found = compare.compare_inference("x", 4, repeats=1)
+    assert (found["images_per_second"], found["spread"]) == (2.0, (2.0, 2.0))
+    assert (found["timm_images_per_second"], found["ratio"], found["ratios"]) == (None,) * 3
+
+
+def test_a_timm_that_fails_in_training(monkeypatch):
+    monkeypatch.setattr(compare, "our_training", processes.fast)
+    monkeypatch.setattr(compare, "timm_training", processes.is_killed_in_the_second_turn)
+    found = compare.compare_training("crossvit_9", 4, repeats=3)
+    assert (found["images_per_second"], found["peak_memory_gb"]) == (2.0, 2.0)
+    assert found["timm_first_step_seconds"] is None
+    assert (found["timm_images_per_second"], found["ratio"], found["ratios"]) == (None,) * 3
+
+
+def test_unknown_models_are_refused_before_a_process_starts(monkeypatch):
+    monkeypatch.setattr(compare, "worker", None)
+    for function in (
+        compare.compare_inference,
+        compare.compare_training,
+        compare.compare_first_step,
+    ):
+        with pytest.raises(ValueError, match=r"`name` must .* Received: name='crossvit_16'"):
+            function("crossvit_16", 4)
+
+
+def test_training_and_first_steps(monkeypatch):
+    ours = {
+        "build_seconds": [2.0],
+        "first_step_seconds": [9.0, 9.0],
+        "peak_memory_gb": [1.0, 2.5],
+        "images_per_second": [1.0, 6.0, 8.0],
+    }
+    timm = {
+        "first_step_seconds": [3.0, 3.0],
+        "peak_memory_gb": [1.0, 2.0],
+        "images_per_second": [1.0, 4.0, 4.0],
+    }
+    turns_of(monkeypatch, {compare.our_training: ours, compare.timm_training: timm})
+    imports = iter([0.1, 0.3])
+    monkeypatch.setattr(compare, "import_seconds", lambda: next(imports))
+    assert compare.compare_training("crossvit_9", 4, repeats=2) == {
+        "first_step_seconds": 9.0,
+        "peak_memory_gb": 2.5,
+        "timm_first_step_seconds": 3.0,
+        "timm_peak_memory_gb": 2.0,
+        "images_per_second": 7.0,
+        "spread": (6.0, 8.0),
+        "timm_images_per_second": 4.0,
+        "ratio": 1.75,
+        "ratios": (1.5, 2.0),
+        "batch_size": 4,
+    }
+    assert compare.compare_first_step("crossvit_9", 4, repeats=2) == {
+        "first_step_seconds": 9.0,
+        "spread": (9.0, 9.0),
+        "timm_first_step_seconds": 3.0,
+        "import_seconds": 0.2,
+        "build_seconds": 2.0,
+        "batch_size": 4,
+    }
+    turns_of(monkeypatch, {compare.our_training: ours, compare.timm_training: {}})
+    found = compare.compare_training("crossvit_9", 4, repeats=1)
+    assert (found["timm_images_per_second"], found["ratio"]) == (None, None)
+
+
+def test_names_of_timm():
+    names = [candidates.timm_name(x) for x in ("crossvit_9", "crossvit_15_dagger@408")]
+    assert names == ["crossvit_9_240", "crossvit_15_dagger_408"]
+    assert candidates.timm_name("deit_small") == "deit_small_patch16_224"
+
+
+def test_a_real_run_in_small(monkeypatch):
+    """Ours alone: timm has no such model, even where it is installed."""
+    found = compare.compare_training("crossvit_digits", 2, repeats=1)
+    assert found["images_per_second"] > 0
+    assert found["first_step_seconds"] > 0
+    assert 0.1 < found["peak_memory_gb"] < 20
+    assert found["timm_images_per_second"] is None
+    assert candidates.import_seconds() > 0
+    monkeypatch.setattr(candidates, "_PRODUCT", 64)
+    functions = candidates.our_inference("crossvit_digits", 1, "float32", False)
+    rates = {name: run() for name, run in functions.items()}
+    assert rates.keys() == {"forward", "predict", "evaluate", "gmacs_per_second"}
+    assert min(rates.values()) > 0

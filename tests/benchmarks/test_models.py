@@ -1,0 +1,43 @@
+"""Models by name and what they cost."""
+
+import keras
+import pytest
+
+import keras_crossvit as kc
+from benchmarks.models import cost_of, make_model
+
+
+def test_macs_of_convolutions():
+    """By hand: a strided, a grouped and a depthwise convolution, and a dense layer."""
+    x = keras.Input((9, 9, 4))
+    y = keras.layers.Conv2D(8, 3, strides=2)(x)  # 4 x 4 positions
+    y = keras.layers.Conv2D(8, 1, groups=2)(y)
+    y = keras.layers.DepthwiseConv2D(3, padding="same")(y)
+    y = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(y))
+    expected = 16 * (9 * 4 * 8) + 16 * (4 * 8) + 16 * (9 * 8) + 8 * 5
+    assert kc.count_macs(keras.Model(x, y)) == expected
+
+
+def test_cost_of_counts_trainable_parameters_and_positions(model):
+    counted = cost_of(model)
+    assert counted["parameters"] == model.count_params()
+    # 5 x 5 and 2 x 2 patches, class token and its position, widths 16 and 24.
+    assert counted["position_parameters"] == (26 + 1) * 16 + (5 + 1) * 24
+    x = keras.Input((4,))
+    normed = keras.Model(x, keras.layers.BatchNormalization()(x))
+    assert normed.count_params() == 16
+    assert cost_of(normed)["parameters"] == 8
+
+
+def test_models_by_name():
+    model = make_model("deit_tiny@64")
+    assert (model.name, model.input_shape) == ("deit_tiny", (None, 64, 64, 3))
+    assert make_model("MobileNet").output_shape == (None, 1000)
+    frugal = make_model("deit_tiny@64", gradient_checkpointing=True)
+    assert frugal.get_layer("large_block_0").gradient_checkpointing
+
+
+@pytest.mark.parametrize("name", ["crossvit_16", "resnet", "imagenet_utils", "deit_tiny@big"])
+def test_unknown_models(name):
+    with pytest.raises(ValueError, match=r"`name` must .* Received: name="):
+        make_model(name)

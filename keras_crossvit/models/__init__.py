@@ -1,9 +1,9 @@
 """Architectures: the configuration, the table of presets, the functional graph."""
 
 from keras_crossvit.models import legacy  # noqa: F401  (registers what version 0.1 saved)
+from keras_crossvit.models.assembly import BranchLayers
 from keras_crossvit.models.config import BranchConfig, CrossViTConfig
 from keras_crossvit.models.crossvit import (
-    BranchLayers,
     CrossViT,
     CrossViT9,
     CrossViT9Dagger,

@@ -25,47 +25,12 @@ from keras_crossvit import weights as checkpoints
 from keras_crossvit.common.checks import check_choice, check_positive_int, check_rate
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.common.tf_data import batches_of_arrays
-from keras_crossvit.layers import (
-    PATCH_EMBEDS,
-    BicubicResize,
-    ClassToken,
-    MultiScaleBlock,
-    PositionEmbedding,
-    TokenPool,
-    TransformerBlock,
-)
-from keras_crossvit.layers.parts import dense, layer_norm
+from keras_crossvit.models.assembly import Assembly
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.preprocessing import normalization
 from keras_crossvit.models.presets import preset_name, published_weights
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
-
-
-@dataclasses.dataclass
-class BranchLayers:
-    """The layers of one branch by their role, in the order in which tokens pass them.
-
-    Args:
-        resize: From the model's image to the branch's, `BicubicResize`; `None` where the
-            branch sees the image as it is.
-        patch_embed: The patch embedding.
-        class_token: `ClassToken`, or `None` in a model without class tokens.
-        position_embedding: `PositionEmbedding`.
-        blocks: For each stage the list of the branch's encoders, `TransformerBlock`.
-        norm: The last layer normalisation.
-        pool: `TokenPool`, or `None` in a model that returns all tokens.
-        head: The classification head, a `Dense` layer, or `None` in a model without a top.
-    """
-
-    resize: keras.layers.Layer | None = None
-    patch_embed: keras.layers.Layer | None = None
-    class_token: keras.layers.Layer | None = None
-    position_embedding: keras.layers.Layer | None = None
-    blocks: list = dataclasses.field(default_factory=list)
-    norm: keras.layers.Layer | None = None
-    pool: keras.layers.Layer | None = None
-    head: keras.layers.Layer | None = None
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -148,39 +113,26 @@ class CrossViT(keras.Model):
         drop_rate = check_rate("drop_rate", drop_rate)
         drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        dtype = policy.name  # layers without a `get_config` of their own keep only plain values
         source = checkpoints.resolve(weights, preset_name(config), published_weights())
 
-        # The image, as each branch sees it, in patches: equation 1, first line.
+        # Figure 2, from bottom to top: the image, its patches, K multi-scale blocks, the heads.
         image = _image_input(config, source, input_tensor, input_shape, include_preprocessing)
-        pixels = normalization("normalization")(image) if include_preprocessing else image
-        sizes, grids = config.branch_sizes(*image.shape[1:3]), config.grids(*image.shape[1:3])
-        branches = {branch: BranchLayers() for branch in sizes}
-        tokens = {
-            branch: _embed(pixels, branch, branches[branch], config, size, dtype)
-            for branch, size in sizes.items()
-        }
-
-        # K multi-scale blocks.
-        encode = _one_branch if config.small is None else _two_branches
-        rates = _drop_path_rates(config, drop_path_rate)
-        tokens, stages = encode(
-            tokens, branches, config, grids, rates, gradient_checkpointing, dtype
+        parts = Assembly(
+            config, image.shape[1:3], drop_path_rate, gradient_checkpointing, policy.name
         )
-
-        # A vector or all tokens of each branch, and the heads.
+        pixels = normalization("normalization")(image) if include_preprocessing else image
+        tokens = parts.encode(parts.embed(pixels))
         logits = None
         if include_top:
-            pooling_mode = "token" if config.class_token else "avg"
-            features = _pool(tokens, branches, pooling_mode, config, dtype)
-            logits = _classify(features, branches, classes, drop_rate, dtype)
+            features = parts.pool(tokens, "token" if config.class_token else "avg")
+            logits = parts.classify(features, classes, drop_rate)
             outputs = _activate(logits, classifier_activation)
         elif pooling is None:
-            outputs = [_norm(x, branch, branches, dtype) for branch, x in tokens.items()]
+            outputs = list(parts.norm(tokens).values())
             outputs = outputs if len(outputs) > 1 else outputs[0]
         else:
-            features = _pool(tokens, branches, pooling, config, dtype)
-            outputs = keras.layers.Concatenate(name="features", dtype=dtype)(features)
+            features = list(parts.pool(tokens, pooling).values())
+            outputs = keras.layers.Concatenate(name="features", dtype=policy.name)(features)
 
         inputs = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
         inputs = inputs[0] if len(inputs) == 1 else inputs  # Keras warns of a list of one
@@ -189,7 +141,7 @@ class CrossViT(keras.Model):
         )
         self.dtype_policy = policy
         self.config = config
-        self.branches, self.stages, self.grids = branches, stages, grids
+        self.branches, self.stages, self.grids = parts.branches, parts.stages, parts.grids
         self.logits = logits
         self.include_top, self.pooling, self.classes = include_top, pooling, classes
         self.classifier_activation = classifier_activation
@@ -357,109 +309,10 @@ def _image_input(config, source, input_tensor, input_shape, include_preprocessin
     return keras.Input(shape, name="images")
 
 
-def _embed(pixels, branch, layers, config, size, dtype):
-    """From pixels to the tokens of one branch, whose `BranchLayers` it fills in."""
-    if tuple(pixels.shape[1:3]) != size:
-        layers.resize = BicubicResize(*size, name=f"{branch}_resize")
-        pixels = layers.resize(pixels)
-    branch_config = config.branches[branch]
-    layers.patch_embed = PATCH_EMBEDS[config.patch_embed](
-        branch_config.patch_size,
-        branch_config.embed_dim,
-        dtype=dtype,
-        name=f"{branch}_patch_embed",
-    )
-    tokens = layers.patch_embed(pixels)
-    if config.class_token:
-        layers.class_token = ClassToken(dtype=dtype, name=f"{branch}_class_token")
-        tokens = layers.class_token(tokens)
-    layers.position_embedding = PositionEmbedding(dtype=dtype, name=f"{branch}_position_embedding")
-    return layers.position_embedding(tokens)
-
-
-def _drop_path_rates(config, highest):
-    """A rate for each encoder of the deeper branch, `(num_stages, depth)`."""
-    depth = max(branch.depth for branch in config.branches.values())
-    return np.linspace(0, highest, config.num_stages * depth).reshape(config.num_stages, depth)
-
-
-def _one_branch(tokens, branches, config, grids, rates, gradient_checkpointing, dtype):
-    """The encoders of the large branch alone: `{"large": tokens}` and the list of encoders."""
-    x, stages = tokens["large"], []
-    for index, rate in enumerate(rates.flatten()):
-        block = TransformerBlock(
-            config.large.num_heads,
-            config.large.mlp_ratio,
-            drop_path_rate=rate,
-            gradient_checkpointing=gradient_checkpointing,
-            dtype=dtype,
-            name=f"large_block_{index}",
-        )
-        x = block(x)
-        stages.append(block)
-        branches["large"].blocks.append([block])
-    return {"large": x}, stages
-
-
-def _two_branches(tokens, branches, config, grids, rates, gradient_checkpointing, dtype):
-    """The K multi-scale blocks: `{branch: tokens}` and the list of blocks."""
-    x, stages = list(tokens.values()), []
-    for index, stage_rates in enumerate(rates):
-        stage = MultiScaleBlock(
-            small_depth=config.small.depth,
-            large_depth=config.large.depth,
-            small_num_heads=config.small.num_heads,
-            large_num_heads=config.large.num_heads,
-            small_mlp_ratio=config.small.mlp_ratio,
-            large_mlp_ratio=config.large.mlp_ratio,
-            fusion=config.fusion,
-            fusion_depth=config.fusion_depth,
-            drop_path_rates=stage_rates,
-            gradient_checkpointing=gradient_checkpointing,
-            class_token=config.class_token,
-            small_grid=grids["small"],
-            large_grid=grids["large"],
-            dtype=dtype,
-            name=f"stage_{index}",
-        )
-        x = stage(x)
-        stages.append(stage)
-        branches["small"].blocks.append(stage.small_blocks)
-        branches["large"].blocks.append(stage.large_blocks)
-    return dict(zip(tokens, x, strict=True)), stages
-
-
-def _norm(x, branch, branches, dtype):
-    branches[branch].norm = layer_norm(f"{branch}_norm", dtype)
-    return branches[branch].norm(x)
-
-
-def _pool(tokens, branches, mode, config, dtype):
-    """Each branch's tokens, normalised, as one vector `(B, C)`."""
-    features = []
-    for branch, x in tokens.items():
-        pool = TokenPool(mode, config.class_token, dtype=dtype, name=f"{branch}_pool")
-        branches[branch].pool = pool
-        # Only the class token is used, so only the class token is normalised.
-        token_alone = mode == "token"
-        x = (
-            _norm(pool(x), branch, branches, dtype)
-            if token_alone
-            else pool(_norm(x, branch, branches, dtype))
-        )
-        features.append(x)
-    return features
-
-
-def _classify(features, branches, classes, drop_rate, dtype):
-    """The mean of the heads' logits, in float32 whatever the policy."""
-    logits = []
-    for x, (branch, layers) in zip(features, branches.items(), strict=True):
-        if drop_rate > 0:
-            x = keras.layers.Dropout(drop_rate, dtype=dtype, name=f"{branch}_dropout")(x)
-        layers.head = dense(classes, f"{branch}_head", dtype)
-        logits.append(layers.head(x))
-    return keras.layers.Average(dtype="float32", name="logits")(logits)
+def _activate(logits, activation):
+    if activation is None:
+        return logits
+    return keras.layers.Activation(activation, dtype="float32", name="predictions")(logits)
 
 
 def _serialize_activation(activation):
@@ -468,12 +321,6 @@ def _serialize_activation(activation):
         if activation is None
         else keras.activations.serialize(keras.activations.get(activation))
     )
-
-
-def _activate(logits, activation):
-    if activation is None:
-        return logits
-    return keras.layers.Activation(activation, dtype="float32", name="predictions")(logits)
 
 
 def branch_logits(model: CrossViT) -> keras.Model:

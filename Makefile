@@ -1,12 +1,14 @@
-# The two commands: `make train` and `make test`. Both make the environment in .venv, once.
+# `make train`, `make test`, `make fast` and `make docs` make the environment in .venv, once.
 # Paths stay relative, so that the folder's own name may hold spaces.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Capture sys: what TensorFlow says on import would otherwise come after the summary line.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --capture sys
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: train test clean
+.PHONY: train test fast docs clean
 
 $(READY): setup.py
 	$(PYTHON) -m venv .venv
@@ -17,11 +19,18 @@ $(READY): setup.py
 train: $(READY)
 	$(BIN)/python recipes/train.py --recipe digits --output-dir runs/digits
 
-# Capture sys: what TensorFlow says on import would otherwise come after the summary line.
 test: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --capture sys
+	$(BIN)/python -m mypy
+	$(PYTEST)
+
+fast: $(READY)
+	$(PYTEST) -m "not main_job"
+
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet --conf-dir docs . build/docs
+	@echo "Open build/docs/docs/index.html"
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv build dist runs

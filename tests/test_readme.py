@@ -44,6 +44,8 @@ def surroundings(tmp_path_factory):
             crop = picture.crop((40 * index, 20 * index, 40 * index + 300, 20 * index + 300))
             crop.save(folder / "pictures" / name / f"{index}.jpg")
     kc.save_checkpoint(kc.CrossViT15Dagger(weights=None), folder / "published.safetensors")
+    fusion = next(x for x in blocks("python", "docs/extend.md") if "register_fusion" in x)
+    (folder / "swap_means.py").write_text(fusion, encoding="utf-8")
     return folder
 
 
@@ -61,6 +63,7 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
     index = {str(i): [f"n{i:08d}", f"class_{i}"] for i in range(1000)}
     monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
     monkeypatch.chdir(surroundings)
+    monkeypatch.syspath_prepend(surroundings)  # as for a script that lies there
     names = {}
     exec(compile(snippet, page, "exec"), names)
 
@@ -78,6 +81,9 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
         train_and_reload(names["model"])
     if "training_batches" in snippet and "model" in names:
         assert len(names["model"].history.history["val_accuracy"]) == 2
+    if "RECIPE = " in snippet:
+        config = kc.CrossViTConfig.preset(names["RECIPE"].model)
+        assert (config.fusion, config.large.embed_dim) == ("swap_means", 384)
     if "register_augmentation" in snippet:
         # The digits are bright on black: a negative is brighter than half.
         negatives = np.mean(names["images"], axis=(1, 2, 3)) > 127
@@ -98,7 +104,6 @@ def train_and_reload(model):
     model.save("swap_means.keras")
     loaded = keras.saving.load_model("swap_means.keras")
     np.testing.assert_allclose(loaded(images), model(images), atol=1e-6)
-    del kc.layers.FUSIONS["swap_means"]
 
 
 def test_commands_are_the_known_ones():

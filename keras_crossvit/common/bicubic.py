@@ -14,7 +14,7 @@ import numpy as np
 _A = -0.75
 
 
-def _cubic_weight(distance):
+def _cubic_weight(distance: np.ndarray) -> np.ndarray:
     """Weight of a sample at `distance` (0 to 2 samples) from the wanted point."""
     near = ((_A + 2) * distance - (_A + 3)) * distance**2 + 1
     far = ((_A * distance - 5 * _A) * distance + 8 * _A) * distance - 4 * _A
@@ -22,7 +22,7 @@ def _cubic_weight(distance):
 
 
 @functools.lru_cache(maxsize=64)
-def bicubic_matrix(input_size, output_size):
+def bicubic_matrix(input_size: int, output_size: int) -> np.ndarray:
     """The matrix that resizes one axis from `input_size` to `output_size` samples.
 
     Returns:
@@ -41,7 +41,7 @@ def bicubic_matrix(input_size, output_size):
     return matrix
 
 
-def resize_grid(grid, height, width):
+def resize_grid(grid: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes a NumPy array `(H, W, C)` to `(height, width, C)` in float64, then back."""
     rows = bicubic_matrix(grid.shape[0], height)
     columns = bicubic_matrix(grid.shape[1], width)

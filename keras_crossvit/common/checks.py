@@ -1,31 +1,34 @@
 """Checks of layer arguments, so that every message has one form."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-def check_positive_int(name, value):
+
+def check_positive_int(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return value
 
 
-def check_positive(name, value):
+def check_positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
     return value
 
 
-def check_not_negative(name, value):
+def check_not_negative(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ValueError(f"`{name}` must be a number from 0. Received: {name}={value!r}")
     return value
 
 
-def check_rate(name, value):
+def check_rate(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1). Received: {name}={value!r}")
     return float(value)
 
 
-def check_between(name, value, lowest, highest):
+def check_between(name: str, value: Any, lowest: float, highest: float) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not lowest <= value <= highest:
         raise ValueError(
@@ -34,7 +37,7 @@ def check_between(name, value, lowest, highest):
     return value
 
 
-def check_divides(num_heads, embed_dim):
+def check_divides(num_heads: int, embed_dim: int) -> None:
     if embed_dim % num_heads:
         raise ValueError(
             f"`num_heads` must divide the width of the tokens, {embed_dim}. "
@@ -42,14 +45,14 @@ def check_divides(num_heads, embed_dim):
         )
 
 
-def check_choice(name, value, choices):
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     if value not in list(choices):  # a list, since a set would raise for a list
         allowed = ", ".join(repr(choice) for choice in sorted(choices))
         raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
     return value
 
 
-def check_grid(name, grid):
+def check_grid(name: str, grid: Sequence[Any] | None) -> tuple[int, ...] | None:
     """`(rows, columns)` as a tuple, also where a saved configuration holds a list; or None."""
     if grid is None:
         return None

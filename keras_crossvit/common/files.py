@@ -5,10 +5,12 @@ import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
-def write_atomically(path):
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A context that replaces a file in one step, once its new contents are on the disk.
 
     The contents go to a temporary file in the same folder, with the same ending. If the
@@ -34,18 +36,18 @@ def write_atomically(path):
         aside.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Replaces a UTF-8 text file in one step; see `write_atomically`."""
     with write_atomically(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
-def write_json(path, values):
+def write_json(path: str | os.PathLike[str], values: Any) -> None:
     """Replaces a JSON file in one step; see `write_atomically`."""
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def _umask():
+def _umask() -> int:
     """The process's umask, which can only be read by setting it."""
     umask = os.umask(0o022)
     os.umask(umask)

@@ -2,6 +2,8 @@
 
 import collections.abc
 import difflib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 PACKAGE = "keras_crossvit"  # under which everything of this package is registered with Keras
 
@@ -10,7 +12,7 @@ class Registry(collections.abc.Mapping):
     """A mapping from names to registered objects, in the order of registration.
 
     Presets, fusions, patch embeddings and augmentations are each one of these, filled by the
-    same decorator:
+    same decorator::
 
         @FUSIONS.register("swap_means")
         class SwapMeans(Fusion): ...
@@ -19,11 +21,11 @@ class Registry(collections.abc.Mapping):
         kind: What the names are names of, for error messages: "fusion", "preset", ...
     """
 
-    def __init__(self, kind):
+    def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._entries = {}
+        self._entries: dict[str, Any] = {}
 
-    def register(self, name):
+    def register(self, name: str) -> Callable[[Any], Any]:
         """A decorator that enters an object under `name` and returns it.
 
         A function or class that is defined again under its old qualified name, as when a
@@ -37,7 +39,7 @@ class Registry(collections.abc.Mapping):
                 f"`name` of a {self._kind} must be a non-empty string. Received: name={name!r}"
             )
 
-        def enter(entry):
+        def enter(entry: Any) -> Any:
             known = self._entries.get(name)
             if known is not None and not _same(known, entry):
                 raise ValueError(
@@ -49,7 +51,7 @@ class Registry(collections.abc.Mapping):
 
         return enter
 
-    def check(self, argument, name):
+    def check(self, argument: str, name: Any) -> str:
         """Returns `name` if something is registered under it.
 
         Args:
@@ -70,19 +72,18 @@ class Registry(collections.abc.Mapping):
             )
         return name
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         return self._entries[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._entries)
 
 
-def _same(known, entry):
+def _same(known: Any, entry: Any) -> bool:
     """Whether `entry` is the same definition as `known`, made once more."""
-    named = hasattr(known, "__qualname__") and hasattr(entry, "__qualname__")
-    if named:
-        return (known.__module__, known.__qualname__) == (entry.__module__, entry.__qualname__)
+    if hasattr(known, "__qualname__") and hasattr(entry, "__qualname__"):
+        return known.__qualname__ == entry.__qualname__
     return known == entry

@@ -3,8 +3,16 @@
 TensorFlow is imported where it is used, so that models work without it.
 """
 
+from __future__ import annotations
 
-def without_autotune(dataset):
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The same dataset, run with the numbers of parallel calls that it was given.
 
     In TensorFlow 2.21 the thread that tunes a pipeline can miss that the pipeline has ended.
@@ -18,7 +26,7 @@ def without_autotune(dataset):
     return dataset.with_options(options)
 
 
-def noinline(function):
+def noinline(function: Callable) -> Callable:
     """A `tf.function` that TensorFlow calls rather than copies into the graph around it.
 
     Meant for the branches of a conditional: each operation of a branch that is not taken still
@@ -29,7 +37,7 @@ def noinline(function):
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
-def batches_of_arrays(arrays, batch_size):
+def batches_of_arrays(arrays: Sequence[Any], batch_size: int) -> tf.data.Dataset:
     """A dataset of batches of arrays of one length, in order, that is not tuned as it runs.
 
     Args:

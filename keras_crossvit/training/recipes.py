@@ -12,8 +12,9 @@ from keras_crossvit.training.config import TrainConfig
 def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
     """The recipe of a name, or of a Python file.
 
-    A file is run as a module: it assigns a `TrainConfig` to `RECIPE`, and may register fusions,
-    patch embeddings, presets and augmentations of its own before that.
+    A file is run as a module, and finds other modules in its folder as a script does: it assigns
+    a `TrainConfig` to `RECIPE`, and may register fusions, patch embeddings, presets and
+    augmentations of its own before that.
 
     Args:
         recipe: A name in `named`, or the path of a file that ends in `.py`.
@@ -53,6 +54,8 @@ def _run(path):
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that dataclasses and saved classes find their module
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's own code raises
@@ -61,4 +64,6 @@ def _run(path):
             f"`--recipe` must be a file that runs. Received: {path}, which ends in "
             f"{type(error).__name__}: {error}"
         ) from error
+    finally:
+        sys.path.remove(folder)
     return module

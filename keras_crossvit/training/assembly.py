@@ -6,7 +6,7 @@ from keras_crossvit.data.pipeline import steps_per_epoch
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.models import CrossViT, CrossViTConfig
 from keras_crossvit.training.lora import enable_attention_lora
-from keras_crossvit.training.optimizer import make_optimizer
+from keras_crossvit.training.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.trainee import Trainee
 
 
@@ -53,6 +53,16 @@ def build_model(config, source, **arguments):
     return CrossViT(CrossViTConfig.preset(config.model), **values)
 
 
+def make_schedule(config, source):
+    """The function from a step of a run to its learning rate."""
+    steps = steps_per_epoch(source.train, config)
+    return learning_rate_schedule(
+        *config.scaled_learning_rates,
+        total_steps=config.epochs * steps,
+        warmup_steps=config.warmup_epochs * steps,
+    )
+
+
 def make_trainee(config, source, metrics=()):
     """What is trained, with its optimizer and loss, and the model that it shares weights with.
 
@@ -65,15 +75,15 @@ def make_trainee(config, source, metrics=()):
     if config.lora_rank is not None:
         enable_attention_lora(model, config.lora_rank)
     steps = steps_per_epoch(source.train, config)
-    learning_rate, final_learning_rate = config.scaled_learning_rates
+    highest, final = config.scaled_learning_rates
     optimizer = make_optimizer(
         model,
-        learning_rate,
+        highest,
         config.weight_decay,
         total_steps=config.epochs * steps,
         warmup_steps=config.warmup_epochs * steps,
         optimizer=config.optimizer,
-        final_learning_rate=final_learning_rate,
+        final_learning_rate=final,
         clip_norm=config.clip_norm,
         ema_momentum=config.ema_momentum,
     )

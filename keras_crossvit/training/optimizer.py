@@ -37,7 +37,9 @@ def make_optimizer(
         An optimizer built for `model`; building it here saves `fit` a second trace.
     """
     arguments = {
-        "learning_rate": _schedule(learning_rate, final_learning_rate, total_steps, warmup_steps),
+        "learning_rate": learning_rate_schedule(
+            learning_rate, final_learning_rate, total_steps, warmup_steps
+        ),
         "weight_decay": weight_decay,
         "global_clipnorm": clip_norm,
         "use_ema": ema_momentum is not None,
@@ -53,12 +55,8 @@ def make_optimizer(
     return optimizer
 
 
-def learning_rates(optimizer):
-    """The function from a step to the learning rate of an optimizer of `make_optimizer`."""
-    return getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
-
-
-def _schedule(highest, final, total_steps, warmup_steps):
+def learning_rate_schedule(highest, final, total_steps, warmup_steps):
+    """Linear warm-up from 0 to `highest`, then a cosine to `final`, by the number of the step."""
     decay_steps = max(1, total_steps - warmup_steps)
     if warmup_steps == 0:
         return keras.optimizers.schedules.CosineDecay(highest, decay_steps, final / highest)
@@ -85,6 +83,10 @@ class _Distributed:
 
     def finalize_variable_values(self, var_list):
         """Keeps the weights as they are: `fit` may end before the training does."""
+
+    def put_average_in_place(self, variables):
+        """Assigns their moving average to the variables: what Keras does at the end of `fit`."""
+        super().finalize_variable_values(variables)
 
 
 class AdamW(_Distributed, keras.optimizers.AdamW):

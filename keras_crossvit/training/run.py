@@ -18,11 +18,16 @@ from keras_crossvit.data.pipeline import (
     training_batches,
 )
 from keras_crossvit.export import export_saved_model
-from keras_crossvit.training.assembly import build_model, check_fit, make_trainee, open_data
+from keras_crossvit.training.assembly import (
+    build_model,
+    check_fit,
+    make_schedule,
+    make_trainee,
+    open_data,
+)
 from keras_crossvit.training.checkpoints import put_aside, read_last_checkpoint
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
-from keras_crossvit.training.optimizer import learning_rates
 from keras_crossvit.training.preemption import watch_for_preemption
 from keras_crossvit.training.progress import Progress
 from keras_crossvit.training.state import WeightAverage, restore_state
@@ -148,7 +153,7 @@ class _Run:
         self.means = [loss, *accuracies]
         self.size = self.trainee.input_shape[1:3]
         self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
-        self.log = RunLog(self.folder, learning_rates(self.trainee.optimizer))
+        self.log = RunLog(self.folder, make_schedule(config, source))
         self.average = None
         if config.ema_momentum is not None:
             self.average = WeightAverage()

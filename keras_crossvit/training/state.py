@@ -74,8 +74,7 @@ class WeightAverage(keras.callbacks.Callback):
     def take_place(self):
         """Puts the average in the weights' place for good."""
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        averages = optimizer._model_variables_moving_average
-        self._assign([values_of(average) for average in averages])
+        optimizer.put_average_in_place(self.model.trainable_variables)
 
     def on_test_end(self, logs=None):
         if self._kept is not None:

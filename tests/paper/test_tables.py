@@ -59,7 +59,9 @@ ROWS = [
 
 
 def test_tables_hold_every_preset_but_the_one_that_is_not_of_the_paper():
-    assert {row[0] for row in ROWS} == set(kc.presets()) - {"crossvit_digits"}
+    # Tests register presets of their own.
+    presets = {name for name in kc.presets() if "test" not in name}
+    assert {row[0] for row in ROWS} == presets - {"crossvit_digits"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])

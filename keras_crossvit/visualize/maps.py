@@ -45,10 +45,8 @@ def resize_maps(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns:
         float32 `(..., height, width)`.
     """
-    rows, columns = (
-        _bilinear_matrix(maps.shape[-2], height),
-        _bilinear_matrix(maps.shape[-1], width),
-    )
+    rows = _bilinear_matrix(maps.shape[-2], height)
+    columns = _bilinear_matrix(maps.shape[-1], width)
     return (rows @ maps @ columns.T).astype("float32")
 
 

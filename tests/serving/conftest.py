@@ -1,9 +1,9 @@
 """One exported model and both servers over it."""
 
 import pytest
-from benchmarks.local_server import Servable, serve_grpc
 
 import keras_crossvit as kc
+from benchmarks.local_server import Servable, serve_grpc
 from tests import base
 from tests.export.helpers import LABELS
 from tests.serving.rest import serve_rest

@@ -8,6 +8,7 @@ import re
 import threading
 
 import numpy as np
+
 from benchmarks.local_server import RequestError
 
 _STATUS = {"NOT_FOUND": 404, "FAILED_PRECONDITION": 400, "INVALID_ARGUMENT": 400}

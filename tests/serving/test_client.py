@@ -11,8 +11,8 @@ import threading
 
 import numpy as np
 import pytest
-from benchmarks.local_server import serve_grpc
 
+from benchmarks.local_server import serve_grpc
 from tests import base
 from tests.export.helpers import LABELS, picture, probabilities
 from tests.serving.rest import serve_rest

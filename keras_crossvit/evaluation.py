@@ -60,8 +60,8 @@ def evaluate(
     heads = branch_logits(model) if branches else None
     results: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     unreadable = 0
-    for images, one_hot, weights in batches:
-        readable = weights.numpy() > 0
+    for images, one_hot, counted in batches:
+        readable = counted.numpy() > 0
         unreadable += int((~readable).sum())
         scores = _scores(model, heads, images)
         labels = one_hot.numpy().argmax(1)[readable]

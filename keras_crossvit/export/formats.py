@@ -80,11 +80,11 @@ def top1(path: str | os.PathLike, batches: Iterable[tuple[Tensor, Tensor, Tensor
 
     Args:
         path: As in `load_exported`.
-        batches: `(images, one-hot labels, weights)`, as from `evaluation_batches`.
+        batches: `(images, one-hot labels, sample weights)`, as from `evaluation_batches`.
     """
     run = load_exported(path)
     correct = [
-        (run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1))[weights > 0]
-        for images, labels, weights in batches
+        (run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1))[counted > 0]
+        for images, labels, counted in batches
     ]
     return float(np.concatenate(correct).mean())

@@ -51,7 +51,7 @@ class SelfAttention(keras.layers.Layer):
         return apply_dense(self.proj, merged)
 
     def attention_map(self, tokens: Tensor) -> Tensor:
-        """The attention weights, `(B, h, N, N)`: a row for each query, which sums to 1."""
+        """The attention map `(B, h, N, N)`: a row for each query, which sums to 1."""
         _, length, width = tokens.shape
         shape = (-1, length, 3, self.num_heads, width // self.num_heads)
         heads = ops.transpose(ops.reshape(apply_dense(self.qkv, tokens), shape), (2, 0, 3, 1, 4))

@@ -22,7 +22,7 @@ class CrossAttention(keras.layers.Layer):
       the values of the N tokens are never computed.
 
     This costs `2 h N C` instead of `2 N C^2` multiply-accumulates and stores no `(N, C)` keys
-    and values for the backward pass. `attention_map` returns the attention weights.
+    and values for the backward pass. `attention_map` returns the attention map A.
 
     After `model.quantize(...)` only the dense layers can read their kernels. The layer then
     computes keys and values with them, by the paper's formula.
@@ -62,7 +62,7 @@ class CrossAttention(keras.layers.Layer):
         return self.proj(ops.reshape(averaged, (-1, 1, tokens.shape[-1])))
 
     def attention_map(self, tokens: Tensor) -> Tensor:
-        """The attention weights of the query, `(B, h, N)`; rows sum to 1."""
+        """The attention map of the query, A of equation 6, `(B, h, N)`; rows sum to 1."""
         width = tokens.shape[-1]
         query = self.query(tokens[:, :1]) * (width // self.num_heads) ** -0.5
         query = ops.reshape(query, (-1, self.num_heads, width // self.num_heads))
@@ -89,7 +89,7 @@ class CrossAttention(keras.layers.Layer):
         kernel = self._split(self._kernel(self.value))
         averaged = ops.einsum("bhc,chd->bhd", ops.matmul(attention, tokens), kernel)
         if self.value.use_bias:
-            # The attention weights of a head sum to 1, so the bias is added unchanged.
+            # The attention of a head sums to 1, so the bias is added unchanged.
             averaged = averaged + ops.reshape(self._cast(self.value.bias), (self.num_heads, -1))
         return averaged
 
@@ -103,8 +103,8 @@ class CrossAttention(keras.layers.Layer):
     def _kernel(self, dense):
         return self._cast(dense.kernel)  # includes LoRA's product, if enabled
 
-    def _cast(self, weight):
-        return ops.cast(weight, self.compute_dtype)
+    def _cast(self, variable):
+        return ops.cast(variable, self.compute_dtype)
 
     @property
     def projections(self) -> tuple[keras.layers.Dense, ...]:

@@ -64,9 +64,9 @@ def cross_attention(model: CrossViT, images: Tensor) -> list[dict[str, Attention
     return maps
 
 
-def _attention(graph, weights, branch):
-    """The `Attention` of attention weights `(..., 1 + N)` on the grid of `branch`."""
-    return Attention(graph.on_grid(weights[..., 1:], branch), weights[..., 0])
+def _attention(graph, shares, branch):
+    """The `Attention` of shares `(..., 1 + N)` on the grid of `branch`."""
+    return Attention(graph.on_grid(shares[..., 1:], branch), shares[..., 0])
 
 
 def attention_rollout(model: CrossViT, images: Tensor) -> dict[str, Attention]:
@@ -109,7 +109,7 @@ def attention_rollout(model: CrossViT, images: Tensor) -> dict[str, Attention]:
 
 
 def self_attention_maps(encoders: Sequence[TransformerBlock], tokens: Tensor) -> list[np.ndarray]:
-    """The attention weights of consecutive transformer encoders.
+    """The attention maps of consecutive transformer encoders.
 
     Args:
         encoders: The encoders in order.
@@ -129,7 +129,7 @@ def rollout(maps: Sequence[np.ndarray], share: np.ndarray | None = None) -> np.n
     """Traces the first token back through consecutive encoders.
 
     Args:
-        maps: Attention weights `(B, h, N, N)` of each encoder in order; rows sum to 1.
+        maps: Attention maps `(B, h, N, N)` of each encoder in order; rows sum to 1.
         share: What each output token of the last encoder contributes to the token to trace,
             `(B, N)`, sum 1; `None` to trace the first output token.
 

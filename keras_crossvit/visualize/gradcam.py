@@ -63,8 +63,8 @@ def gradcam(
     gradients = gradients_of(logit, list(tokens.values()))
     for (branch, x), gradient in zip(tokens.items(), gradients, strict=True):
         first = int(graph.class_token)
-        weights = to_array(gradient)[:, first:].mean(axis=1)
-        cam = np.einsum("bnc,bc->bn", to_array(x)[:, first:], weights)
+        channel_means = to_array(gradient)[:, first:].mean(axis=1)
+        cam = np.einsum("bnc,bc->bn", to_array(x)[:, first:], channel_means)
         maps[branch] = graph.on_grid(np.maximum(cam, 0), branch)
     height, width = images.shape[1:3]
     maps["both"] = sum(_spread(x, height, width) for x in maps.values())

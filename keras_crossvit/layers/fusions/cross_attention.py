@@ -53,7 +53,7 @@ class CrossAttentionBlock(keras.layers.Layer):
         return tokens[:, :1] + self.drop_path(attended, training=training)
 
     def attention_map(self, tokens: Tensor) -> Tensor:
-        """The attention weights of the query, `(B, h, 1 + N)`; rows sum to 1."""
+        """The attention map of the query, `(B, h, 1 + N)`; rows sum to 1."""
         return self.attention.attention_map(self.norm(tokens))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -132,7 +132,7 @@ class CrossAttentionFusion(Fusion):
         ]
 
     def attention_maps(self, tokens: list[Tensor]) -> list[Tensor]:
-        """The attention weights of the class tokens, A of equation 6, in the first module.
+        """The attention maps of the class tokens, A of equation 6, in the first module.
 
         Args:
             tokens: As in `call`.

@@ -122,7 +122,7 @@ def _gelu_backward(x, gradient):
 
 def _attention(qkv, num_heads):
     queries, keys, values = _split(qkv, num_heads)
-    return _merge(tf.matmul(_weights(queries, keys), values))
+    return _merge(tf.matmul(_probabilities(queries, keys), values))
 
 
 def _trained_attention(qkv, num_heads):
@@ -134,15 +134,15 @@ def _trained_attention(qkv, num_heads):
             queries, keys, values = _split(_not_before(d_result, qkv), num_heads)
             d_heads = _heads(d_result, num_heads)
             heads = _heads(_not_before(d_result, result), num_heads)
-            weights = _weights(queries, keys)
+            probabilities = _probabilities(queries, keys)
             # The gradient of softmax subtracts the weighted mean of the incoming gradient. From
             # the result this is a sum over channels for each query, not over all its keys.
             mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
-            d_weights = tf.matmul(d_heads, values, transpose_b=True)
-            d_scores = _softmax_backward(weights, d_weights, mean, _scale(queries))
+            d_probabilities = tf.matmul(d_heads, values, transpose_b=True)
+            d_scores = _softmax_backward(probabilities, d_probabilities, mean, _scale(queries))
             d_queries = tf.matmul(d_scores, keys)
             d_keys = tf.matmul(d_scores, queries, transpose_a=True)
-            d_values = tf.matmul(weights, d_heads, transpose_a=True)
+            d_values = tf.matmul(probabilities, d_heads, transpose_a=True)
             return tf.concat([_merge(x) for x in (d_queries, d_keys, d_values)], axis=-1)
 
         return result, backward
@@ -151,8 +151,8 @@ def _trained_attention(qkv, num_heads):
 
 
 @_one_kernel
-def _softmax_backward(weights, gradient, mean, scale):
-    return weights * (gradient - mean) * scale
+def _softmax_backward(probabilities, gradient, mean, scale):
+    return probabilities * (gradient - mean) * scale
 
 
 def _split(qkv, num_heads):
@@ -175,7 +175,8 @@ def _merge(heads):
     return tf.reshape(tf.transpose(heads, (0, 2, 1, 3)), (-1, length, num_heads * width))
 
 
-def _weights(queries, keys):
+def _probabilities(queries, keys):
+    """The attention map `(B, h, N, N)`; rows sum to 1."""
     return tf.nn.softmax(tf.matmul(queries * _scale(queries), keys, transpose_b=True))
 
 

@@ -1,6 +1,7 @@
-"""Checkpoints from one file format to another, whatever the model."""
+"""Converts checkpoints from one file format to another."""
 
 import math
+import os
 import pathlib
 
 import keras
@@ -13,21 +14,21 @@ from keras_crossvit.weights.names import named_variables, to_torch
 _DESTINATIONS = (".safetensors", ".keras", ".weights.h5")
 
 
-def convert(source, destination):
-    """Writes the weights of one file into another; the preset is found by their shapes.
+def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.Model:
+    """Writes the weights of one file to another; their shapes tell which preset they are of.
 
     Args:
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
-        destination: Path to write: `.safetensors` (timm's names, that timm loads strictly),
-            `.keras` (graph and weights) or `.weights.h5` (weights alone).
+        destination: The file to write: `.safetensors` (timm's names; timm loads it with
+            `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
     Returns:
-        The model that the weights went through.
+        The model with these weights.
 
     Raises:
-        ValueError: If a file's kind is not one of these, or no preset has these weights.
-        FileNotFoundError: If there is no file `source`.
+        ValueError: If a file has another format, or no preset has these weights.
+        FileNotFoundError: If `source` does not exist.
     """
     source, destination = pathlib.Path(source), pathlib.Path(destination)
     if not destination.name.endswith(_DESTINATIONS):
@@ -48,7 +49,7 @@ def convert(source, destination):
 
 
 def _model_of(state, origin):
-    """The model of the preset that has these weights, with them."""
+    """The model of the preset that fits these weights, with the weights loaded."""
     shapes = {name: array.shape for name, array in state.items()}
     for name in presets():
         config = CrossViTConfig.preset(name)
@@ -68,19 +69,19 @@ def _model_of(state, origin):
             return model
     raise ValueError(
         f"`source` must hold the weights of one of the presets {', '.join(presets())}. "
-        f"Received: {origin}, whose {len(state)} weights are of none of them"
+        f"Received: {origin}, whose {len(state)} weights fit none of them"
     )
 
 
 def _input_size(config, shapes):
-    """Side of the image that the position embeddings are for; `None` if of another model."""
+    """Side of the image that fits the position embeddings; `None` if they do not fit `config`."""
     branches = {"small": "pos_embed_0", "large": "pos_embed_1"}
     if config.small is None:
         branches = {"large": "pos_embed"}
     for branch, name in branches.items():
         if name not in shapes or shapes[name][2] != config.branches[branch].embed_dim:
             return None
-    # The small branch sees the image as it is; a single branch does as well.
+    # The first branch sees the image without a resize.
     branch, name = next(iter(branches.items()))
     patches = shapes[name][1] - config.class_token
     return math.isqrt(patches) * config.branches[branch].patch_size

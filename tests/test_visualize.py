@@ -8,7 +8,7 @@ import pytest
 
 from keras_crossvit import visualize
 from keras_crossvit.visualize.attention import rollout
-from keras_crossvit.visualize.resize import resize_maps
+from keras_crossvit.visualize.maps import resize_maps
 from tests import base, reference
 from tests.paper.test_models import deit_config
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_crossvit import visualize
-from keras_crossvit.visualize.resize import resize_maps
+from keras_crossvit.visualize.maps import resize_maps
 from tests import base
 
 WIDE = base.pixels(2, 40, 64)

@@ -1,4 +1,4 @@
-"""Models for deployment: what a server or another runtime reads, without Keras."""
+"""Exports models to formats that servers and other runtimes read without Keras."""
 
 from keras_crossvit.export.load import load_exported
 from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino

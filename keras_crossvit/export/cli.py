@@ -2,23 +2,24 @@
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 
 from keras_crossvit.export.formats import FORMATS, INT8_FORMATS
 from keras_crossvit.models import presets
 
 
-def parse_export(description, argv=None):
-    """Reads the arguments.
+def parse_export(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the arguments.
 
     Args:
-        description: What `--help` begins with.
-        argv: The arguments; `None` for the process's own.
+        description: The text at the start of `--help`.
+        argv: The arguments; `None` for those of the process.
 
     Returns:
-        `argparse.Namespace`: `format` as a list, `labels` as a list of names or None.
+        The arguments, with `format` as a list and `labels` as a list of names or None.
 
     Raises:
-        SystemExit: With a message, if an argument is wrong.
+        SystemExit: With a message, if an argument is invalid.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -28,14 +29,19 @@ def parse_export(description, argv=None):
     add("--weights", required=True, help="imagenet, imagenet-408 or a file")
     add("--output-dir", required=True)
     add("--format", default="saved_model", help=f"of {','.join(FORMATS)}")
-    add("--labels", type=_lines, help="file with the name of a class per line")
-    add("--classes", type=int, help="by default as many as labels, or 1000")
-    add("--top-k", type=int, default=5, help="classes in an answer")
+    add("--labels", type=_lines, help="file with the class names, one per line")
+    add("--classes", type=int, help="by default the number of labels, or 1000")
+    add("--top-k", type=int, default=5, help="classes in the response of classify_bytes")
     add("--crop-ratio", type=float, help="of the evaluation transform")
     add("--int8", action="store_true", help=f"for {' and '.join(INT8_FORMATS)}")
-    add("--dataset", help="to measure each file's accuracy: NAME or folder:PATH")
+    add("--dataset", help="to measure the accuracy of each file: NAME or folder:PATH")
     add("--data-dir", help="where tensorflow-datasets keeps its data")
-    add("--calibrate", type=int, default=0, help="training pictures for LiteRT's activations")
+    add(
+        "--calibrate",
+        type=int,
+        default=0,
+        help="training images to calibrate LiteRT's activations",
+    )
     arguments = parser.parse_args(argv)
     allowed = INT8_FORMATS if arguments.int8 else FORMATS
     chosen = arguments.format.split(",")

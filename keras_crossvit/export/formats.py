@@ -1,11 +1,15 @@
-"""All formats by their names, and how right an exported file is."""
+"""All formats by name, and the accuracy of an exported file."""
 
 import gc
+import os
 import pathlib
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from keras_crossvit.common.typing import Tensor
 from keras_crossvit.export.load import load_exported
 from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino
 from keras_crossvit.export.saved_model import export_saved_model
@@ -16,21 +20,29 @@ FORMATS = tuple(_SUFFIXES)
 INT8_FORMATS = ("saved_model", "litert")
 
 
-def export(model, name, directory, *, int8=False, samples=None, **serving):
+def export(
+    model: CrossViT,
+    name: str,
+    directory: str | os.PathLike,
+    *,
+    int8: bool = False,
+    samples: np.ndarray | None = None,
+    **serving: Any,
+) -> pathlib.Path:
     """Writes a model in one format.
 
     Args:
         model: A classifier of this package that computes in float32; it is not changed.
         name: A name in `FORMATS`.
-        directory: Folder to write to. A SavedModel becomes its next version; the others are
-            files of the model's name, with "_int8" after it if they are that.
-        int8: Whether weights are rounded to 8 bits, for a name in `INT8_FORMATS`: a
+        directory: Folder to write to. A SavedModel becomes its next version; other formats are
+            files named after the model, with "_int8" appended if they are quantised.
+        int8: Whether weights are quantised to 8 bits, only for a name in `INT8_FORMATS`: a
             SavedModel by `quantized`, LiteRT by its own converter.
-        samples: As in `export_litert`, for LiteRT.
-        **serving: Further arguments of `export_saved_model`, which only a SavedModel uses.
+        samples: As in `export_litert`; only used for LiteRT.
+        **serving: Further arguments of `export_saved_model`; only used for a SavedModel.
 
     Returns:
-        The `pathlib.Path` of the folder or file.
+        The path of the folder or file.
 
     Raises:
         ValueError: If an argument is not allowed.
@@ -48,14 +60,14 @@ def export(model, name, directory, *, int8=False, samples=None, **serving):
     return {"onnx": export_onnx, "openvino": export_openvino}[name](model, path)
 
 
-def quantized(model):
-    """A copy of a model after `model.quantize("int8")`: its dense layers round to 8 bits."""
+def quantized(model: CrossViT) -> CrossViT:
+    """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits."""
     copy = CrossViT.from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    gc.freeze()  # quantize collects garbage once a layer, and TensorFlow holds much of it
+    gc.freeze()  # quantize collects garbage for each layer, slow with TensorFlow's many objects
     try:
         with warnings.catch_warnings():
-            # One for each layer that has nothing to round.
+            # Keras warns of each layer that has nothing to quantise.
             warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
             copy.quantize("int8")
     finally:
@@ -63,16 +75,16 @@ def quantized(model):
     return copy
 
 
-def top1(path, batches):
-    """The share of pictures that an exported file classifies rightly, in its own runtime.
+def top1(path: str | os.PathLike, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """The top-1 accuracy of an exported file, in [0, 1], run by its own runtime.
 
     Args:
         path: As in `load_exported`.
-        batches: `(images, one-hot labels, weights)`, as of `evaluation_batches`.
+        batches: `(images, one-hot labels, sample weights)`, as from `evaluation_batches`.
     """
     run = load_exported(path)
-    right = [
-        (run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1))[weights > 0]
-        for images, labels, weights in batches
+    correct = [
+        (run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1))[counted > 0]
+        for images, labels, counted in batches
     ]
-    return float(np.concatenate(right).mean())
+    return float(np.concatenate(correct).mean())

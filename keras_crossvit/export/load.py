@@ -1,24 +1,28 @@
-"""Exported files, each run by its own runtime: to see that a file is good, whoever wrote it."""
+"""Runs exported files, each with its own runtime, for instance to check them."""
 
+import os
 import pathlib
+from collections.abc import Callable
 
-from keras_crossvit.export.packages import require
+import numpy as np
+
+from keras_crossvit.export.checks import check_packages
 
 
-def load_exported(path):
-    """Loads what the functions of `keras_crossvit.export` write.
+def load_exported(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """Loads a file that a function of `keras_crossvit.export` has written.
 
     Args:
-        path: A version folder of a SavedModel, or a file that ends in ".onnx", ".tflite" or
-            ".xml" (OpenVINO).
+        path: The version folder of a SavedModel, or a file whose name ends in ".onnx",
+            ".tflite" or ".xml" (OpenVINO).
 
     Returns:
-        A function from images, float32 `(N, H, W, 3)` in 0..255, to the answer
-        `(N, classes)`, both numpy arrays, computed by the format's own runtime.
+        A function from images, float32 `(N, H, W, 3)` in 0..255, to the model's output
+        `(N, classes)`, both NumPy arrays, which runs in the format's own runtime.
 
     Raises:
         ValueError: If `path` is none of these.
-        ImportError: If the runtime is absent; the message names the extra to install.
+        ImportError: If the runtime is missing; the message names the extra to install.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -39,7 +43,7 @@ def _saved_model(path):
 
 
 def _onnx(path):
-    require("an .onnx file", "onnxruntime")
+    check_packages("an .onnx file", "onnxruntime")
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -47,19 +51,19 @@ def _onnx(path):
 
 
 def _litert(path):
-    require("a .tflite file", "ai_edge_litert")
+    check_packages("a .tflite file", "ai_edge_litert")
     from ai_edge_litert.interpreter import Interpreter
 
-    # The signature's runner resizes the input to the batch that comes.
+    # The signature's runner resizes the input to each batch.
     run = Interpreter(str(path)).get_signature_runner()
     return lambda images: next(iter(run(images=images).values()))
 
 
 def _openvino(path):
-    require("an .xml file", "openvino")
+    check_packages("an .xml file", "openvino")
     import openvino
 
-    # Left to itself it computes in bfloat16 where the processor can.
+    # By default OpenVINO computes in bfloat16 if the processor supports it.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     run = openvino.Core().compile_model(path, "CPU", exact)
     return lambda images: run({"images": images})[0]

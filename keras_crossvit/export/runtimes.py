@@ -1,72 +1,82 @@
-"""Files for other runtimes: ONNX, LiteRT and OpenVINO.
+"""Exports to other runtimes: ONNX, LiteRT and OpenVINO.
 
-All take `images`, float32 `(N, H, W, 3)`, pixels in 0..255 whatever `include_preprocessing`
-was, N free, and answer what the model answers: `logits` if its `classifier_activation` is
-`None` or "linear", else `probabilities`.
+The exported models take `images`, float32 `(N, H, W, 3)` with any N and pixels in 0..255,
+whatever `include_preprocessing` was. They return what the model returns: `logits` if its
+`classifier_activation` is `None` or "linear", otherwise `probabilities`.
 """
 
+import os
 import pathlib
 import warnings
 
-from keras_crossvit.export.classifier import check_backend, check_classifier
-from keras_crossvit.export.packages import require
+import numpy as np
+
+from keras_crossvit.export.checks import check_backend, check_classifier, check_packages
+from keras_crossvit.models import CrossViT
 
 
-def export_onnx(model, path):
+def export_onnx(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
     """Writes an ONNX file.
 
     Args:
         model: A classifier of this package that computes in float32.
-        path: Where to write it; its folder is made if need be. The name ends in ".onnx".
+        path: The file to write; the name ends in ".onnx". Its folder is created if needed.
 
     Returns:
-        The `pathlib.Path` of the file.
+        The path of the file.
 
     Raises:
         ValueError: If an argument is not allowed.
-        ImportError: If a package is absent; the message names the extra to install.
+        ImportError: If a package is missing; the message names the extra to install.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
-    path = _check("export_onnx", model, path, ".onnx")
-    require("export_onnx", "tf2onnx", "onnx")
+    file = _check("export_onnx", model, path, ".onnx")
+    check_packages("export_onnx", "tf2onnx", "onnx")
     import tf2onnx
 
     frozen = _freeze(model)
     written, _ = tf2onnx.convert.from_function(frozen, frozen.input_signature)
-    path.write_bytes(written.SerializeToString())
-    return path
+    file.write_bytes(written.SerializeToString())
+    return file
 
 
-def export_openvino(model, path):
-    """Writes OpenVINO's intermediate representation, in float32: `path` and a ".bin" beside it.
+def export_openvino(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
+    """Writes OpenVINO's IR in float32: `path`, and a file with the ending ".bin" beside it.
 
-    Takes, returns and raises as `export_onnx` does, but the name ends in ".xml".
+    Arguments, result and errors are those of `export_onnx`, but the name ends in ".xml".
     """
-    path = _check("export_openvino", model, path, ".xml")
-    require("export_openvino", "openvino")
+    file = _check("export_openvino", model, path, ".xml")
+    check_packages("export_openvino", "openvino")
     import openvino
 
     converted = openvino.convert_model(_freeze(model).get_concrete_function())
-    openvino.save_model(converted, path, compress_to_fp16=False)
-    return path
+    openvino.save_model(converted, file, compress_to_fp16=False)
+    return file
 
 
-def export_litert(model, path, *, int8=False, samples=None):
-    """Writes a LiteRT (TFLite) file of built-in operators only.
+def export_litert(
+    model: CrossViT,
+    path: str | os.PathLike,
+    *,
+    int8: bool = False,
+    samples: np.ndarray | None = None,
+) -> pathlib.Path:
+    """Writes a LiteRT (TFLite) file that uses only built-in operators.
 
     Args:
-        model: As of `export_onnx`.
-        path: As of `export_onnx`, but the name ends in ".tflite".
-        int8: Whether weights are rounded to 8 bits, which makes a quarter of the size.
-            Without `samples` the runtime rounds activations by the range it sees.
-        samples: With `int8`, images `(n, H, W, 3)` in 0..255, some hundred of the kind that
-            will come. Their activations' ranges are measured and written to the file, which
-            then computes in integers, as accelerators without floating point want it;
-            input and output stay float32.
+        model: As in `export_onnx`.
+        path: As in `export_onnx`, but the name ends in ".tflite".
+        int8: Whether weights are quantised to 8 bits, which makes the file a quarter of the
+            size. Without `samples`, the runtime quantises activations by their range in each
+            batch.
+        samples: With `int8`, about a hundred representative images `(n, H, W, 3)` in 0..255.
+            The ranges of their activations are measured and written to the file, which then
+            computes in integers, as accelerators without floating point require. Input and
+            output stay float32.
 
-    Returns and raises: as `export_onnx`.
+    Returns and raises as `export_onnx` does.
     """
-    path = _check("export_litert", model, path, ".tflite")
+    file = _check("export_litert", model, path, ".tflite")
     if samples is not None and not int8:
         raise ValueError("`samples` must be None unless int8=True. Received: int8=False")
     if samples is not None and (len(samples) == 0 or samples.shape[1:] != model.input_shape[1:]):
@@ -87,26 +97,26 @@ def export_litert(model, path, *, int8=False, samples=None):
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: ({"images": image[None]} for image in samples)
     with warnings.catch_warnings():
-        # The converter measures by the interpreter that TensorFlow itself deprecates.
+        # To measure, the converter uses an interpreter that TensorFlow itself deprecates.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter")
-        path.write_bytes(converter.convert())
-    return path
+        file.write_bytes(converter.convert())
+    return file
 
 
 def _freeze(model):
-    # TensorFlow is imported here, so that the package can be imported without it.
+    # Imported here, so that the package can be imported without TensorFlow.
     from keras_crossvit.export.frozen import freeze
 
     return freeze(model)
 
 
 def _check(function, model, path, suffix):
-    """The path, once model, path and backend are known to be right."""
+    """The path, after model, path and backend have been checked."""
     check_classifier(model)
     policies = {layer.dtype_policy.name for layer in model.layers} - {"float32"}
     if policies:
         raise ValueError(
-            "`model` must compute in float32: build it under that policy and give it these "
+            "`model` must compute in float32: build it with dtype='float32' and load its "
             f"weights. Received: the policies {sorted(policies)}"
         )
     path = pathlib.Path(path)

@@ -1,21 +1,31 @@
-"""What the SavedModel answers: its three signatures, as TensorFlow functions."""
+"""The three signatures of the SavedModel, as TensorFlow functions."""
+
+import os
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_crossvit.data.images import default_crop_ratio, read_images
-from keras_crossvit.export.classifier import gives_logits
+from keras_crossvit.export.checks import gives_logits
+from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input
 
 
-def add_signatures(archive, model, labels_file, top_k, crop_ratio):
+def add_signatures(
+    archive: keras.export.ExportArchive,
+    model: CrossViT,
+    labels_file: str | os.PathLike,
+    top_k: int,
+    crop_ratio: float | None,
+) -> None:
     """Adds the signatures of `export_saved_model` to an archive.
 
     Args:
-        archive: A `keras.export.ExportArchive`.
+        archive: The archive.
         model: The classifier.
-        labels_file: File with the name of a class per line; it becomes an asset.
-        top_k: How many classes `classify_bytes` names, at most all.
+        labels_file: File with the class names, one per line; it becomes an asset.
+        top_k: How many classes `classify_bytes` returns, at most all.
         crop_ratio: As in `export_saved_model`.
     """
     size = model.input_shape[1:3]
@@ -48,7 +58,7 @@ def add_signatures(archive, model, labels_file, top_k, crop_ratio):
 
 
 def _names(labels_file):
-    """The table from a class's index to its name, "" for what is no index."""
+    """The table from the index of a class to its name, or to "" for any other number."""
     lines = tf.lookup.TextFileInitializer(
         str(labels_file),
         key_dtype=tf.int64,
@@ -59,18 +69,18 @@ def _names(labels_file):
     return tf.lookup.StaticHashTable(lines, default_value="")
 
 
-def make_runner(model):
-    """A function from pixels in 0..255 to probabilities and features, both float32."""
+def make_runner(model: CrossViT) -> Any:
+    """A `tf.function` from pixels in 0..255 to probabilities and features, both float32."""
     features = [layers.head.input for layers in model.branches.values()]
     outputs = keras.Model(model.input, [model.output, *features])
     normalises, logits = model.include_preprocessing, gives_logits(model)
 
-    # A function of its own, so that the file holds the graph once for all signatures.
+    # A separate function, so that the signatures share one graph in the file.
     @tf.function(autograph=False)
     def run(images):
         images = preprocess_input(images, include_preprocessing=normalises)
-        answer, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))
-        probabilities = tf.nn.softmax(answer) if logits else answer
+        output, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))
+        probabilities = tf.nn.softmax(output) if logits else output
         return probabilities, tf.concat(tokens, axis=-1)
 
     return run

@@ -1,33 +1,34 @@
-"""Requests that TensorFlow Serving plays to a new version before it takes traffic.
+"""Requests that TensorFlow Serving runs on a new version before it receives traffic.
 
-The server reads a TFRecord file of `PredictionLog` messages. They are nested messages and
-strings only, which protocol buffers all write in one way (number of the field, length,
-content), so they are written here: the package that has their classes,
-tensorflow-serving-api, asks for a TensorFlow distribution of its own. The tests read the
-file by those classes.
+The server reads a TFRecord file of `PredictionLog` messages. These consist only of strings and
+nested messages, which protocol buffers encode alike (field number, length, content), so this
+module encodes them itself: the package with their classes, tensorflow-serving-api, requires a
+TensorFlow distribution of its own. The tests read the file with these classes.
 """
+
+import pathlib
 
 import tensorflow as tf
 
 _FILE = "assets.extra/tf_serving_warmup_requests"
-# Numbers of the fields, from tensorflow_serving/apis/*.proto.
+# Field numbers, from tensorflow_serving/apis/*.proto.
 _PREDICT_LOG, _REQUEST = 6, 1  # PredictionLog.predict_log, PredictLog.request
 _MODEL_SPEC, _INPUTS = 1, 2  # PredictRequest.model_spec, .inputs
 _SIGNATURE_NAME = 3  # ModelSpec.signature_name
 _KEY, _VALUE = 1, 2  # an entry of a map
 
 
-def write_warmup_requests(saved_model, size):
-    """Writes one request of one picture for each signature of a SavedModel.
+def write_warmup_requests(saved_model: pathlib.Path, size: tuple[int, int]) -> None:
+    """Writes a request with one image for each signature of a SavedModel.
 
     Args:
-        saved_model: `pathlib.Path` of the SavedModel.
-        size: `(height, width)` of the model's input.
+        saved_model: Folder of the SavedModel.
+        size: `(height, width)` of the model's input, in pixels.
     """
-    # One grey value and a shape: the message stays small at any size.
+    # A single grey value and a shape, so that the message is small at any image size.
     images = tf.make_tensor_proto(127.0, dtype=tf.float32, shape=(1, *size, 3))
-    picture = tf.io.encode_jpeg(tf.fill([*size, 3], tf.constant(127, tf.uint8)))
-    image_bytes = tf.make_tensor_proto([picture.numpy()], dtype=tf.string)
+    image = tf.io.encode_jpeg(tf.fill([*size, 3], tf.constant(127, tf.uint8)))
+    image_bytes = tf.make_tensor_proto([image.numpy()], dtype=tf.string)
     path = saved_model / _FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -37,7 +38,7 @@ def write_warmup_requests(saved_model, size):
 
 
 def _prediction_log(signature, name, tensor):
-    """A `PredictionLog` of one request: `tensor` as the input `name` of `signature`."""
+    """A `PredictionLog` with one request: `tensor` as the input `name` of `signature`."""
     spec = _field(_SIGNATURE_NAME, signature.encode())
     entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor.SerializeToString())
     request = _field(_MODEL_SPEC, spec) + _field(_INPUTS, entry)
@@ -45,12 +46,12 @@ def _prediction_log(signature, name, tensor):
 
 
 def _field(number, content):
-    """A field that holds a message or a string."""
+    """The encoding of a field that contains a message or a string."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(value):
-    """A whole number, seven bits a byte, the lowest first."""
+    """The encoding of an integer: seven bits per byte, the lowest first."""
     head = bytearray()
     while value > 127:
         head.append(value & 127 | 128)

@@ -1,4 +1,4 @@
-"""The layers of CrossViT; each stands alone and is registered with Keras."""
+"""The layers of CrossViT; each works on its own and is registered with Keras."""
 
 from keras_crossvit.layers.activations import gelu
 from keras_crossvit.layers.attention import SelfAttention

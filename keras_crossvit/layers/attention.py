@@ -1,9 +1,12 @@
 """Multi-head self-attention."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_crossvit.common.checks import check_divides, check_positive_int
+from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers import kernels
 from keras_crossvit.layers.parts import apply_dense, dense
 
@@ -12,8 +15,8 @@ from keras_crossvit.layers.parts import apply_dense, dense
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention, MSA of equation 1.
 
-    One fused projection makes queries, keys and values, in this order, each split into
-    heads, as in the released code.
+    A single dense layer computes queries, keys and values, in this order, and each is split
+    into heads, as in the released code.
 
     Args:
         num_heads: Number of heads, a divisor of the width C.
@@ -21,7 +24,7 @@ class SelfAttention(keras.layers.Layer):
 
     Call arguments:
         tokens: `(B, N, C)`.
-        training: Whether a backward pass will follow; the result is the same.
+        training: Whether a backward pass will follow. The result is the same either way.
 
     Returns:
         `(B, N, C)`.
@@ -30,12 +33,12 @@ class SelfAttention(keras.layers.Layer):
         ValueError: If `num_heads` is not a positive divisor of C.
     """
 
-    def __init__(self, num_heads, qkv_bias=True, **kwargs):
+    def __init__(self, num_heads: int, qkv_bias: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = check_positive_int("num_heads", num_heads)
         self.qkv_bias = qkv_bias
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
         check_divides(self.num_heads, width)
         self.qkv = dense(3 * width, "qkv", self.dtype_policy, self.qkv_bias)
@@ -43,12 +46,12 @@ class SelfAttention(keras.layers.Layer):
         self.proj = dense(width, "proj", self.dtype_policy)
         self.proj.build(input_shape)
 
-    def call(self, tokens, training=False):
+    def call(self, tokens: Tensor, training: bool = False) -> Tensor:
         merged = kernels.attention(apply_dense(self.qkv, tokens), self.num_heads, training)
         return apply_dense(self.proj, merged)
 
-    def attention_map(self, tokens):
-        """Which tokens each token reads: `(B, h, N, N)`, rows sum to 1."""
+    def attention_map(self, tokens: Tensor) -> Tensor:
+        """The attention map `(B, h, N, N)`: a row for each query, which sums to 1."""
         _, length, width = tokens.shape
         shape = (-1, length, 3, self.num_heads, width // self.num_heads)
         heads = ops.transpose(ops.reshape(apply_dense(self.qkv, tokens), shape), (2, 0, 3, 1, 4))
@@ -56,19 +59,19 @@ class SelfAttention(keras.layers.Layer):
         return ops.softmax(scores * shape[-1] ** -0.5, axis=-1)
 
     @property
-    def projections(self):
-        """The dense layers to queries, keys and values, and from the merged heads."""
+    def projections(self) -> tuple[keras.layers.Dense, ...]:
+        """The dense layers that make queries, keys and values, and the output projection."""
         return self.qkv, self.proj
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def macs(self, input_shape):
-        """Multiply-accumulates for one sample: projections, scores, weighted sum."""
+    def macs(self, input_shape: Shape) -> int:
+        """Multiply-accumulates for one sample: projections, scores and weighted sum."""
         _, length, width = input_shape
         return 4 * length * width**2 + 2 * length**2 * width
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -1,8 +1,12 @@
 """The multi-scale transformer encoder."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_crossvit.common.checks import check_grid, check_positive_int
+from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.drop_path import child_seeds
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.layers.transformer_block import TransformerBlock
@@ -12,34 +16,34 @@ from keras_crossvit.layers.transformer_block import TransformerBlock
 class MultiScaleBlock(keras.layers.Layer):
     """One of the K multi-scale transformer encoders of figure 2.
 
-    N encoders for the small branch, M for the large one, then a fusion of the two.
+    N transformer encoders in the small branch and M in the large one, then a fusion of the two.
 
     Args:
         small_depth: Encoders of the small branch (N of table 1), positive.
         large_depth: Encoders of the large branch (M of table 1), positive.
         small_num_heads: Attention heads of the small branch.
         large_num_heads: Attention heads of the large branch.
-        small_mlp_ratio: Hidden width of the small branch's FFN over its width.
-        large_mlp_ratio: Hidden width of the large branch's FFN over its width.
+        small_mlp_ratio: Hidden width of the small branch's FFN, as a multiple of its width.
+        large_mlp_ratio: Hidden width of the large branch's FFN, as a multiple of its width.
         fusion: Name of the fusion, a key of `keras_crossvit.layers.FUSIONS`.
-        fusion_depth: Fusion modules in a row (L of table 1), positive.
+        fusion_depth: Number of fusion modules in sequence (L of table 1), positive.
         drop_path_rates: `max(small_depth, large_depth)` rates in [0, 1). Encoder i of either
-            branch uses rate i and the fusion the last one, as in the released code.
-            `None` means zeros.
+            branch uses rate i, and the fusion uses the last rate, as in the released code.
+            `None`: no paths are dropped.
         gradient_checkpointing: As in `TransformerBlock`.
         seed: Integer seed of drop path; `None` takes one from the global Keras seed.
         class_token: Whether the first token of each branch is a class token.
         small_grid: `(rows, columns)` of the small branch's patches, for fusions that need
-            to know; `None` leaves it to the fusion, which may take the grid to be square.
-        large_grid: `(rows, columns)` of the large branch's patches, or `None`, likewise.
+            it; with `None` they assume a square grid.
+        large_grid: The same for the large branch.
 
     Call arguments:
         tokens: `[small, large]`, `(B, 1 + N_small, C_small)` and `(B, 1 + N_large, C_large)`;
-            without class tokens there is no `1 +`.
+            without class tokens, `N_small` and `N_large` tokens.
         training: Whether paths are dropped.
 
     Returns:
-        `[small, large]`, shapes as in the input.
+        `[small, large]`, in the shapes of the input.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -47,22 +51,22 @@ class MultiScaleBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        small_depth=1,
-        large_depth=4,
-        small_num_heads=6,
-        large_num_heads=6,
-        small_mlp_ratio=4.0,
-        large_mlp_ratio=4.0,
-        fusion="cross_attention",
-        fusion_depth=1,
-        drop_path_rates=None,
-        gradient_checkpointing=False,
-        seed=None,
-        class_token=True,
-        small_grid=None,
-        large_grid=None,
-        **kwargs,
-    ):
+        small_depth: int = 1,
+        large_depth: int = 4,
+        small_num_heads: int = 6,
+        large_num_heads: int = 6,
+        small_mlp_ratio: float = 4.0,
+        large_mlp_ratio: float = 4.0,
+        fusion: str = "cross_attention",
+        fusion_depth: int = 1,
+        drop_path_rates: Sequence[float] | None = None,
+        gradient_checkpointing: bool = False,
+        seed: int | None = None,
+        class_token: bool = True,
+        small_grid: tuple[int, int] | None = None,
+        large_grid: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.small_depth = check_positive_int("small_depth", small_depth)
         self.large_depth = check_positive_int("large_depth", large_depth)
@@ -118,7 +122,7 @@ class MultiScaleBlock(keras.layers.Layer):
             for index in range(depth)
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: list[Shape]) -> None:
         small_shape, large_shape = input_shape
         for block in self.small_blocks:
             block.build(small_shape)
@@ -126,10 +130,10 @@ class MultiScaleBlock(keras.layers.Layer):
             block.build(large_shape)
         self.fuse.build(input_shape)
 
-    def call(self, tokens, training=False):
+    def call(self, tokens: list[Tensor], training: bool = False) -> list[Tensor]:
         return self.fuse(self.encode(tokens, training=training), training=training)
 
-    def encode(self, tokens, training=False):
+    def encode(self, tokens: list[Tensor], training: bool = False) -> list[Tensor]:
         """The tokens `[small, large]` after the encoders, before the fusion."""
         small, large = tokens
         for block in self.small_blocks:
@@ -138,10 +142,10 @@ class MultiScaleBlock(keras.layers.Layer):
             large = block(large, training=training)
         return [small, large]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: list[Shape]) -> list[Shape]:
         return [tuple(shape) for shape in input_shape]
 
-    def macs(self, input_shape):
+    def macs(self, input_shape: list[Shape]) -> int:
         """Multiply-accumulates for one sample."""
         small_shape, large_shape = input_shape
         return (
@@ -150,7 +154,7 @@ class MultiScaleBlock(keras.layers.Layer):
             + self.fuse.macs(input_shape)
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "small_depth": self.small_depth,

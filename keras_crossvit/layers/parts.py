@@ -1,66 +1,68 @@
-"""The plain Keras layers that the others are made of, set up as in the released code."""
+"""The Keras layers that the others are built from, initialised as in the released code."""
 
 import itertools
 
 import keras
 from keras import ops
 
+from keras_crossvit.common.typing import DType, Tensor
 from keras_crossvit.layers import kernels
 
 
-def normal_init():
-    """Kernels of linear layers, class tokens and position embeddings: N(0, 0.02).
+def normal_init() -> keras.initializers.Initializer:
+    """The initialiser of dense layers, class tokens and position embeddings: N(0, 0.02).
 
-    The released code calls PyTorch's `trunc_normal_(std=0.02)`, which cuts at the absolute
-    values -2 and 2: a hundred standard deviations away, so nothing is cut. Keras'
-    `TruncatedNormal` would cut at two standard deviations and leave a spread of 0.0176.
+    The released code calls PyTorch's `trunc_normal_(std=0.02)`, which truncates at the absolute
+    values -2 and 2. That is a hundred standard deviations from the mean, so nothing is
+    truncated. Keras' `TruncatedNormal` would truncate at two standard deviations and leave a
+    standard deviation of 0.0176.
     """
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-def uniform_init():
-    """Kernels of patch embeddings: U(-b, b) with b = 1 / sqrt(fan_in), PyTorch's default."""
+def uniform_init() -> keras.initializers.Initializer:
+    """The initialiser of patch embeddings: U(-b, b), b = 1 / sqrt(fan_in), PyTorch's default."""
     return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 
-def dense(units, name, dtype, use_bias=True):
-    """A linear layer."""
+def dense(units: int, name: str, dtype: DType, use_bias: bool = True) -> keras.layers.Dense:
+    """A dense layer with the initialiser of the released code."""
     return keras.layers.Dense(
         units, use_bias=use_bias, kernel_initializer=normal_init(), dtype=dtype, name=name
     )
 
 
-def apply_dense(layer, x):
-    """What a layer made by `dense` returns for `(..., C)`, through this package's own kernel.
+def apply_dense(layer: keras.layers.Dense, x: Tensor) -> Tensor:
+    """The output of a layer made by `dense` for `(..., C)`, by this package's own kernel.
 
-    A quantised layer is called instead, since only it can read its weights.
+    A quantised layer is called instead, since nothing else can read its kernel.
     """
     if layer.quantization_mode is not None:
         return layer(x)
     return kernels.dense(x, *kernel_and_bias(layer))
 
 
-def kernel_and_bias(layer):
-    """Kernel (with LoRA's product, if it is enabled) and bias or None, in the compute dtype."""
+def kernel_and_bias(layer: keras.layers.Dense) -> tuple[Tensor, Tensor | None]:
+    """Kernel (with LoRA's product, if enabled) and bias (or None), in the compute dtype."""
     bias = None if layer.bias is None else ops.cast(layer.bias, layer.compute_dtype)
     return ops.cast(layer.kernel, layer.compute_dtype), bias
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class LayerNorm(keras.layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the last axis, by this package's own arithmetic."""
+    """`keras.layers.LayerNormalization` over the last axis, by this package's own kernel."""
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         gamma, beta = (ops.cast(x, dtype) for x in (self.gamma, self.beta))
         return kernels.layer_norm(inputs, gamma, beta, self.epsilon, training)
 
 
-def layer_norm(name, dtype=None):
-    """Layer normalisation over the width; 1e-5 instead of 1e-6 moves the logits by 4e-5."""
+def layer_norm(name: str, dtype: DType = None) -> LayerNorm:
+    """Layer normalisation; an epsilon of 1e-5 instead of 1e-6 changes the logits by 4e-5."""
     return LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
 
 
-def dense_macs(length, *widths):
-    """Multiply-accumulates of linear layers in a row, over `length` tokens."""
+def dense_macs(length: int, *widths: int) -> int:
+    """Multiply-accumulates of consecutive dense layers of these widths, for `length` tokens."""
     return length * sum(a * b for a, b in itertools.pairwise(widths))

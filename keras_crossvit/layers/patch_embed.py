@@ -1,40 +1,47 @@
 """Patch embeddings: from an image to patch tokens."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.common.registry import PACKAGE, Registry
+from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.parts import uniform_init
 
-# Patch size -> stride and padding of the second and third of three steps with kernels of 3
-# pixels, after a first one of stride 4: the convolutions of the dagger models (released code).
+# Patch size -> (stride, padding) of the second and the third convolution of the dagger models,
+# both 3 x 3; the first is 7 x 7 with stride 4 (released code).
 STRIDE_AND_PADDING = {12: ((3, 0), (1, 1)), 16: ((2, 1), (2, 1))}
 
 
 PATCH_EMBEDS = Registry("patch embedding")
 
 
-def register_patch_embed(name):
-    """Class decorator that enters a patch embedding under `name`, as a value of `patch_embed`.
+def register_patch_embed(
+    name: str,
+) -> Callable[[type["BasePatchEmbed"]], type["BasePatchEmbed"]]:
+    """Class decorator that registers a patch embedding under `name`.
 
-    The class is also registered with Keras, so that models with it can be saved and loaded.
+    The name is then a value of `CrossViTConfig.patch_embed`. The class is also registered with
+    Keras, so that models that use it can be saved and loaded.
 
     Args:
-        name: What `CrossViTConfig.patch_embed` calls it.
+        name: The name.
 
     Raises:
         ValueError: If another class has that name.
     """
 
-    def enter(cls):
+    def enter(cls: type["BasePatchEmbed"]) -> type["BasePatchEmbed"]:
         return PATCH_EMBEDS.register(name)(keras.saving.register_keras_serializable(PACKAGE)(cls))
 
     return enter
 
 
 class BasePatchEmbed(keras.layers.Layer):
-    """What all patch embeddings share: arguments, grid and shapes.
+    """Base class of the patch embeddings: their arguments, grid and shapes.
 
     A subclass implements `build`, which sets `grid`, `call` and `macs`, as `PatchEmbed` does.
 
@@ -43,13 +50,13 @@ class BasePatchEmbed(keras.layers.Layer):
         embed_dim: Width C of the tokens, positive.
     """
 
-    def __init__(self, patch_size, embed_dim, **kwargs):
+    def __init__(self, patch_size: int, embed_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.patch_size = check_positive_int("patch_size", patch_size)
         self.embed_dim = check_positive_int("embed_dim", embed_dim)
 
-    def check_grid(self, input_shape):
-        """Rows and columns of patches."""
+    def check_grid(self, input_shape: Shape) -> tuple[int, int]:
+        """The number of patches, `(rows, columns)`, of an image that patches divide."""
         sides = tuple(input_shape[1:3])
         if len(input_shape) != 4 or None in sides or any(s % self.patch_size for s in sides):
             raise ValueError(
@@ -58,11 +65,11 @@ class BasePatchEmbed(keras.layers.Layer):
             )
         return tuple(side // self.patch_size for side in sides)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows, columns = self.check_grid(input_shape)
         return (input_shape[0], rows * columns, self.embed_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "patch_size": self.patch_size,
@@ -79,17 +86,17 @@ class PatchEmbed(BasePatchEmbed):
         embed_dim: Width C of the tokens, positive.
 
     Call arguments:
-        images: `(B, H, W, channels)`, H and W known multiples of `patch_size`.
+        images: `(B, H, W, channels)`, where H and W are known multiples of `patch_size`.
 
     Returns:
-        Patch tokens `(B, N, C)`, row by row, `N = (H / patch_size) * (W / patch_size)`.
+        Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.
 
     Raises:
-        ValueError: If an argument is not a positive integer, or the image is no multiple of
-            the patch size.
+        ValueError: If an argument is not a positive integer, or the height or width
+            of the image is not a multiple of the patch size.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.grid = self.check_grid(input_shape)
         self.convs = []
         table = self.conv_table()
@@ -107,11 +114,11 @@ class PatchEmbed(BasePatchEmbed):
             input_shape = (*input_shape[:3], filters)
             self.convs.append(conv)
 
-    def conv_table(self):
+    def conv_table(self) -> tuple[tuple[int, int, int, int], ...]:
         """The convolutions in order, each as `(filters, kernel, stride, padding)`."""
         return ((self.embed_dim, self.patch_size, self.patch_size, 0),)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         x = images
         for index, (conv, (_, _, _, pad)) in enumerate(
             zip(self.convs, self.conv_table(), strict=True)
@@ -119,14 +126,14 @@ class PatchEmbed(BasePatchEmbed):
             if index > 0:
                 x = ops.relu(x)
             if pad:
-                # Symmetric, as in PyTorch: TensorFlow's "same" pads a strided convolution
-                # more at the end than at the start, which gives other numbers.
+                # Symmetric, as in PyTorch. "same" pads a strided convolution more at the end
+                # than at the start, which gives different values.
                 x = ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
             x = conv(x)
         rows, columns = self.grid
         return ops.reshape(x, (-1, rows * columns, self.embed_dim))
 
-    def macs(self, input_shape):
+    def macs(self, input_shape: Shape) -> int:
         """Multiply-accumulates for one image."""
         _, height, width, channels = input_shape
         total = 0
@@ -140,32 +147,34 @@ class PatchEmbed(BasePatchEmbed):
 
 @register_patch_embed("conv")
 class ConvPatchEmbed(PatchEmbed):
-    """Patch embedding by three convolutions with ReLU between them: the dagger models.
+    """Patch embedding by three convolutions with ReLU between them, as in the dagger models.
 
-    The paper says "three convolutional layers" (section 4.1); kernels, strides and padding
-    are the released code's, which exist for patches of 12 and 16 pixels.
+    The paper says "three convolutional layers" (section 4.1); kernel sizes, strides
+    and padding are those of the released code, which has them for patches of 12 and 16 pixels.
 
     Args:
         patch_size: 12 or 16, in pixels.
-        embed_dim: Width C of the tokens, a multiple of 4: the layers have C/4, C/2, C filters.
+        embed_dim: Width C of the tokens, a multiple of 4: the convolutions have C/4, C/2 and C
+            filters.
 
     Call arguments:
-        images: `(B, H, W, channels)`, H and W known multiples of `patch_size`.
+        images: `(B, H, W, channels)`, where H and W are known multiples of `patch_size`.
 
     Returns:
-        Patch tokens `(B, N, C)`, row by row, `N = (H / patch_size) * (W / patch_size)`.
+        Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.
 
     Raises:
-        ValueError: If an argument is not allowed, or the image is no multiple of the patch.
+        ValueError: If an argument is not allowed, or the height or width of the image
+            is not a multiple of the patch size.
     """
 
-    def __init__(self, patch_size, embed_dim, **kwargs):
+    def __init__(self, patch_size: int, embed_dim: int, **kwargs: Any) -> None:
         check_choice("patch_size", patch_size, STRIDE_AND_PADDING)
         super().__init__(patch_size, embed_dim, **kwargs)
         if embed_dim % 4:
             raise ValueError(f"`embed_dim` must be a multiple of 4. Received: {embed_dim=}")
 
-    def conv_table(self):
+    def conv_table(self) -> tuple[tuple[int, int, int, int], ...]:
         second, third = STRIDE_AND_PADDING[self.patch_size]
         return (
             (self.embed_dim // 4, 7, 4, 3),

@@ -2,15 +2,17 @@
 
 Paper: Yuan et al., "Tokens-to-Token ViT: Training Vision Transformers from Scratch on
 ImageNet", ICCV 2021, section 3.1. CrossViT's paper says only that "the T2T module" replaces
-the linear patch embedding of both branches; its sizes are those of T2T-ViT's code.
+the linear patch embedding of both branches; its sizes here are those of T2T-ViT's code.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice, check_positive_int
+from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
 from keras_crossvit.layers.patch_embed import (
     STRIDE_AND_PADDING,
@@ -19,31 +21,32 @@ from keras_crossvit.layers.patch_embed import (
 )
 from keras_crossvit.layers.transformer_block import Mlp
 
-TOKEN_DIM = 64  # width of the tokens inside of the module, as in T2T-ViT
+TOKEN_DIM = 64  # width of the tokens inside the module, as in T2T-ViT
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class SoftSplit(keras.layers.Layer):
-    """Soft split: overlapping windows of a map, each flattened into one vector (unfold).
+    """Soft split: overlapping windows of a feature map, each flattened to a vector (unfold).
 
     Args:
         kernel_size: Side of the windows, positive.
-        stride: From one window to the next, positive.
-        padding: Zeros around the map on each side, not negative.
+        stride: Distance from one window to the next, positive.
+        padding: Number of zeros added on each side of the map, not negative.
 
     Call arguments:
-        x: `(B, H, W, C)`, H and W known.
+        x: `(B, H, W, C)`, with known H and W.
 
     Returns:
-        `(B, rows, columns, kernel_size * kernel_size * C)`, a window in the order row,
-        column, channel (PyTorch's `Unfold` has channel, row, column).
-        `rows = (H + 2 * padding - kernel_size) // stride + 1`, columns likewise.
+        `(B, rows, columns, kernel_size * kernel_size * C)`, where
+        `rows = (H + 2 * padding - kernel_size) // stride + 1`, and likewise for columns. The
+        values of a window are in the order row, column, channel (PyTorch's `Unfold` has
+        channel, row, column).
 
     Raises:
         ValueError: If an argument is outside its range.
     """
 
-    def __init__(self, kernel_size, stride, padding=0, **kwargs):
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kernel_size = check_positive_int("kernel_size", kernel_size)
         self.stride = check_positive_int("stride", stride)
@@ -51,10 +54,10 @@ class SoftSplit(keras.layers.Layer):
             raise ValueError(f"`padding` must be an integer >= 0. Received: padding={padding!r}")
         self.padding = padding
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         pad = (self.padding, self.padding)
         x = ops.pad(x, ((0, 0), pad, pad, (0, 0)))
-        # One axis after the other: 2 k strided slices instead of k * k.
+        # One axis at a time: 2 k strided slices instead of k * k.
         last = self.stride * (self._windows(x.shape[2]) - 1) + 1
         columns = [x[:, :, i : i + last : self.stride] for i in range(self.kernel_size)]
         x = ops.concatenate(columns, axis=-1)
@@ -65,12 +68,12 @@ class SoftSplit(keras.layers.Layer):
     def _windows(self, padded_side):
         return (padded_side - self.kernel_size) // self.stride + 1
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
         rows, columns = (self._windows(side + 2 * self.padding) for side in (height, width))
         return (batch, rows, columns, self.kernel_size**2 * channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,
@@ -81,21 +84,23 @@ class SoftSplit(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class TokenPerformer(keras.layers.Layer):
-    """The token transformer of T2T-ViT in its default form, with the attention of Performer.
+    """The token transformer of T2T-ViT in its default form, with Performer's attention.
 
-    Softmax attention of one head, estimated by m positive random features
+    Single-head softmax attention, estimated with m positive random features
     `phi(x) = exp(w x - |x|^2 / 2)` in time linear in N (Choromanski et al., "Rethinking
-    Attention with Performers", ICLR 2021): a branch of 240 pixels has 3,600 tokens here. As
-    in T2T-ViT the values are the residual of the attention, since the width changes, the
-    scores are not scaled, and the hidden layer is as wide as the tokens. T2T-ViT's dropout of
-    0.1 is left out: CrossViT is trained with drop path alone.
+    Attention with Performers", ICLR 2021); a branch that sees 240 pixels has 3,600 tokens here.
+    As in T2T-ViT, the residual connection around the attention starts from the values, since
+    the width changes; the scores are not scaled; and the hidden layer of the feed-forward
+    network is as wide as the tokens. T2T-ViT's dropout of 0.1 is omitted, because CrossViT is
+    trained with drop path only.
 
-    The exponentials are taken relative to their maximum, which cancels in the quotient, and
-    in float32 under any policy.
+    The maximum is subtracted before each exponential, which cancels in the quotient. The
+    attention is computed in float32 under any dtype policy.
 
     Args:
         units: Width of the output, positive.
-        num_features: Random features m, positive; `None` for half of `units`, as in T2T-ViT.
+        num_features: Number of random features m, positive; `None` for half of `units`, as in
+            T2T-ViT.
 
     Call arguments:
         tokens: `(B, N, C)`.
@@ -107,14 +112,14 @@ class TokenPerformer(keras.layers.Layer):
         ValueError: If an argument is not a positive integer.
     """
 
-    def __init__(self, units, num_features=None, **kwargs):
+    def __init__(self, units: int, num_features: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = check_positive_int("units", units)
         if num_features is not None:
             check_positive_int("num_features", num_features)
         self.num_features = num_features
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = self._features()
         self.norm1 = layer_norm("norm1", self.dtype_policy)
         self.kqv = dense(3 * self.units, "kqv", self.dtype_policy)
@@ -137,17 +142,17 @@ class TokenPerformer(keras.layers.Layer):
     def _features(self):
         return self.num_features or max(1, self.units // 2)
 
-    def call(self, tokens):
+    def call(self, tokens: Tensor) -> Tensor:
         keys, queries, values = ops.split(self.kqv(self.norm1(tokens)), 3, axis=-1)
         attended = self.attend(queries, keys, values)
         tokens = values + self.proj(ops.cast(attended, self.compute_dtype))
         return tokens + self.mlp(self.norm2(tokens))
 
-    def attend(self, queries, keys, values):
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """The estimate of `softmax(q k^T) v`, float32 `(B, N, units)`."""
         features = ops.cast(self.random_features, "float32")
         queries, keys, values = (ops.cast(x, "float32") for x in (queries, keys, values))
-        # |q|^2 / 2 is the same for all features of a query and cancels.
+        # |q|^2 / 2 is the same for all features of a query, so it cancels.
         queries = _exp_below_one(ops.matmul(queries, features), axis=-1)
         norms = 0.5 * ops.sum(ops.square(keys), axis=-1, keepdims=True)
         keys = _exp_below_one(ops.matmul(keys, features) - norms, axis=(1, 2))
@@ -156,19 +161,19 @@ class TokenPerformer(keras.layers.Layer):
         totals = ops.matmul(queries, ops.expand_dims(sums, -1))  # (B, N, 1)
         return ops.matmul(queries, products) / (totals + keras.config.epsilon() ** 2)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
-    def macs(self, input_shape):
-        """Multiply-accumulates for one sample: dense layers, features, attention."""
+    def macs(self, input_shape: Shape) -> int:
+        """Multiply-accumulates for one sample: dense layers, features and attention."""
         _, length, width = input_shape
         products = dense_macs(length, width, 3 * self.units)
         products += dense_macs(length, self.units, self.units, self.units, self.units)
-        # Features of queries and keys, keys times values, queries times that and the sums.
+        # Features of queries and keys; keys times values; queries times that, and the sums.
         attention = length * self._features() * (4 * self.units + 1)
         return products + attention
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units,
@@ -184,11 +189,11 @@ def _exp_below_one(x, axis):
 class T2TPatchEmbed(BasePatchEmbed):
     """Patch embedding by the tokens-to-token module, in either branch.
 
-    Three soft splits, a token transformer after the first and the second, and a linear
-    layer to the width of the branch. The first split has windows of 7 pixels, stride 4 and
-    padding 2, the others windows of 3; for patches of 16 pixels both have stride 2 and
-    padding 1, as in T2T-ViT. T2T-ViT has no patches of 12 pixels and the paper does not say
-    how it makes them: here the second split has stride 3 and no padding and the third
+    Three soft splits, a token transformer after each of the first two, and a dense layer to
+    the width of the branch. The first split has windows of 7 x 7 pixels, stride 4 and padding
+    2; the other two have windows of 3 x 3. For patches of 16 pixels both have stride 2 and
+    padding 1, as in T2T-ViT. T2T-ViT has no patches of 12 pixels, and the paper does not say
+    how it makes them: here the second split has stride 3 and no padding, and the third
     stride 1 and padding 1, like the convolutions of the dagger models.
 
     Args:
@@ -196,16 +201,17 @@ class T2TPatchEmbed(BasePatchEmbed):
         embed_dim: Width C of the tokens, positive.
 
     Call arguments:
-        images: `(B, H, W, channels)`, H and W known multiples of `patch_size`.
+        images: `(B, H, W, channels)`, where H and W are known multiples of `patch_size`.
 
     Returns:
-        Patch tokens `(B, N, C)`, row by row, `N = (H / patch_size) * (W / patch_size)`.
+        Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.
 
     Raises:
-        ValueError: If an argument is not allowed, or the image is no multiple of the patch.
+        ValueError: If an argument is not allowed, or the height or width of the image
+            is not a multiple of the patch size.
     """
 
-    def __init__(self, patch_size, embed_dim, **kwargs):
+    def __init__(self, patch_size: int, embed_dim: int, **kwargs: Any) -> None:
         check_choice("patch_size", patch_size, STRIDE_AND_PADDING)
         super().__init__(patch_size, embed_dim, **kwargs)
         dtype = self.dtype_policy
@@ -218,7 +224,7 @@ class T2TPatchEmbed(BasePatchEmbed):
         ]
         self.project = dense(embed_dim, "project", dtype)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.grid = self.check_grid(input_shape)
         *before, last = self._token_shapes(input_shape)
         for attention, shape in zip(self.attentions, before, strict=True):
@@ -234,7 +240,7 @@ class T2TPatchEmbed(BasePatchEmbed):
             shape = (batch, rows, columns, TOKEN_DIM)
         return tokens
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         x = self.splits[0](images)
         for split, attention in zip(self.splits[1:], self.attentions, strict=True):
             _, rows, columns, width = x.shape
@@ -243,7 +249,7 @@ class T2TPatchEmbed(BasePatchEmbed):
         _, rows, columns, width = x.shape
         return self.project(ops.reshape(x, (-1, rows * columns, width)))
 
-    def macs(self, input_shape):
+    def macs(self, input_shape: Shape) -> int:
         """Multiply-accumulates for one image."""
         *before, (_, length, width) = self._token_shapes(input_shape)
         attention = sum(a.macs(s) for a, s in zip(self.attentions, before, strict=True))

@@ -1,15 +1,18 @@
-"""What the first line of equation 1 adds to the patch tokens, and how tokens are pooled."""
+"""Class token, position embedding (first line of equation 1) and pooling."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice
+from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.parts import normal_init
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class ClassToken(keras.layers.Layer):
-    """Puts a learnt class token before the patch tokens, `[x_cls || x_patch]` of equation 1.
+    """Prepends a learned class token to the patch tokens, `[x_cls || x_patch]` of equation 1.
 
     Call arguments:
         tokens: `(B, N, C)`.
@@ -18,33 +21,33 @@ class ClassToken(keras.layers.Layer):
         `(B, 1 + N, C)`.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.token = self.add_weight(
             shape=(1, 1, input_shape[-1]), initializer=normal_init(), name="token"
         )
 
-    def call(self, tokens):
+    def call(self, tokens: Tensor) -> Tensor:
         batch, _, width = ops.shape(tokens)
         token = ops.cast(self.token, self.compute_dtype)
         return ops.concatenate([ops.broadcast_to(token, (batch, 1, width)), tokens], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, length, width = input_shape
         return (batch, None if length is None else 1 + length, width)
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class PositionEmbedding(keras.layers.Layer):
-    """Adds a learnt embedding to each token, the class token included, `x_pos` of equation 1.
+    """Adds a learned embedding to each token, including the class token: `x_pos`, equation 1.
 
     Call arguments:
-        tokens: `(B, N, C)`, N known.
+        tokens: `(B, N, C)` with known N.
 
     Returns:
         `(B, N, C)`.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if None in input_shape[1:]:
             raise ValueError(
                 "PositionEmbedding needs a known number of tokens. "
@@ -54,19 +57,19 @@ class PositionEmbedding(keras.layers.Layer):
             shape=(1, *input_shape[1:]), initializer=normal_init(), name="embedding"
         )
 
-    def call(self, tokens):
+    def call(self, tokens: Tensor) -> Tensor:
         return tokens + ops.cast(self.embedding, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class TokenPool(keras.layers.Layer):
-    """One vector for a branch's tokens.
+    """Pools the tokens of a branch to one vector.
 
     Args:
-        mode: `"token"` takes the class token, `"avg"` and `"max"` pool the patch tokens.
+        mode: `"token"` returns the class token; `"avg"` and `"max"` pool the patch tokens.
         class_token: Whether the first token is a class token.
 
     Call arguments:
@@ -76,23 +79,23 @@ class TokenPool(keras.layers.Layer):
         `(B, C)`.
 
     Raises:
-        ValueError: If `mode` is none of the three, or `"token"` without a class token.
+        ValueError: If `mode` is not one of the three, or is `"token"` without a class token.
     """
 
-    def __init__(self, mode, class_token=True, **kwargs):
+    def __init__(self, mode: str, class_token: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         allowed = {"token", "avg", "max"} if class_token else {"avg", "max"}
         self.mode = check_choice("mode", mode, allowed)
         self.class_token = class_token
 
-    def call(self, tokens):
+    def call(self, tokens: Tensor) -> Tensor:
         if self.mode == "token":
             return tokens[:, 0]
         patches = tokens[:, 1:] if self.class_token else tokens
         return ops.mean(patches, axis=1) if self.mode == "avg" else ops.max(patches, axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[2])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode, "class_token": self.class_token}

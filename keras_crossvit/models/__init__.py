@@ -1,4 +1,4 @@
-"""Architectures: the configuration, the table of presets, the functional graph."""
+"""Architectures: their configuration, the presets and the functional model."""
 
 from keras_crossvit.models import legacy  # noqa: F401  (registers what version 0.1 saved)
 from keras_crossvit.models.assembly import BranchLayers

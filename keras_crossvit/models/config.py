@@ -1,4 +1,4 @@
-"""What an architecture is: two frozen dataclasses."""
+"""The configuration of an architecture: two frozen dataclasses."""
 
 import dataclasses
 import math
@@ -10,21 +10,21 @@ from keras_crossvit.common.registry import Registry
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
 from keras_crossvit.weights import PublishedWeights
 
-PRESETS = Registry("preset")  # of `Preset`s; `models/presets.py` has the rows
+PRESETS = Registry("preset")  # of `Preset`s, registered in `models/presets.py`
 
 
 @dataclasses.dataclass(frozen=True)
 class BranchConfig:
-    """One branch.
+    """The architecture of one branch.
 
     Args:
         image_size: Side of the square image that the branch sees when the model's input has
-            its default size, in pixels; a multiple of `patch_size`.
-        patch_size: Side of a patch, in pixels.
+            its default size, in pixels, a multiple of `patch_size`.
+        patch_size: Side of the square patches, in pixels.
         embed_dim: Width C of the tokens.
-        depth: Encoders per stage (N for the small, M for the large branch), positive.
+        depth: Encoders per stage (N of the small branch, M of the large branch), positive.
         num_heads: Attention heads, a divisor of `embed_dim`.
-        mlp_ratio: Hidden width of the feed-forward network over `embed_dim` (r).
+        mlp_ratio: Hidden width of the feed-forward network as a multiple of `embed_dim` (r).
 
     Raises:
         ValueError: If a value is outside its range.
@@ -37,7 +37,7 @@ class BranchConfig:
     num_heads: int
     mlp_ratio: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
             check_positive_int(name, getattr(self, name))
         check_positive("mlp_ratio", self.mlp_ratio)
@@ -57,26 +57,27 @@ class BranchConfig:
 class CrossViTConfig:
     """A CrossViT architecture: everything that the paper varies (tables 1, 2, 6 and 7).
 
-    `CrossViTConfig.preset(name)` reads one row of the table of presets;
-    `dataclasses.replace(config, fusion=...)` edits it, and so does
+    `CrossViTConfig.preset(name)` returns the configuration of a preset. To change it, use
+    `dataclasses.replace(config, fusion=...)` or
     `dataclasses.replace(config, small=dataclasses.replace(config.small, depth=2))`.
-    `dataclasses.replace(config, small=None, fusion="none")` is the large branch alone: the
+    `dataclasses.replace(config, small=None, fusion="none")` is the large branch alone, the
     DeiT baseline of table 2.
 
     Args:
         small: The small (complementary) branch, the S-branch of figure 2; `None` for a
-            model of the large branch alone.
+            model with the large branch alone.
         large: The large (primary) branch, the L-branch of figure 2.
-        num_stages: Multi-scale blocks in a row (K), positive.
-        fusion: Name of the fusion that ends each block, a key of
-            `keras_crossvit.layers.FUSIONS`; "none" without a small branch.
-        fusion_depth: Fusion modules in a row (L), positive; 1 but for cross-attention.
+        num_stages: Number of multi-scale blocks (K), positive.
+        fusion: Name of the fusion at the end of each block, a key of
+            `keras_crossvit.layers.FUSIONS`; "none" if there is no small branch.
+        fusion_depth: Number of fusion modules in sequence (L), positive; 1 for all fusions but
+            cross-attention.
         patch_embed: Name of the patch embedding of both branches, a key of
             `keras_crossvit.layers.PATCH_EMBEDS`.
         class_token: Whether each branch has a class token. `False` is the model of
-            "Importance of CLS Tokens" (section 4.3): the average of a branch's patch tokens
-            is the query of its cross-attention, and the average of the normalised patch
-            tokens goes into its head.
+            "Importance of CLS Tokens" (section 4.3), in which the average of a branch's patch
+            tokens is the query of its cross-attention, and the average of the normalised patch
+            tokens is the input of its head.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -90,7 +91,7 @@ class CrossViTConfig:
     patch_embed: str = "linear"
     class_token: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, branch in self.branches.items():
             if not isinstance(branch, BranchConfig):
                 raise ValueError(f"`{name}` must be a BranchConfig. Received: {name}={branch!r}")
@@ -106,7 +107,7 @@ class CrossViTConfig:
 
     @classmethod
     def preset(cls, name: str) -> "CrossViTConfig":
-        """The configuration of a published model, by name; `keras_crossvit.presets()` lists them.
+        """The configuration of the preset `name`; `keras_crossvit.presets()` lists the names.
 
         Raises:
             ValueError: If there is no preset of that name.
@@ -115,7 +116,7 @@ class CrossViTConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CrossViTConfig":
-        """The configuration of which `dataclasses.asdict` made `values`."""
+        """The configuration from the dictionary that `dataclasses.asdict` made of it."""
         branches = {
             name: None if values[name] is None else BranchConfig(**values[name])
             for name in ("small", "large")
@@ -125,25 +126,27 @@ class CrossViTConfig:
     @property
     def branches(self) -> dict[str, BranchConfig]:
         """The branches by name, the small one first: `{"small": ..., "large": ...}`."""
-        both = {"small": self.small, "large": self.large}
-        return both if self.small is not None else {"large": self.large}
+        if self.small is None:
+            return {"large": self.large}
+        return {"small": self.small, "large": self.large}
 
     @property
     def input_size(self) -> int:
-        """Side of the default input, in pixels: what the first branch sees unresized."""
+        """Side of the default input, in pixels: the first branch sees it without a resize."""
         return next(iter(self.branches.values())).image_size
 
     def branch_sizes(self, height: int, width: int) -> dict[str, tuple[int, int]]:
         """The sizes at which the branches see an input of `(height, width)` pixels.
 
-        The small branch sees the nearest multiples of its patch size. The large branch
-        sees the input scaled by the ratio of the branches' image sizes, rounded up to its
-        patch size: for the published models `16 * ceil(7 * height / 120)`. A large branch
-        alone sees the nearest multiples of its patch size.
+        For the small branch, both sides become the nearest multiples of its patch size. For the
+        large branch, they are scaled by the ratio of the branches' image sizes and rounded up
+        to multiples of its patch size: `16 * ceil(7 * height / 120)` for the published models.
+        In a model with the large branch alone, they become the nearest multiples of its patch
+        size.
 
         Returns:
-            `{"small": (rows, columns), "large": (rows, columns)}` in pixels, without
-            "small" for a model of one branch.
+            `{"small": (height, width), "large": (height, width)}` in pixels, without
+            "small" if the model has no small branch.
 
         Raises:
             ValueError: If a side is smaller than a patch of either branch.
@@ -155,40 +158,43 @@ class CrossViTConfig:
                 f"of either branch. Received: height={height}, width={width}"
             )
 
+        small, large = self.small, self.large
+
         def nearest(side, patch):
             return patch * math.floor(side / patch + 0.5)
 
-        def scaled(side):
-            # Whole numbers only: a float quotient could round a fitting size up.
-            per_patch = self.small.image_size * self.large.patch_size
-            return self.large.patch_size * -(-side * self.large.image_size // per_patch)
+        if small is None:
+            return {"large": (nearest(height, large.patch_size), nearest(width, large.patch_size))}
 
-        if self.small is None:
-            return {"large": tuple(nearest(s, self.large.patch_size) for s in (height, width))}
+        def scaled(side):
+            # In integers only: a rounding error could make the ceiling one patch too large.
+            per_patch = small.image_size * large.patch_size
+            return large.patch_size * -(-side * large.image_size // per_patch)
+
         return {
-            "small": tuple(nearest(s, self.small.patch_size) for s in (height, width)),
+            "small": (nearest(height, small.patch_size), nearest(width, small.patch_size)),
             "large": (scaled(height), scaled(width)),
         }
 
     def grids(self, height: int, width: int) -> dict[str, tuple[int, int]]:
         """Rows and columns of each branch's patches for an input of `(height, width)` pixels.
 
-        Returns and raises as `branch_sizes`, in patches.
+        Returns and raises as `branch_sizes` does, but counts patches.
         """
         sizes = self.branch_sizes(height, width)
         return {
-            name: tuple(side // branch.patch_size for side in sizes[name])
+            name: (sizes[name][0] // branch.patch_size, sizes[name][1] // branch.patch_size)
             for name, branch in self.branches.items()
         }
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A row of the table of presets.
+    """An architecture with a name.
 
     Args:
         config: The architecture.
-        weights: Published weights, by the value of `weights` that asks for them.
+        weights: Published weights, by the value of the `weights` argument that selects them.
     """
 
     config: CrossViTConfig

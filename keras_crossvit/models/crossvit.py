@@ -17,6 +17,9 @@ distillation.
 
 import dataclasses
 import inspect
+import os
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -92,22 +95,22 @@ class CrossViT(keras.Model):
 
     def __init__(
         self,
-        config,
-        include_top=True,
-        weights="imagenet",
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=1000,
-        classifier_activation="softmax",
-        include_preprocessing=True,
-        drop_rate=0.0,
-        drop_path_rate=0.0,
-        name=None,
+        config: CrossViTConfig,
+        include_top: bool = True,
+        weights: str | os.PathLike | None = "imagenet",
+        input_tensor: Any = None,
+        input_shape: tuple[int, int, int] | None = None,
+        pooling: str | None = None,
+        classes: int = 1000,
+        classifier_activation: str | Callable | None = "softmax",
+        include_preprocessing: bool = True,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        name: str | None = None,
         *,
-        gradient_checkpointing=False,
-        dtype=None,
-    ):
+        gradient_checkpointing: bool = False,
+        dtype: Any = None,
+    ) -> None:
         classes = int(classes) if isinstance(classes, np.integer) else classes
         _check_arguments(config, include_top, pooling, classes, classifier_activation)
         drop_rate = check_rate("drop_rate", drop_rate)
@@ -210,7 +213,7 @@ class CrossViT(keras.Model):
                 layer.trainable = layer.name not in frozen
         return model
 
-    def predict(self, x, batch_size=None, *args, **kwargs):
+    def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`.
 
         On TensorFlow, Keras feeds arrays through a `tf.data` pipeline that is tuned while it
@@ -223,8 +226,15 @@ class CrossViT(keras.Model):
         return super().predict(x, batch_size, *args, **kwargs)
 
     def evaluate(
-        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, *args, **kwargs
-    ):
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """As `keras.Model.evaluate`; arrays go as in `predict`."""
         given = (x, y) if sample_weight is None else (x, y, sample_weight)
         # `fit` hands over arrays of which it has made its own pipeline, and says so.

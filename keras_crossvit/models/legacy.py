@@ -1,10 +1,11 @@
-"""Models that version 0.1 saved: `.keras` files in which the model is a list of layers.
+"""Models that version 0.1 saved: `.keras` files that describe the model as a list of layers.
 
-Since then a saved model holds the arguments of `CrossViT`. They are read here from the layers'
-configurations.
+Later versions save the arguments of `CrossViT` instead. For the older files, this module derives
+these arguments from the configurations of the layers.
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -15,14 +16,16 @@ from keras_crossvit.models.crossvit import CrossViT
 
 
 class ModelOfVersion01:
-    """Stands in for the class of version 0.1's models."""
+    """Takes the place of the class that version 0.1 saved models as."""
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> keras.Model:
         """The `CrossViT` with the layers of `config`.
 
-        A model that was built on an `input_tensor` has layers of other kinds before its own;
-        it becomes the functional `keras.Model` that it was.
+        A model that was built on an `input_tensor` has other layers before its own. It becomes
+        a functional `keras.Model`, as it was.
 
         Raises:
             ValueError: If no `CrossViTConfig` has these layers.
@@ -39,12 +42,12 @@ class ModelOfVersion01:
         return model
 
 
-# Not by Keras' decorator, which would ask for a `get_config`: nothing is saved as this class.
+# Not with Keras' decorator, which requires a `get_config`: nothing is saved as this class.
 keras.saving.get_custom_objects()[f"{PACKAGE}>Model"] = ModelOfVersion01
 
 
 def _arguments(configs):
-    """The arguments of `CrossViT` but for the configuration of the architecture."""
+    """The arguments of `CrossViT`, except for the configuration of the architecture."""
     top = "logits" in configs
     encoder = configs.get("stage_0") or configs["large_block_0"]
     last = configs[[name for name in configs if name.startswith(("stage_", "large_block_"))][-1]]
@@ -69,15 +72,16 @@ def _arguments(configs):
 
 
 def _architecture(layers, input_shape):
-    """The `CrossViTConfig` of these layers."""
+    """The `CrossViTConfig` that has these layers."""
     configs = {name: layer["config"] for name, layer in layers.items()}
     sizes = {}
     for branch in ("small", "large"):
         if f"{branch}_patch_embed" in configs:
             resize = configs.get(f"{branch}_resize")
             sizes[branch] = (resize["height"], resize["width"]) if resize else input_shape[:2]
-    # A layer does not know at which size its branch sees the default input, which decides the
-    # ratio of the two: that of a preset, or else the one by which the sizes here come out.
+    # The layers do not tell the image sizes of the configuration, only the branches' sizes for
+    # this input. Take the image sizes of the preset with the same layers, or else those that
+    # give these sizes.
     guesses = [{x: side[axis] for x, side in sizes.items()} for axis in (0, 1)]
     guesses = [_with_sizes(layers, configs, guess) for guess in guesses]
     presets = [preset.config for preset in PRESETS.values()]
@@ -86,13 +90,13 @@ def _architecture(layers, input_shape):
         if config.branch_sizes(*input_shape[:2]) == sizes:
             return config
     raise ValueError(
-        "A model of version 0.1 must have been built for the sizes of a CrossViTConfig. "
-        f"Received: branches that see {sizes} of an input of {input_shape}"
+        "A model of version 0.1 must have the sizes that some CrossViTConfig gives. "
+        f"Received: branches of sizes {sizes} for an input of {input_shape}"
     )
 
 
 def _with_sizes(layers, configs, image_sizes):
-    """The configuration with these sides of the branches' images."""
+    """The configuration with these image sizes of the branches."""
     stages = [configs[name] for name in configs if name.startswith("stage_")]
     blocks = [configs[name] for name in configs if name.startswith("large_block_")]
     branches = {}
@@ -121,9 +125,9 @@ def _with_sizes(layers, configs, image_sizes):
 
 
 def _without_sizes(config):
-    """What a list of layers shows of a configuration.
+    """The part of a configuration that its layers determine.
 
-    Of one branch its encoders in all, which a preset splits into stages.
+    In a model of one branch, the number of encoders in total, not its division into stages.
     """
     if config.small is None:
         encoders = config.num_stages * config.large.depth

@@ -1,23 +1,23 @@
-"""What a model costs."""
+"""The computational cost of a model."""
 
 import math
 
 import keras
 
 
-def count_macs(model):
-    """Multiply-accumulates of one sample through `model`, by a walk over its layers.
+def count_macs(model: keras.Model) -> int:
+    """Counts the multiply-accumulates of `model` for one sample, layer by layer.
 
-    Counts what the paper counts as FLOPs: linear layers, convolutions and the products of
-    attention; no normalisation, softmax, GELU or resize. Cross-attention counts as the
-    paper's formula, which is more than `CrossAttention` computes.
+    Counts what the paper counts as FLOPs: dense layers, convolutions and the matrix products
+    of attention, but not normalisation, softmax, GELU or resizing. Cross-attention is counted
+    by the paper's formula, which is more than `CrossAttention` computes.
 
     Args:
-        model: A functional model of this package, one that contains its layers, or a CNN of
-            `keras.applications` made of dense layers and (depthwise) convolutions.
+        model: A functional model of this package, a model that contains its layers, or a CNN of
+            `keras.applications` that consists of dense layers and (depthwise) convolutions.
 
     Returns:
-        An integer.
+        The number of multiply-accumulates.
     """
     total = 0
     for layer in model.layers:
@@ -27,8 +27,8 @@ def count_macs(model):
         elif isinstance(layer, keras.layers.Dense):
             total += math.prod(shapes[1:]) * layer.units
         elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-            # Each output position takes the whole kernel; a depthwise or grouped kernel has
-            # only the inputs that it reads.
+            # Each output position uses the whole kernel. The kernel of a depthwise or grouped
+            # convolution has entries only for the inputs that are used.
             total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
         elif hasattr(layer, "macs"):
             total += layer.macs(shapes)

@@ -1,7 +1,7 @@
-"""The table of architectures: the paper's tables 1, 2, 6 and 7, a row a model.
+"""The presets: the architectures of the paper's tables 1, 2, 6 and 7, one per row.
 
-A row's published weights stand beside it: for each value of the `weights` argument the
-repository on the Hugging Face hub and the input size that they were trained at.
+A preset with published weights names their repository on the Hugging Face hub and the input size
+that they were trained at, for each value of the `weights` argument.
 """
 
 import dataclasses
@@ -14,19 +14,19 @@ from keras_crossvit.weights import PublishedWeights
 def register_preset(
     name: str, weights: Mapping[str, PublishedWeights] | None = None
 ) -> Callable[[CrossViTConfig], CrossViTConfig]:
-    """A decorator that enters a `CrossViTConfig` under `name`, and returns it.
+    """Returns a function that registers a `CrossViTConfig` under `name` and returns it.
 
         register_preset("crossvit_mine")(dataclasses.replace(config, num_stages=4))
 
-    From then on it is a value of `CrossViTConfig.preset`, of `--model` and of a recipe's
-    `model`.
+    The name is then a value of `CrossViTConfig.preset`, of `--model` and of a recipe's `model`.
 
     Args:
         name: The preset's name.
-        weights: Published weights, by the value of `weights` that asks for them.
+        weights: Published weights, by the value of the `weights` argument that selects them.
 
     Raises:
-        ValueError: If another configuration has that name, or no configuration is decorated.
+        ValueError: If another configuration has that name, or the object to register is not a
+            configuration.
     """
 
     def enter(config: CrossViTConfig) -> CrossViTConfig:
@@ -39,7 +39,7 @@ def register_preset(
 
 
 def presets() -> list[str]:
-    """The names of the presets: the paper's tables 1, 2, 6 and 7, then those added since."""
+    """The names of the presets: those of this package, then those registered since."""
     return list(PRESETS)
 
 
@@ -60,9 +60,9 @@ def published_weights() -> dict[str, dict[str, PublishedWeights]]:
 def _row(patch_embed, patch, dim, heads, r, k=3, n=1, m=4, depth=1):
     """One row of table 1 or 7; `depth` is L.
 
-    The paper gives 224 pixels as the input; in the released code, which made the
-    checkpoints, the small branch sees 240 and the large branch 224. Patches of 8 pixels
-    divide 224, and only with 224 for both has row A of table 7 its 6.7 GFLOPs.
+    According to the paper the input has 224 pixels. In the released code, which produced the
+    checkpoints, the small branch sees 240 pixels and the large branch 224. Patches of 8 pixels
+    divide 224, and row A of table 7 has its 6.7 GFLOPs only if both branches see 224.
     """
     side = 224 if 224 % patch[0] == 0 else 240
     small = BranchConfig(side, patch[0], dim[0], depth=n, num_heads=heads, mlp_ratio=r)
@@ -71,12 +71,12 @@ def _row(patch_embed, patch, dim, heads, r, k=3, n=1, m=4, depth=1):
 
 
 def _change(name, **changes):
-    """The configuration of the preset `name` with other values."""
+    """The configuration of the preset `name`, with changes."""
     return dataclasses.replace(PRESETS[name].config, **changes)
 
 
 def _large_alone(name):
-    """The DeiT baseline of a CrossViT: its large branch (table 2)."""
+    """The DeiT baseline of a CrossViT: its large branch alone (table 2)."""
     return _change(name, small=None, fusion="none")
 
 
@@ -85,8 +85,8 @@ def _register(rows):
         register_preset(name)(config)
 
 
-# Table 1: K = 3, N = 1 and L = 1 for all. Behind each row the sides, in pixels, of the inputs
-# of its published weights: the authors' own, in timm's copies.
+# Table 1, where K = 3, N = 1 and L = 1 for all. Each row ends with the input sizes, in pixels, of
+# its published weights, which are timm's copies of the authors' weights.
 _TABLE_1 = {
     #                  patch embedding, size,    dimension,  heads, r, M
     "crossvit_tiny": (_row("linear", (12, 16), (96, 192), 3, 4, m=4), (240,)),
@@ -108,7 +108,7 @@ for _name, (_config, _sides) in _TABLE_1.items():
     }
     register_preset(_name, _weights)(_config)
 
-# Tables 2 and 8: the large branch alone. The first three are DeiT's own models, with weights.
+# Tables 2 and 8: the large branch alone. The first three are the published DeiT models.
 for _size in ("tiny", "small", "base"):
     _weights = {"imagenet": PublishedWeights(f"timm/deit_{_size}_patch16_224.fb_in1k", 224)}
     register_preset(f"deit_{_size}", _weights)(_large_alone(f"crossvit_{_size}"))
@@ -123,7 +123,7 @@ _register(
     }
 )
 
-# Table 6; its last row, cross-attention, is crossvit_small itself.
+# Table 6. Its last row, cross-attention, is crossvit_small itself.
 _register(
     {
         "crossvit_small_none": _change("crossvit_small", fusion="none"),
@@ -133,7 +133,7 @@ _register(
     }
 )
 
-# Table 7: each row changes CrossViT-S in one thing (E in K and M).
+# Table 7: each row changes one property of CrossViT-S (row E changes K and M).
 _register(
     {
         #                             patch size, dimension,            K,   N,   M,   L
@@ -145,7 +145,7 @@ _register(
     }
 )
 
-# Section 4.3, in the text.
+# From the text of section 4.3.
 _register(
     {
         "crossvit_small_no_class_token": _change("crossvit_small", class_token=False),
@@ -153,8 +153,8 @@ _register(
     }
 )
 
-# Not in the paper: for small images, to try things in minutes. The patch embedding has
-# convolutions because a linear one learns slowly, from little data, what a position is.
+# Not in the paper: for small images and experiments of a few minutes. The patch embedding is
+# convolutional because with a linear one the model learns slowly from so little data.
 register_preset("crossvit_digits")(
     CrossViTConfig(
         BranchConfig(48, 12, 64, depth=1, num_heads=4, mlp_ratio=3),

@@ -1,8 +1,8 @@
-"""What a model looks at: arrays, and pictures of them. No function changes the model."""
+"""What a model attends to, as arrays and as figures. No function changes the model."""
 
 from keras_crossvit.visualize.attention import Attention, attention_rollout, cross_attention
-from keras_crossvit.visualize.features import feature_maps
 from keras_crossvit.visualize.gradcam import gradcam
+from keras_crossvit.visualize.maps import feature_maps
 from keras_crossvit.visualize.plots import (
     plot_cross_attention,
     plot_feature_maps,

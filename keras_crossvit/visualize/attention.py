@@ -1,55 +1,60 @@
-"""Which patches the class tokens read."""
+"""Which patches the class tokens attend to."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from keras_crossvit.layers import CrossAttentionFusion
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.layers import CrossAttentionFusion, TransformerBlock
+from keras_crossvit.models import CrossViT
 from keras_crossvit.visualize.graph import Graph, to_array
 
 
 class Attention(NamedTuple):
-    """How a token's attention is spread; all of it sums to 1.
+    """How a token's attention is distributed; patches and token together sum to 1.
 
     Args:
-        patches: Share of each patch, in [0, 1], `(..., rows, columns)`.
-        itself: Share of the reading token itself, in [0, 1], `(...)`.
+        patches: The share of each patch, in [0, 1], `(..., rows, columns)`.
+        itself: The share of the token itself, in [0, 1], `(...)`.
     """
 
     patches: np.ndarray
     itself: np.ndarray
 
 
-def cross_attention(model, images):
-    """What each branch's class token reads of the other branch (A of equation 6).
+def cross_attention(model: CrossViT, images: Tensor) -> list[dict[str, Attention]]:
+    """How each class token attends to the other branch (A of equation 6).
 
     Args:
         model: A CrossViT with the fusion "cross_attention"; it is not changed. Without class
-            tokens the reading token is the average of the branch's patch tokens.
-        images: `(B, H, W, 3)`, as the model takes them.
+            tokens, the average of a branch's patch tokens takes the place of its class token.
+        images: `(B, H, W, 3)`, in the model's input range.
 
     Returns:
-        A list with a `{"small": Attention, "large": Attention}` for each stage. `"small"` is
-        the small branch's token, which reads the patches of the *large* branch: `patches` is
-        `(B, h, rows, columns)` on the large branch's grid, with its number of heads h, and
-        `itself` `(B, h)`; `"large"` the other way round. `patches` of a head and its `itself`
-        sum to 1. With a fusion depth above 1 it is the first module, the only one that reads
-        patches.
+        A list with `{"small": Attention, "large": Attention}` for each stage. "small" is the
+        small branch's class token, which attends to the patches of the *large* branch:
+        `patches` is `(B, h, rows, columns)` on the large branch's grid, with that branch's
+        number of heads h, and `itself` is `(B, h)`. "large" is the reverse. For each head, the
+        shares sum to 1. With a fusion depth above 1, the attention is that of the first module,
+        the only one that sees patches.
 
     Raises:
         ValueError: If the model has no cross-attention, or the images do not fit.
     """
     graph = Graph(model)
     images = graph.check_images(images)
-    if not all(isinstance(stage.fusion, CrossAttentionFusion) for stage in graph.stages):
+    fusions = [x.fusion for x in graph.stages if isinstance(x.fusion, CrossAttentionFusion)]
+    if len(fusions) < len(graph.stages):
         raise ValueError(
             "`model` must be a CrossViT with fusion='cross_attention'. Received: a model "
             + ("of one branch" if graph.branches == ("large",) else "with another fusion")
         )
     maps = []
-    for stage, tokens in zip(graph.stages, graph.tokens_before(images), strict=True):
+    before = graph.tokens_before(images)
+    for stage, fusion, tokens in zip(graph.stages, fusions, before, strict=True):
         encoded = stage.layer.encode(list(tokens.values()))
-        small, large = (to_array(x) for x in stage.fusion.attention_maps(encoded))
+        small, large = (to_array(x) for x in fusion.attention_maps(encoded))
         maps.append(
             {
                 "small": _attention(graph, small, "large"),
@@ -59,27 +64,28 @@ def cross_attention(model, images):
     return maps
 
 
-def _attention(graph, weights, branch):
-    """Weights `(..., 1 + N)` of a reading token and the patches of `branch`."""
-    return Attention(graph.on_grid(weights[..., 1:], branch), weights[..., 0])
+def _attention(graph, shares, branch):
+    """The `Attention` of shares `(..., 1 + N)` on the grid of `branch`."""
+    return Attention(graph.on_grid(shares[..., 1:], branch), shares[..., 0])
 
 
-def attention_rollout(model, images):
-    """Which patches of its own branch a class token has gathered, over all encoders.
+def attention_rollout(model: CrossViT, images: Tensor) -> dict[str, Attention]:
+    """Which patches of its own branch a class token draws on, over all encoders.
 
-    Rollout of Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: in
-    each encoder half of a token is itself (the residual path) and half what it attends to,
-    the mean of the heads; the product over the encoders of a branch says of which patch
-    embeddings the class token is made. What the fusions bring in from the other branch is
-    left out: `cross_attention` shows it.
+    This is attention rollout (Abnar and Zuidema, "Quantifying Attention Flow in Transformers",
+    ACL 2020). After each encoder, one half of a token is assumed to be the token itself (the
+    residual path) and the other half what it attends to, averaged over the heads. The product
+    over a branch's encoders tells how much each patch embedding contributes to the class
+    token. What the fusions add from the other branch is ignored; `cross_attention` shows it.
 
     Args:
         model: A CrossViT with any fusion, or a model of one branch; it is not changed.
-        images: `(B, H, W, 3)`, as the model takes them.
+        images: `(B, H, W, 3)`, in the model's input range.
 
     Returns:
-        `{"small": Attention, "large": Attention}` (without "small" for one branch): `patches`
-        `(B, rows, columns)` on the branch's own grid and `itself` `(B,)`, which sum to 1.
+        `{"small": Attention, "large": Attention}` (without "small" for a model of one branch):
+        `patches` is `(B, rows, columns)` on the branch's own grid, and `itself` is `(B,)`. The
+        shares sum to 1.
 
     Raises:
         ValueError: If the model has no class tokens, or the images do not fit.
@@ -88,10 +94,12 @@ def attention_rollout(model, images):
     images = graph.check_images(images)
     if not graph.class_token:
         raise ValueError(
-            "`model` must have class tokens: rollout follows what the class token reads. "
+            "`model` must have class tokens: rollout follows what the class token attends to. "
             "Received: a model without class tokens"
         )
-    shares = {}  # branch -> what the class token is made of, at the last stage first
+    shares: dict[
+        str, np.ndarray
+    ] = {}  # branch -> contributions to the class token, from the last stage backwards
     before = graph.tokens_before(images)
     for stage, tokens in zip(reversed(graph.stages), reversed(before), strict=True):
         for branch, x in tokens.items():
@@ -100,15 +108,15 @@ def attention_rollout(model, images):
     return {x: _attention(graph, shares[x], x) for x in graph.branches}
 
 
-def self_attention_maps(encoders, tokens):
-    """The attention maps of transformer encoders in a row.
+def self_attention_maps(encoders: Sequence[TransformerBlock], tokens: Tensor) -> list[np.ndarray]:
+    """The attention maps of consecutive transformer encoders.
 
     Args:
-        encoders: `TransformerBlock`s, the first one first.
-        tokens: What enters the first, `(B, N, C)`.
+        encoders: The encoders in order.
+        tokens: The input of the first encoder, `(B, N, C)`.
 
     Returns:
-        A list of arrays `(B, h, N, N)`, rows sum to 1.
+        An array `(B, h, N, N)` for each encoder; rows sum to 1.
     """
     maps = []
     for block in encoders:
@@ -117,27 +125,27 @@ def self_attention_maps(encoders, tokens):
     return maps
 
 
-def rollout(maps, share=None):
-    """Follows the first token back through attention maps.
+def rollout(maps: Sequence[np.ndarray], share: np.ndarray | None = None) -> np.ndarray:
+    """Traces the first token back through consecutive encoders.
 
     Args:
-        maps: Arrays `(B, h, N, N)`, rows sum to 1, the first encoder first.
-        share: How much the first token holds of each token after the last encoder, `(B, N)`,
-            sum 1; `None` for all of itself.
+        maps: Attention maps `(B, h, N, N)` of each encoder in order; rows sum to 1.
+        share: What each output token of the last encoder contributes to the token to trace,
+            `(B, N)`, sum 1; `None` to trace the first output token.
 
     Returns:
-        How much it holds of each token before the first encoder, `(B, N)`, sum 1.
+        What each input token of the first encoder contributes, `(B, N)`, sum 1.
     """
     if share is None:
         batch, _, length, _ = maps[0].shape
         share = np.zeros((batch, length), "float32")
         share[:, 0] = 1
     for attention in reversed(maps):
-        read = np.einsum("bn,bnm->bm", share, attention.mean(axis=1))
-        share = 0.5 * share + 0.5 * read
+        attended = np.einsum("bn,bnm->bm", share, attention.mean(axis=1))
+        share = 0.5 * share + 0.5 * attended
     return share
 
 
-def mean_over_heads(attention):
-    """An `Attention` with heads, `(B, h, ...)`, as one without, `(B, ...)`."""
+def mean_over_heads(attention: Attention) -> Attention:
+    """The average over heads: of an `Attention` `(B, h, ...)`, one `(B, ...)`."""
     return Attention(*(x.mean(axis=1) for x in attention))

@@ -1,41 +1,48 @@
 """Grad-CAM for two branches."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.models import CrossViT
 from keras_crossvit.visualize.graph import Graph, to_array
-from keras_crossvit.visualize.resize import resize_maps
+from keras_crossvit.visualize.maps import resize_maps
 
 
-def gradcam(model, images, classes=None, stage=-1):
-    """Where a model sees what speaks for a class.
+def gradcam(
+    model: CrossViT, images: Tensor, classes: Any = None, stage: int = -1
+) -> dict[str, np.ndarray]:
+    """Shows which parts of an image are evidence for a class.
 
-    Grad-CAM (Selvaraju et al., ICCV 2017) at the tokens that enter the last encoder of each
-    branch in a stage. After it a token of either branch can still reach both heads: its own
-    through self-attention, the other one through cross-attention. So one backward pass from
-    the model's logit gives the map of each branch, in the same units.
+    This is Grad-CAM (Selvaraju et al., ICCV 2017), applied to the input of each branch's last
+    encoder in a stage. From there, a token of either branch still affects both heads: its own
+    through self-attention, the other one through cross-attention. One backward pass from the
+    model's logit therefore gives a map for each branch, in the same units.
 
-    Of the patch tokens A `(N, C)` of a branch and the gradient G of the logit, the map is
-    `relu(A w)` with `w` `(C,)`, the mean of G over the patches.
+    For the patch tokens A `(N, C)` of a branch and the gradient G of the logit with respect to
+    them, the map is `relu(A w)`, where `w` `(C,)` is the mean of G over the patches.
 
     Args:
         model: A CrossViT with `include_top=True` and any fusion, or a model of one branch,
             whatever its `classifier_activation`; it is not changed.
-        images: `(B, H, W, 3)`, as the model takes them.
-        classes: The class to explain: a number for all images, or `(B,)`; `None` takes the
-            model's own answers.
-        stage: Number of the stage, from 0; negative ones count from the end. In a model of
-            one branch each encoder is a stage.
+        images: `(B, H, W, 3)`, in the model's input range.
+        classes: The class to explain: an integer for all images, or one for each, `(B,)`; `None`
+            for the predicted classes.
+        stage: Index of the stage, from 0; negative indices count from the end. In a model of
+            one branch, each encoder is a stage.
 
     Returns:
         `{"small": (B, rows, columns), "large": (B, rows, columns), "both": (B, H, W)}`
-        (without "small" for one branch), not negative. "both" spreads each branch's map over
-        the pixels of the image without changing its sum, and adds the two.
+        (without "small" for a model of one branch), not negative. "both" is the sum of the
+        branches' maps, each resized to the image without changing its total.
 
     Raises:
         ValueError: If the model has no top, there is no such class or stage, or the images
-            do not fit.
+            do not fit the model.
     """
     graph = Graph(model)
     if not model.include_top:
@@ -56,8 +63,8 @@ def gradcam(model, images, classes=None, stage=-1):
     gradients = gradients_of(logit, list(tokens.values()))
     for (branch, x), gradient in zip(tokens.items(), gradients, strict=True):
         first = int(graph.class_token)
-        weights = to_array(gradient)[:, first:].mean(axis=1)
-        cam = np.einsum("bnc,bc->bn", to_array(x)[:, first:], weights)
+        channel_means = to_array(gradient)[:, first:].mean(axis=1)
+        cam = np.einsum("bnc,bc->bn", to_array(x)[:, first:], channel_means)
         maps[branch] = graph.on_grid(np.maximum(cam, 0), branch)
     height, width = images.shape[1:3]
     maps["both"] = sum(_spread(x, height, width) for x in maps.values())
@@ -73,13 +80,13 @@ def _enter_last_encoder(graph, images, stage):
 
 
 def _finish(graph, tokens, stage):
-    """From the tokens that enter the last encoders of a stage to the logits `(B, classes)`."""
+    """The logits `(B, classes)` for tokens that enter the last encoders of a stage."""
     tokens = {x: stage.encoders[x][-1](tokens[x], training=False) for x in tokens}
     return graph.logits(stage.fuse(tokens), stage)
 
 
 def _one_hot(graph, tokens, stage, classes):
-    """`(B, classes)`: 1 at the class to explain."""
+    """`(B, classes)`: 1 at the class to explain, 0 elsewhere."""
     batch = next(iter(tokens.values())).shape[0]
     count = graph.model.classes
     if classes is None:
@@ -96,15 +103,15 @@ def _one_hot(graph, tokens, stage, classes):
     return ops.convert_to_tensor(np.eye(count, dtype="float32")[classes])
 
 
-def gradients_of(function, tensors):
-    """The gradients of a scalar function at `tensors`, on any backend; weights get none.
+def gradients_of(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of a scalar function at `tensors`, on any backend; variables get none.
 
     Args:
-        function: From as many tensors to a scalar.
-        tensors: Where to take the gradients.
+        function: A function of as many tensors that returns a scalar.
+        tensors: The values at which to compute the gradients.
 
     Returns:
-        A list of tensors of the shapes of `tensors`.
+        A gradient for each tensor, in its shape.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -126,7 +133,7 @@ def gradients_of(function, tensors):
 
 
 def _spread(maps, height, width):
-    """Maps `(B, rows, columns)` over `(B, height, width)` pixels, each with the sum it had."""
+    """Resizes maps `(B, rows, columns)` to `(B, height, width)`, without changing their sums."""
     spread = resize_maps(maps, height, width)
     before, after = (x.sum(axis=(1, 2), keepdims=True) for x in (maps, spread))
     return spread * np.divide(before, after, out=np.zeros_like(after), where=after > 0)

@@ -1,7 +1,7 @@
-"""The stages of a model and what flows between them.
+"""The stages of a model and the tokens between them.
 
-Everything is computed beside the model: further functional models share parts of its graph,
-and the layers of a stage are called on the tokens that enter it. Nothing is added to the model.
+Additional functional models share parts of the model's graph, and the layers of a stage are
+called on the tokens that enter it. The model itself is not changed.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.layers import TransformerBlock
 from keras_crossvit.models import CrossViT
 
 BRANCHES = ("small", "large")
@@ -27,31 +29,31 @@ class Stage:
     """
 
     layer: keras.layers.Layer
-    encoders: dict
+    encoders: dict[str, list[TransformerBlock]]
     fusion: keras.layers.Layer | None
 
-    def fuse(self, tokens: dict) -> dict:
-        """`{branch: tokens}` after the encoders to those after the stage."""
+    def fuse(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`{branch: tokens}` after the stage, from those after its encoders."""
         if self.fusion is None:
             return tokens
         return dict(zip(tokens, self.fusion(list(tokens.values())), strict=True))
 
 
 class Graph:
-    """A model of this package, taken apart.
+    """A model of this package, split into its stages.
 
     Args:
-        model: A CrossViT, or the model of one branch, trained or not.
+        model: A CrossViT, also one of one branch, trained or not.
 
     Raises:
-        ValueError: If `model` is no such model.
+        ValueError: If `model` is not a CrossViT.
     """
 
-    def __init__(self, model: CrossViT):
+    def __init__(self, model: CrossViT) -> None:
         if not isinstance(model, CrossViT):
             raise ValueError(
-                "`model` must be a CrossViT of this package, not a model around one (take "
-                f"model.get_layer(...) out of it). Received: {type(model).__name__} "
+                "`model` must be a CrossViT of this package, not a model that contains one (get "
+                f"it with model.get_layer(...)). Received: {type(model).__name__} "
                 f"{getattr(model, 'name', '')!r}"
             )
         self.model = model
@@ -66,8 +68,8 @@ class Graph:
         ]
         self.class_token = model.config.class_token
 
-    def check_images(self, images):
-        """`images` as the tensor `(B, H, W, channels)` that the model takes."""
+    def check_images(self, images: Tensor) -> Tensor:
+        """`images` as a tensor `(B, H, W, channels)`, after a check of its shape."""
         images = ops.convert_to_tensor(images, "float32")
         wanted = self.model.input_shape[1:]
         if tuple(images.shape[1:]) != tuple(wanted) or len(images.shape) != 4:
@@ -78,39 +80,41 @@ class Graph:
         return images
 
     def stage(self, index: int) -> Stage:
-        """Stage number `index`, from 0, or from the end with a negative number."""
+        """The stage with this index, from 0; negative indices count from the end."""
         if isinstance(index, bool) or not isinstance(index, int):
             raise ValueError(f"`stage` must be an integer. Received: stage={index!r}")
         check_choice("stage", index, range(-len(self.stages), len(self.stages)))
         return self.stages[index]
 
-    def tokens_before(self, images) -> list[dict]:
-        """What enters each of the stages: a list of `{branch: (B, tokens, C)}`."""
+    def tokens_before(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """The input of each stage, `{branch: (B, tokens, C)}`."""
         return self._run(images, [stage.layer.input for stage in self.stages])
 
-    def tokens_after(self, images, stage: Stage) -> dict:
-        """What a `Stage` returns: `{branch: (B, tokens, C)}`."""
+    def tokens_after(self, images: Tensor, stage: Stage) -> dict[str, Tensor]:
+        """The output of a stage, `{branch: (B, tokens, C)}`."""
         return self._run(images, [stage.layer.output])[0]
 
     def _run(self, images, points):
-        """The values at symbolic points of the model's graph, each of all branches."""
-        named = {str(number): point for number, point in enumerate(points)}  # keeps lists of one
+        """The values of Keras tensors of the model's graph, each `{branch: tokens}`."""
+        named = {
+            str(number): point for number, point in enumerate(points)
+        }  # a list of one would be unwrapped
         values = keras.Model(self.model.input, named)(images, training=False)
         return [self._by_branch(values[name]) for name in named]
 
     def _by_branch(self, tokens):
         return dict(zip(self.branches, keras.tree.flatten(tokens), strict=True))
 
-    def on_grid(self, values, branch: str):
-        """`(..., N)` values of a branch's patches as `(..., rows, columns)`."""
+    def on_grid(self, values: np.ndarray, branch: str) -> np.ndarray:
+        """Values `(..., N)` of a branch's patches as `(..., rows, columns)`."""
         return values.reshape(*values.shape[:-1], *self.model.grids[branch])
 
-    def logits(self, tokens: dict, stage: Stage):
-        """From the tokens after a stage to the logits `(B, classes)`, by the model's own graph."""
+    def logits(self, tokens: dict[str, Tensor], stage: Stage) -> Tensor:
+        """The logits `(B, classes)` for the tokens after a stage, by the model's own graph."""
         rest = keras.Model(stage.layer.output, self.model.logits)
         return rest(keras.tree.pack_sequence_as(stage.layer.output, list(tokens.values())))
 
 
-def to_array(x) -> np.ndarray:
-    """A tensor as a float32 array of its own."""
+def to_array(x: Tensor) -> np.ndarray:
+    """A tensor as a float32 NumPy array, always a copy."""
     return np.array(ops.convert_to_numpy(ops.cast(x, "float32")))

@@ -1,29 +1,41 @@
-"""Pictures of what the other functions of `keras_crossvit.visualize` return.
+"""Figures of the arrays that the other functions of `keras_crossvit.visualize` return.
 
-Each draws one image of the batch and returns a matplotlib `Figure`; `path` writes it as a PNG
-file as well.
+Each function draws one image of the batch and returns a matplotlib `Figure`. With `path`, it also
+writes a PNG file.
 """
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_crossvit.common.checks import check_positive_int
-from keras_crossvit.visualize.attention import mean_over_heads
-from keras_crossvit.visualize.resize import resize_maps
+from keras_crossvit.visualize.attention import Attention, mean_over_heads
+from keras_crossvit.visualize.maps import resize_maps
 
-_SIDE = 2.6  # inches of a picture
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SIDE = 2.6  # width of an image, in inches
 
 
-def plot_cross_attention(image, maps, index=0, path=None):
-    """A row a stage: the image, what the small and what the large branch's class token reads.
+def plot_cross_attention(
+    image: np.ndarray,
+    maps: Sequence[Mapping[str, Attention]],
+    index: int = 0,
+    path: str | os.PathLike | None = None,
+) -> "Figure":
+    """Draws cross-attention: for each stage a row with the image and a map for each branch.
 
     Args:
-        image: `(H, W, 3)`, pixels in 0..255, the picture to draw on.
-        maps: What `cross_attention` returned; the mean of the heads is drawn.
-        index: Which image of the batch it is.
-        path: The PNG file to write; `None` writes none.
+        image: `(H, W, 3)`, pixels in 0..255, the image to draw on.
+        maps: The result of `cross_attention`, of which the average over the heads is drawn.
+        index: Index of this image in the batch that `maps` was computed from.
+        path: The PNG file to write, if any.
 
     Returns:
-        The matplotlib `Figure`.
+        The figure.
     """
     rows = []
     for number, stage in enumerate(maps):
@@ -36,56 +48,72 @@ def plot_cross_attention(image, maps, index=0, path=None):
     return _draw(image, rows, path)
 
 
-def plot_rollout(image, maps, index=0, path=None):
-    """The image, and beside it the rollout of each branch.
+def plot_rollout(
+    image: np.ndarray,
+    maps: Mapping[str, Attention],
+    index: int = 0,
+    path: str | os.PathLike | None = None,
+) -> "Figure":
+    """Draws the image and, beside it, the rollout of each branch.
 
     Args:
         image: As in `plot_cross_attention`.
-        maps: What `attention_rollout` returned.
-        index: Which image of the batch it is.
-        path: The PNG file to write; `None` writes none.
+        maps: The result of `attention_rollout`.
+        index: Index of this image in the batch that `maps` was computed from.
+        path: The PNG file to write, if any.
 
     Returns:
-        The matplotlib `Figure`.
+        The figure.
     """
     shown = [(f"{x} branch", attention.patches[index]) for x, attention in maps.items()]
     return _draw(image, [[("image", None), *shown]], path)
 
 
-def plot_gradcam(image, maps, index=0, path=None):
-    """The image, and beside it the map of each branch and of both.
+def plot_gradcam(
+    image: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    index: int = 0,
+    path: str | os.PathLike | None = None,
+) -> "Figure":
+    """Draws the image and, beside it, the map of each branch and of both.
 
     Args:
         image: As in `plot_cross_attention`.
-        maps: What `gradcam` returned.
-        index: Which image of the batch it is.
-        path: The PNG file to write; `None` writes none.
+        maps: The result of `gradcam`.
+        index: Index of this image in the batch that `maps` was computed from.
+        path: The PNG file to write, if any.
 
     Returns:
-        The matplotlib `Figure`.
+        The figure.
     """
     shown = [(name, values[index]) for name, values in maps.items()]
     return _draw(image, [[("image", None), *shown]], path)
 
 
-def plot_feature_maps(maps, index=0, channels=36, seed=0, path=None):
-    """Random channels of both branches side by side, each scaled for itself (figure 5).
+def plot_feature_maps(
+    maps: Mapping[str, np.ndarray],
+    index: int = 0,
+    channels: int = 36,
+    seed: int = 0,
+    path: str | os.PathLike | None = None,
+) -> "Figure":
+    """Draws random channels of both branches side by side, each on its own scale (figure 5).
 
     Args:
-        maps: What `feature_maps` returned.
-        index: Which image of the batch to draw.
-        channels: How many channels of each branch, positive; at most all are drawn.
-        seed: Seed of the choice.
-        path: The PNG file to write; `None` writes none.
+        maps: The result of `feature_maps`.
+        index: Index of the image in the batch.
+        channels: Number of channels of each branch, positive; at most all are drawn.
+        seed: Seed of the random choice of channels.
+        path: The PNG file to write, if any.
 
     Returns:
-        The matplotlib `Figure`.
+        The figure.
     """
-    from matplotlib.figure import Figure  # no pyplot: it would choose a screen
+    from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     check_positive_int("channels", channels)
     figure = Figure(figsize=(4.5 * len(maps), 4.5), layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(1, len(maps)))
+    parts = figure.subfigures(1, len(maps), squeeze=False)[0]
     for part, (branch, values) in zip(parts, maps.items(), strict=True):
         part.suptitle(f"{branch} branch")
         shown = min(channels, values.shape[-1])
@@ -102,11 +130,11 @@ def plot_feature_maps(maps, index=0, channels=36, seed=0, path=None):
 
 
 def _draw(image, rows, path):
-    """Rows of `(title, map or None)`: the image, with the map laid over it."""
-    from matplotlib.figure import Figure  # no pyplot: it would choose a screen
+    """Draws rows of `(title, map or None)`: the image, with the map on top of it."""
+    from matplotlib.figure import Figure  # not pyplot, which would need a display
 
-    picture = np.clip(np.asarray(image, "float32"), 0, 255) / 255
-    height, width = picture.shape[:2]
+    pixels = np.clip(np.asarray(image, "float32"), 0, 255) / 255
+    height, width = pixels.shape[:2]
     columns = max(len(row) for row in rows)
     size = (_SIDE * columns, (_SIDE * height / width + 0.3) * len(rows))
     figure = Figure(figsize=size, layout="constrained")
@@ -115,7 +143,7 @@ def _draw(image, rows, path):
         for axis, (title, values) in zip(line, row, strict=True):
             axis.set_axis_off()
             axis.set_title(title, fontsize=8)
-            axis.imshow(picture)
+            axis.imshow(pixels)
             if values is not None:
                 axis.imshow(resize_maps(values, height, width), cmap="inferno", alpha=0.6)
     if path is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints: where they come from, their names, and how they get into a model."""
+"""Checkpoints: finding, reading, loading and saving them."""
 
 from keras_crossvit.weights.checkpoint import load_checkpoint, save_checkpoint
 from keras_crossvit.weights.sources import PublishedWeights, resolve

@@ -1,7 +1,10 @@
-"""Reading and writing checkpoints under the published names."""
+"""Reads and writes checkpoints under the published names."""
 
 import math
+import os
 import pathlib
+from collections.abc import Mapping
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -10,39 +13,40 @@ from keras_crossvit.common.bicubic import resize_grid
 from keras_crossvit.common.files import write_atomically
 from keras_crossvit.weights.names import from_torch, named_variables, shorten, to_torch
 
+T = TypeVar("T")  # an array, or a variable
 
-def load_checkpoint(model, source):
-    """Loads a checkpoint of timm or of the authors into a model of this package.
 
-    Position embeddings of another image size are resized, bicubic, class token apart
-    (section 4.1). Nothing is assigned unless everything fits.
+def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
+    """Loads a checkpoint with timm's or the authors' names into a model of this package.
+
+    Position embeddings of another image size are resized by bicubic interpolation, except for
+    that of the class token (section 4.1). Nothing is assigned unless everything fits.
 
     Args:
         model: A CrossViT of this package.
-        source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's
-            or the authors' names.
+        source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file.
 
     Raises:
-        ValueError: If the file is no checkpoint, or naming the keys and variables that do
-            not correspond one to one.
-        FileNotFoundError: If there is no such file.
-        ImportError: If the file is PyTorch's and torch is not installed.
+        ValueError: If the file is not a checkpoint, or its keys and the model's variables do
+            not correspond one to one; the message names those that do not.
+        FileNotFoundError: If the file does not exist.
+        ImportError: If it is a PyTorch file and torch is not installed.
     """
     assign_state(model, read_checkpoint(source), origin=str(source))
 
 
-def save_checkpoint(model, path):
+def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the weights of `model` as safetensors under timm's names, in float32.
 
-    timm loads the file with `strict=True`. It is written aside and renamed, so that a
-    crash leaves either the old file or the whole new one.
+    timm loads the file with `strict=True`. It is written to a temporary file and renamed, so
+    that a crash leaves either the old file or the complete new one.
 
     Args:
         model: A CrossViT of this package.
-        path: Where to write, ending in `.safetensors`.
+        path: The file to write; the name ends in `.safetensors`.
 
     Raises:
-        ValueError: If `path` ends otherwise, or a variable has no name in timm.
+        ValueError: If `path` has another ending, or a variable has no name in timm.
     """
     from safetensors.numpy import save_file
 
@@ -53,7 +57,7 @@ def save_checkpoint(model, path):
         save_file(model_state(model), aside, metadata={"format": "pt"})
 
 
-def model_state(model):
+def model_state(model: keras.Model) -> dict[str, np.ndarray]:
     """The weights of `model` as `{timm name: float32 array in PyTorch's layout}`."""
     return {
         name: to_torch(keras.ops.convert_to_numpy(variable).astype("float32"))
@@ -61,11 +65,10 @@ def model_state(model):
     }
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint file, `{timm name: array in PyTorch's layout}`.
 
-    Raises:
-        As `load_checkpoint`.
+    Raises as `load_checkpoint` does.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -85,14 +88,14 @@ def read_checkpoint(path):
         if spelled in state:
             raise ValueError(
                 f"`source` must hold each weight once. Received: {path}, where {name} is another "
-                f"spelling of a weight that it has already, {spelled}"
+                f"name of a weight that it already has, {spelled}"
             )
         state[spelled] = array
     return state
 
 
 def _timm_spelling(name):
-    """The authors' `pos_embed.0` as timm's `pos_embed_0`; data-parallel prefixes removed."""
+    """The authors' `pos_embed.0` as timm's `pos_embed_0`, without a data-parallel prefix."""
     name = name.removeprefix("module.")
     for token in ("pos_embed", "cls_token"):
         name = name.replace(f"{token}.", f"{token}_")
@@ -107,7 +110,7 @@ def _read_safetensors(path):
         return load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ValueError(
-            f"`source` must be a whole safetensors file. Received: {path}, which cannot be "
+            f"`source` must be a complete safetensors file. Received: {path}, which cannot be "
             f"read: {error}"
         ) from error
 
@@ -117,16 +120,16 @@ def _read_torch(path):
         import torch
     except ImportError as error:
         raise ImportError(
-            f"`source` is a PyTorch file, {path}, which needs torch to be read: install it, "
-            "or pass the .safetensors file of the same weights"
+            f"`source` is a PyTorch file, {path}, and reading it needs torch: install it, or pass "
+            "a .safetensors file of the same weights"
         ) from error
     try:
-        # weights_only: a pickle may hold any code, and must not run it.
+        # weights_only: a pickle can contain arbitrary code, which must not run.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for files that are not its own
+    except Exception as error:  # torch raises many types for other files
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            "`source` must be a whole PyTorch checkpoint that holds tensors alone. "
+            "`source` must be a complete PyTorch checkpoint that holds only tensors. "
             f"Received: {path}, which cannot be read: {type(error).__name__} {reason}"
         ) from error
     for wrapper in ("model", "state_dict"):
@@ -138,26 +141,30 @@ def _read_torch(path):
     return {name: tensor.float().numpy() for name, tensor in state.items()}
 
 
-def head_classes(state):
+def head_classes(state: Mapping[str, np.ndarray]) -> int | None:
     """Number of classes of a checkpoint's heads, or None if it has no heads."""
     return next((len(array) for name, array in state.items() if name.startswith("head.")), None)
 
 
-def without_heads(state):
+def without_heads(state: Mapping[str, T]) -> dict[str, T]:
+    """The entries of `state`, under timm's names, that do not belong to a head."""
     return {name: array for name, array in state.items() if not name.startswith("head.")}
 
 
-def assign_state(model, state, origin, keep_heads=False):
-    """Assigns the arrays of `state` to the variables of `model`, all or none.
+def assign_state(
+    model: keras.Model, state: Mapping[str, np.ndarray], origin: str, keep_heads: bool = False
+) -> None:
+    """Assigns the arrays of `state` to the variables of `model`, either all or none.
 
     Args:
         model: A CrossViT of this package.
         state: `{timm name: array in PyTorch's layout}`.
-        origin: What the state was read from, for messages.
-        keep_heads: Whether the model's heads may stay as they are.
+        origin: Where the state comes from, for error messages.
+        keep_heads: Whether the model's heads stay as they are; `state` then has no heads.
 
     Raises:
-        ValueError: Naming the keys and variables that do not correspond one to one.
+        ValueError: If keys and variables do not correspond one to one; the message names those
+            that do not.
     """
     variables = named_variables(model)
     if keep_heads:
@@ -190,7 +197,7 @@ def assign_state(model, state, origin, keep_heads=False):
 
 
 def _resize_positions(model, name, positions, variable):
-    """Position embeddings `(1, 1 + N, C)` for the model's own grid of patches."""
+    """Position embeddings `(1, 1 + N, C)` resized to the model's patch grid."""
     shape = tuple(variable.shape)
     if positions.shape == shape or positions.shape[2] != shape[2]:
         return positions
@@ -199,12 +206,12 @@ def _resize_positions(model, name, positions, variable):
         for branch, layers in model.branches.items()
         if layers.position_embedding.embedding is variable
     )
-    class_tokens = shape[1] - rows * columns  # one, or none in a model without them
+    class_tokens = shape[1] - rows * columns  # 1, or 0 in a model without class tokens
     class_position, patches = positions[0, :class_tokens], positions[0, class_tokens:]
     side = math.isqrt(len(patches))
     if side**2 != len(patches):
         raise ValueError(
-            "Position embeddings can be resized from a square grid of patches only. "
+            "Position embeddings must be of a square grid of patches to be resized. "
             f"Received: {name} with {len(patches)} patches"
         )
     grid = patches.reshape(side, side, -1)

@@ -1,17 +1,19 @@
-"""The one name table: Keras variables and the names that timm and the authors give them.
+"""The table of names: Keras variables and their names in the checkpoints.
 
-timm and the authors agree but for `pos_embed_0` and `cls_token_0`, which the authors write
-`pos_embed.0` and `cls_token.0`. Branch 0 is the small one, branch 1 the large one. A model of
-one branch, timm's `deit_*`, has the same names without the branch. What timm does not have
-(all-attention, the T2T module) has names in its style.
+timm and the authors use the same names, except that the authors write `pos_embed_0` and
+`cls_token_0` as `pos_embed.0` and `cls_token.0`. Branch 0 is the small branch, branch 1 the large
+one. A model of one branch, timm's `deit_*`, has the same names without the branch. Parts that timm
+does not have (all-attention, the T2T module) have names in the same style.
 """
 
 import re
+from collections.abc import Iterable
 
+import keras
 import numpy as np
 
-# (pattern of a variable's path, timm's name). <b> in a pattern is the branch; the named
-# groups of a match fill the braces, each through the words below where it has an entry.
+# (pattern of a variable's path, timm's name). <b> is the branch. Each <group> matches one of its
+# keys in `_WORDS`, or a number; the value there, or the number, fills the braces of that name.
 _TABLE = (
     ("<b>_patch_embed/proj/<leaf>", "patch_embed.{b}.proj.{leaf}"),
     ("<b>_patch_embed/conv_<conv>/<leaf>", "patch_embed.{b}.proj.{conv}.{leaf}"),
@@ -35,7 +37,7 @@ _TABLE = (
 )
 _WORDS = {
     "b": {"small": "0", "large": "1"},
-    # Positions inside PyTorch's Sequential; the odd ones are ReLU and GELU.
+    # Positions in PyTorch's Sequential, where ReLU and GELU have the odd ones.
     "conv": {"0": "0", "1": "2", "2": "4"},
     "step": {"norm": "0", "dense": "2"},
     "leaf": {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"},
@@ -68,12 +70,12 @@ def _compile(pattern):
 _COMPILED = tuple((_compile(pattern), name) for pattern, name in _TABLE)
 
 
-def timm_name(path, one_branch=False):
+def timm_name(path: str, one_branch: bool = False) -> str | None:
     """The name in timm of the variable with this path, or None if the table has no such path.
 
     Args:
         path: `variable.path`.
-        one_branch: Whether the model has the large branch alone.
+        one_branch: Whether the model has only the large branch.
     """
     for pattern, name in _COMPILED:
         if match := pattern.fullmatch(path):
@@ -84,15 +86,15 @@ def timm_name(path, one_branch=False):
     return None
 
 
-def named_variables(model):
-    """All weights of `model` under timm's names.
+def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """All variables of `model`, trainable or not, under timm's names.
 
     Returns:
         `{name: variable}`, in the model's order.
 
     Raises:
-        ValueError: If `model` is no CrossViT, or naming each variable that has no such name, or
-            shares one.
+        ValueError: If `model` is not a CrossViT, or a variable has no such name or shares it with
+            another; the message names these variables.
     """
     branches = getattr(model, "branches", None)
     if branches is None:
@@ -117,19 +119,19 @@ def named_variables(model):
     return named
 
 
-def from_torch(array):
-    """An array in PyTorch's layout, `(out, in)` or `(out, in, rows, columns)`, in Keras'."""
+def from_torch(array: np.ndarray) -> np.ndarray:
+    """Transposes an array from PyTorch's layout, `(out, in[, rows, columns])`, to Keras'."""
     return array.transpose({2: (1, 0), 4: (2, 3, 1, 0)}.get(array.ndim, range(array.ndim)))
 
 
-def to_torch(array):
-    """The inverse of `from_torch`, contiguous."""
+def to_torch(array: np.ndarray) -> np.ndarray:
+    """The inverse of `from_torch`; the result is contiguous."""
     axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(array.ndim, range(array.ndim))
     return np.ascontiguousarray(array.transpose(axes))
 
 
-def shorten(names, limit=6):
-    """The first names of a list, for an error message."""
+def shorten(names: Iterable[str], limit: int = 6) -> str:
+    """The first `limit` names and how many more there are, for an error message."""
     names = list(names)
     more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -1,4 +1,4 @@
-"""The `weights` argument: what it may be, and where the file comes from."""
+"""The `weights` argument of a model: its allowed values, and the files that they stand for."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ class PublishedWeights:
     """Published weights of an architecture.
 
     Args:
-        repository: Where on the Hugging Face hub they lie, `owner/name`.
+        repository: Their repository on the Hugging Face hub, `owner/name`.
         input_size: Side of the square images that they were trained on, in pixels.
     """
 
@@ -37,13 +37,14 @@ class PublishedWeights:
 
 @dataclasses.dataclass(frozen=True)
 class WeightSource:
-    """A file of weights, on this machine or on the hub.
+    """A file with weights, on this machine or on the Hugging Face hub.
 
     Args:
-        origin: What the user wrote, for messages.
-        path: The file, if it is known to be here.
-        repository: Where on the hub it lies otherwise, `owner/name`.
-        input_size: Side of the images that the weights were trained on, if published.
+        origin: What the user passed as `weights`, for messages.
+        path: The file, if it is on this machine.
+        repository: Otherwise its repository on the hub, `owner/name`.
+        input_size: Side of the images that the weights were trained on, in pixels, if they are
+            published weights.
     """
 
     origin: str
@@ -51,23 +52,21 @@ class WeightSource:
     repository: str | None = None
     input_size: int | None = None
 
-    def load_into(self, model):
-        """Loads the weights, all or none, and downloads them first if need be.
+    def load_into(self, model: keras.Model) -> None:
+        """Loads the weights into `model`, either all or none, after a download if needed.
 
-        A head for ImageNet's 1000 classes does not go into a model with another number of
-        classes or without heads; where the model has heads, they keep their initial
-        values and a warning says so.
+        Heads for ImageNet's 1000 classes are left out if the model has another number of
+        classes or no heads. In the first case the model's heads keep their initial values, and
+        a warning is logged.
 
         Raises:
             ValueError: If the weights do not fit.
-            ConnectionError: If they have to be downloaded and cannot be.
+            ConnectionError: If they must be downloaded and the download fails.
         """
-        if self.path is None:
-            path = _download(self.repository, self.origin)
-            return dataclasses.replace(self, path=path).load_into(model)
-        if self.path.name.endswith(".weights.h5"):
-            return self._load_keras_weights(model)
-        state = self._read_state()
+        path = self.path or _download(self.repository, self.origin)
+        if path.name.endswith(".weights.h5"):
+            return self._load_keras_weights(model, path)
+        state = self._read_state(path)
         heads = [layers.head for layers in model.branches.values() if layers.head is not None]
         wanted = heads[0].units if heads else None
         given = head_classes(state)
@@ -90,24 +89,24 @@ class WeightSource:
                 given,
             )
 
-    def _read_state(self):
-        if self.path.suffix != ".keras":
-            return read_checkpoint(self.path)
+    def _read_state(self, path):
+        if path.suffix != ".keras":
+            return read_checkpoint(path)
         try:
-            saved = keras.saving.load_model(self.path, compile=False)
-        except Exception as error:  # Keras raises many kinds for files that are not its own
+            saved = keras.saving.load_model(path, compile=False)
+        except Exception as error:  # Keras raises many types for other files
             raise ValueError(
-                f"`weights` must be a whole .keras file. Received: {self.origin!r}, which "
+                f"`weights` must be a complete .keras file. Received: {self.origin!r}, which "
                 f"cannot be read: {error}"
             ) from error
         return model_state(saved)
 
-    def _load_keras_weights(self, model):
+    def _load_keras_weights(self, model, path):
         before = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
         try:
-            model.load_weights(self.path)
+            model.load_weights(path)
         except Exception as error:
-            # Keras assigns one layer after the other: nothing half loaded may remain.
+            # Keras assigns layer by layer, so restore what it has already assigned.
             for variable, value in zip(model.weights, before, strict=True):
                 variable.assign(value)
             raise ValueError(
@@ -121,18 +120,18 @@ def resolve(
     preset: str | None = None,
     published: Mapping[str, Mapping[str, PublishedWeights]] | None = None,
 ) -> WeightSource | None:
-    """Finds what the `weights` argument of a model names, without a download.
+    """Finds what the `weights` argument of a model refers to, without a download.
 
     Args:
-        weights: As in `CrossViT`.
-        preset: Name of the architecture, if it is a preset.
+        weights: The argument of `CrossViT`.
+        preset: Name of the model's preset, or `None`.
         published: `{value of weights: {preset: PublishedWeights}}`.
 
     Returns:
         A `WeightSource`, or None for `weights=None`.
 
     Raises:
-        ValueError: If `weights` is not allowed, or there is no such file.
+        ValueError: If `weights` is not allowed, or the file does not exist.
     """
     if weights is None:
         return None
@@ -163,7 +162,7 @@ def _allowed(weights, published):
 
 
 def _published(weights, preset, presets):
-    """The `PublishedWeights` of a preset, out of those of all `presets` that have some."""
+    """The `PublishedWeights` of a preset; `presets` holds those of all presets that have them."""
     if preset not in presets:
         raise ValueError(
             f'`weights="{weights}"` exists for {", ".join(presets)}; for any other '
@@ -174,18 +173,18 @@ def _published(weights, preset, presets):
 
 
 def _download(repository, weights):
-    """The checkpoint of a repository on the Hugging Face hub, from the cache if it is there.
+    """The path of a repository's checkpoint on the Hugging Face hub, downloaded if not cached.
 
-    `huggingface_hub` caches, resumes, and heeds `HF_HOME`, `HF_ENDPOINT` and
+    `huggingface_hub` caches and resumes downloads, and respects `HF_HOME`, `HF_ENDPOINT` and
     `HF_HUB_OFFLINE`.
     """
     import huggingface_hub
 
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
-    except Exception as error:  # the hub's client raises its own, HTTP's and the system's
+    except Exception as error:  # of the hub, of HTTP or of the system
         raise ConnectionError(
-            f"`weights={weights!r}` could not be had: {repository} is not in the cache of "
+            f"`weights={weights!r}` could not be loaded: {repository} is not in the cache of "
             "huggingface_hub and cannot be downloaded. Allowed without a network: weights=None, "
             f"or the path of a file. Received: {type(error).__name__}: {error}"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_crossvit.export.packages import require
+from keras_crossvit.export.checks import check_packages
 from keras_crossvit.export.saved_model import export_saved_model
 
 
@@ -46,7 +46,7 @@ def measure_serving(
         ImportError: If tensorflow-serving-api is not installed; the message names the extra.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
-    require("measure_serving", "tensorflow_serving", "grpc")
+    check_packages("measure_serving", "tensorflow_serving", "grpc")
     from benchmarks.local_server import Servable, serve_grpc  # needs these packages
 
     image_bytes = image_bytes or _photograph()

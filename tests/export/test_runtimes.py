@@ -217,6 +217,6 @@ class TestBadArguments:
     def hide(self, monkeypatch, package):
         find = importlib.util.find_spec
         monkeypatch.setattr(
-            "keras_crossvit.export.packages.importlib.util.find_spec",
+            "keras_crossvit.export.checks.importlib.util.find_spec",
             lambda name: None if name == package else find(name),
         )

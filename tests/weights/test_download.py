@@ -104,7 +104,7 @@ def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
     expected = golden.weight("head.1.weight", (1000, 256)).T
     for index in range(2):
         np.testing.assert_array_equal(np.load(tmp_path / f"{index}.npy"), expected)
-    assert printed.startswith("`weights='hf://no/body'` could not be had: no/body is not in")
+    assert printed.startswith("`weights='hf://no/body'` could not be loaded: no/body is not in")
     gets = [(name, start > 0) for method, name, start in seen if method == "GET"]
     assert gets == [
         (REPOSITORIES[0], False),
@@ -116,13 +116,13 @@ def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
         file.unlink()
     printed = download(address, tmp_path, "imagenet", "hf://a/b", HF_HUB_OFFLINE="1")
     np.testing.assert_array_equal(np.load(tmp_path / "0.npy"), expected)
-    assert printed.startswith("`weights='hf://a/b'` could not be had: a/b is not in the cache")
+    assert printed.startswith("`weights='hf://a/b'` could not be loaded: a/b is not in the cache")
     assert not seen
     assert len(list(tmp_path.glob("*.npy"))) == 1
 
 
 def test_missing_network_is_a_connection_error(tmp_path):
     printed = download("http://127.0.0.1:9", tmp_path, "imagenet")  # nobody listens there
-    assert printed.startswith("`weights='imagenet'` could not be had: timm/crossvit_9_dagger_240")
+    assert printed.startswith("`weights='imagenet'` could not be loaded: timm/crossvit_9_dagger_2")
     assert ALLOWED in printed
     assert not list(tmp_path.glob("*.npy"))

@@ -106,11 +106,11 @@ WRONG = {
     ),
     "h5 of other classes": ("imagenet.weights.h5", "same architecture, input size"),
     "h5 that is none": ("text.weights.h5", "which does not fit"),
-    "keras that is none": ("text.keras", "`weights` must be a whole .keras file"),
-    "cut keras": ("cut.keras", "`weights` must be a whole .keras file"),
+    "keras that is none": ("text.keras", "`weights` must be a complete .keras file"),
+    "cut keras": ("cut.keras", "`weights` must be a complete .keras file"),
     "keras of another package": ("dense.keras", "`model` must be a CrossViT"),
     "keras of another architecture": ("other.keras", "must be of the same architecture"),
-    "keras that holds code": ("code.keras", "`weights` must be a whole .keras file"),
+    "keras that holds code": ("code.keras", "`weights` must be a complete .keras file"),
     "safetensors that is none": ("text.safetensors", "whole safetensors file"),
 }
 

@@ -1,4 +1,4 @@
-"""The fusions of section 3.3, one file each; `FUSIONS` is the registry of their names."""
+"""The fusions of section 3.3, one per file; `FUSIONS` is the registry."""
 
 from keras_crossvit.layers.fusions.all_attention import AllAttentionFusion
 from keras_crossvit.layers.fusions.base import FUSIONS, Fusion, register_fusion

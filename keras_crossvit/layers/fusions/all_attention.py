@@ -1,7 +1,9 @@
 """All-attention fusion."""
 
+import keras
 from keras import ops
 
+from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.attention import SelfAttention
 from keras_crossvit.layers.drop_path import DropPath
 from keras_crossvit.layers.fusions.base import Fusion, register_fusion
@@ -13,20 +15,21 @@ from keras_crossvit.layers.parts import layer_norm
 class AllAttentionFusion(Fusion):
     """Self-attention over the tokens of both branches together (equation 2).
 
-    All four of f and g are `Projection`s, also those of the large branch, whose width and
-    number of heads the attention has. There is no feed-forward network.
+    The attention has the width and the number of heads of the large branch. f and g of both
+    branches are `Projection`s, including those of the large branch. There is no feed-forward
+    network.
 
-    Table 6 has 27.7 M parameters and 7.6 G multiply-accumulates. This design has 7.58 G,
-    but 26.85 M parameters; no plain design was found that has both, so the paper's own
-    cannot be told (27.7 may be a misprint of 26.7: without position embeddings and class
-    tokens this one has 26.70 M). Without the large branch's projections it has 7.41 G.
+    Table 6 lists 27.7 M parameters and 7.6 G multiply-accumulates. This design has 7.58 G but
+    26.85 M parameters. No simple design was found that matches both numbers, so the paper's
+    design remains unknown (27.7 may be a misprint of 26.7: without position embeddings and
+    class tokens this design has 26.70 M). Without the large branch's projections it has 7.41 G.
 
     Args and call arguments: as in `Fusion`; `depth` must be 1.
     """
 
     stackable = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: list[Shape]) -> None:
         (batch, small_length, small_width), (_, large_length, width) = input_shape
         together = (batch, small_length + large_length, width)
         dtype = self.dtype_policy
@@ -44,10 +47,10 @@ class AllAttentionFusion(Fusion):
             layer.build(together)
 
     @property
-    def attentions(self):
+    def attentions(self) -> list[keras.layers.Layer]:
         return [self.attention]
 
-    def call(self, tokens, training=False):
+    def call(self, tokens: list[Tensor], training: bool = False) -> list[Tensor]:
         small, large = tokens
         both = ops.concatenate(
             [self.large_projection(large), self.small_projection(small)], axis=1
@@ -57,7 +60,7 @@ class AllAttentionFusion(Fusion):
         length = large.shape[1]
         return [self.small_back(both[:, length:]), self.large_back(both[:, :length])]
 
-    def macs(self, input_shape):
+    def macs(self, input_shape: list[Shape]) -> int:
         (_, small_length, small), (_, large_length, large) = input_shape
         projections = 2 * small_length * small * large + 2 * large_length * large**2
         return projections + self.attention.macs((None, small_length + large_length, large))

@@ -1,34 +1,37 @@
-"""What every fusion is: a layer from the tokens of two branches to the tokens of two branches."""
+"""The base class of the fusions, and their registry."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_crossvit.common.checks import check_grid, check_positive_int, check_rate
 from keras_crossvit.common.registry import PACKAGE, Registry
+from keras_crossvit.common.typing import Shape
 
 
 class Fusion(keras.layers.Layer):
     """Base class of the fusions of section 3.3.
 
     A subclass implements `build(input_shape)` and `call(tokens, training=False)`, where
-    `tokens` is `[small, large]` of shapes `(B, 1 + N_small, C_small)` and
-    `(B, 1 + N_large, C_large)`, class token first, and returns the two in the same shapes.
-    Add it to the registry with `register_fusion`, and its name is a value of
-    `CrossViTConfig.fusion`. All arguments below are attributes that it may use or not.
+    `tokens` is `[small, large]` with shapes `(B, 1 + N_small, C_small)` and
+    `(B, 1 + N_large, C_large)`, class token first. `call` returns both in the same shapes. Once
+    registered with `register_fusion`, its name is a value of `CrossViTConfig.fusion`. All
+    arguments below are available to the subclass as attributes.
 
     Args:
         small_num_heads: Attention heads of the small branch.
         large_num_heads: Attention heads of the large branch.
-        depth: How many fusion modules follow each other (L of table 1), positive; 1 for a
-            fusion whose class says `stackable = False`.
+        depth: Number of fusion modules in sequence (L of table 1), positive; must be 1 if the
+            class has `stackable = False`.
         drop_path_rate: Probability that a sample skips a residual path, in [0, 1).
         seed: Integer seed of drop path; `None` takes one from the global Keras seed.
-        class_token: Whether the first token of each branch is a class token; `False`: the
-            shapes are `(B, N_small, C_small)` and `(B, N_large, C_large)`. True for a fusion
-            whose class says `needs_class_token = True`.
-        small_grid: `(rows, columns)` of the small branch's patches; `None` if not known.
-        large_grid: `(rows, columns)` of the large branch's patches; `None` if not known.
+        class_token: Whether the first token of each branch is a class token; Without,
+            the shapes are `(B, N_small, C_small)` and `(B, N_large, C_large)`. Must be True if
+            the class has `needs_class_token = True`.
+        small_grid: `(rows, columns)` of the small branch's patches; `None` if unknown.
+        large_grid: `(rows, columns)` of the large branch's patches; `None` if unknown.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -39,16 +42,16 @@ class Fusion(keras.layers.Layer):
 
     def __init__(
         self,
-        small_num_heads,
-        large_num_heads,
-        depth=1,
-        drop_path_rate=0.0,
-        seed=None,
-        class_token=True,
-        small_grid=None,
-        large_grid=None,
-        **kwargs,
-    ):
+        small_num_heads: int,
+        large_num_heads: int,
+        depth: int = 1,
+        drop_path_rate: float = 0.0,
+        seed: int | None = None,
+        class_token: bool = True,
+        small_grid: tuple[int, int] | None = None,
+        large_grid: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.small_num_heads = check_positive_int("small_num_heads", small_num_heads)
         self.large_num_heads = check_positive_int("large_num_heads", large_num_heads)
@@ -64,7 +67,7 @@ class Fusion(keras.layers.Layer):
         if depth > 1 and not self.stackable:
             raise ValueError(
                 f"`depth` (a configuration's `fusion_depth`) must be 1 for {type(self).__name__}, "
-                f"which does not stack. Received: depth={depth}"
+                f"which cannot be stacked. Received: depth={depth}"
             )
         return depth
 
@@ -77,14 +80,14 @@ class Fusion(keras.layers.Layer):
         return class_token
 
     @property
-    def attentions(self):
-        """The attention layers of a built fusion; overridden by a fusion that has some."""
+    def attentions(self) -> list[keras.layers.Layer]:
+        """The attention layers of a built fusion; a subclass that has any overrides this."""
         return []
 
-    def patch_grids(self, input_shape):
-        """The grids of both branches' patches, for a fusion that needs to know who sits where.
+    def patch_grids(self, input_shape: list[Shape]) -> list[tuple[int, int]]:
+        """The patch grids of both branches, for a fusion that needs the positions of patches.
 
-        A grid that was not given is taken to be square.
+        A grid that was not given is assumed to be square.
 
         Args:
             input_shape: As in `build`.
@@ -93,8 +96,8 @@ class Fusion(keras.layers.Layer):
             `[(rows, columns), (rows, columns)]`, small branch first.
 
         Raises:
-            ValueError: If a grid does not hold the branch's number of patches, or was not
-                given and is not square.
+            ValueError: If a grid does not have the branch's number of patches, or was not
+                given and that number is not a square.
         """
         grids = []
         for name, shape in zip(("small_grid", "large_grid"), input_shape, strict=True):
@@ -103,20 +106,20 @@ class Fusion(keras.layers.Layer):
             rows, columns = getattr(self, name) or (side, side)
             if rows * columns != patches:
                 raise ValueError(
-                    f"`{name}` must be (rows, columns) of {patches} patches, as the tokens "
-                    f"have; None stands for a square. Received: {name}={getattr(self, name)}"
+                    f"`{name}` must be (rows, columns) with a product of {patches}, the number of "
+                    f"patches, or None if square. Received: {name}={getattr(self, name)}"
                 )
             grids.append((rows, columns))
         return grids
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: list[Shape]) -> list[Shape]:
         return [tuple(shape) for shape in input_shape]
 
-    def macs(self, input_shape):
-        """Multiply-accumulates for one sample; a fusion that multiplies overrides it."""
+    def macs(self, input_shape: list[Shape]) -> int:
+        """Multiply-accumulates for one sample; a subclass that has any overrides this."""
         return 0
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "small_num_heads": self.small_num_heads,
@@ -133,19 +136,20 @@ class Fusion(keras.layers.Layer):
 FUSIONS = Registry("fusion")
 
 
-def register_fusion(name):
-    """Class decorator that enters a `Fusion` under `name`, as a value of `fusion`.
+def register_fusion(name: str) -> Callable[[type[Fusion]], type[Fusion]]:
+    """Class decorator that registers a `Fusion` under `name`.
 
-    The class is also registered with Keras, so that models with it can be saved and loaded.
+    The name is then a value of `CrossViTConfig.fusion`. The class is also registered with Keras,
+    so that models that use it can be saved and loaded.
 
     Args:
-        name: What `CrossViTConfig.fusion` calls it.
+        name: The name.
 
     Raises:
         ValueError: If another class has that name.
     """
 
-    def enter(cls):
+    def enter(cls: type[Fusion]) -> type[Fusion]:
         return FUSIONS.register(name)(keras.saving.register_keras_serializable(PACKAGE)(cls))
 
     return enter

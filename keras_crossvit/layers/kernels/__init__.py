@@ -1,7 +1,7 @@
-"""The arithmetic of the layers, as fast and as frugal as each backend allows.
+"""The computations of the layers, as fast and with as little memory as each backend allows.
 
-`portable` says what is computed. `tensorflow` computes the same in the shapes that TensorFlow
-fuses, and keeps less for the backward pass; JAX and PyTorch fuse by themselves.
+`portable` defines what is computed. `tensorflow` computes the same in the shapes that
+TensorFlow can fuse, and stores less for the backward pass. JAX and PyTorch fuse by themselves.
 """
 
 import keras

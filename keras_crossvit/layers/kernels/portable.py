@@ -1,11 +1,12 @@
-"""What every backend can do: the definitions that the other module is tested against."""
+"""The definitions, for every backend; the other module is tested against them."""
 
 from keras import ops
 
+from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers.activations import gelu
 
 
-def dense(x, kernel, bias=None):
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x @ kernel + bias`.
 
     Args:
@@ -20,8 +21,15 @@ def dense(x, kernel, bias=None):
     return y if bias is None else y + bias
 
 
-def mlp(x, kernel_1, bias_1, kernel_2, bias_2, training=False):
-    """Linear, exact GELU, linear.
+def mlp(
+    x: Tensor,
+    kernel_1: Tensor,
+    bias_1: Tensor,
+    kernel_2: Tensor,
+    bias_2: Tensor,
+    training: bool = False,
+) -> Tensor:
+    """Two dense layers with exact GELU between them.
 
     Args:
         x: `(..., C)`.
@@ -38,8 +46,8 @@ def mlp(x, kernel_1, bias_1, kernel_2, bias_2, training=False):
     return dense(gelu(dense(x, kernel_1, bias_1)), kernel_2, bias_2)
 
 
-def attention(qkv, num_heads, training=False):
-    """Softmax attention, each head on its own.
+def attention(qkv: Tensor, num_heads: int, training: bool = False) -> Tensor:
+    """Multi-head softmax attention.
 
     Args:
         qkv: `(B, N, 3 C)`: queries, keys and values, in this order, each split into heads.
@@ -47,7 +55,7 @@ def attention(qkv, num_heads, training=False):
         training: Whether a backward pass will follow.
 
     Returns:
-        `(B, N, C)`, the heads side by side.
+        `(B, N, C)`, the heads concatenated.
     """
     del training
     batch, length, width = ops.shape(qkv)
@@ -56,18 +64,20 @@ def attention(qkv, num_heads, training=False):
     return ops.reshape(merged, (batch, length, width // 3))
 
 
-def layer_norm(x, gamma, beta, epsilon, training=False):
-    """Layer normalisation over the last axis, computed in float32 at least.
+def layer_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, training: bool = False
+) -> Tensor:
+    """Layer normalisation over the last axis, computed in at least float32.
 
     Args:
         x: `(..., C)`.
-        gamma: `(C,)`, of the dtype to compute in.
-        beta: `(C,)`, likewise.
-        epsilon: What is added to the variance.
+        gamma: `(C,)`, in the dtype to compute in.
+        beta: `(C,)`, in the same dtype.
+        epsilon: Added to the variance.
         training: Whether a backward pass will follow.
 
     Returns:
-        `(..., C)`, of the dtype of `x`.
+        `(..., C)`, in the dtype of `x`.
     """
     del training
     return ops.layer_normalization(x, gamma, beta, epsilon=epsilon)

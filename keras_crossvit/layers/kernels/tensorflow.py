@@ -1,65 +1,75 @@
-"""The same for TensorFlow: shapes that its graph optimizer fuses, gradients that keep less.
+"""The same for TensorFlow: shapes that its graph optimizer fuses, gradients that store less.
 
-Tokens are flattened to two axes before a product, since only then TensorFlow makes one kernel
-of product, bias and GELU. Where a backward pass follows, functions have gradients of their own.
-They keep what cannot be had cheaply and compute the rest again:
+Tokens are flattened to two axes before a matrix product, since only then does TensorFlow fuse
+product, bias and GELU into one kernel. Where a backward pass follows, the functions have custom
+gradients, which store what is expensive to compute and recompute the rest:
 
-| | kept for each token | by automatic differentiation |
+| | stored for each token | by automatic differentiation |
 | --- | ---: | ---: |
 | `layer_norm` | C | about 4 C |
 | `attention` | 4 C (queries, keys, values, result) | about 6 C + 2 h N |
 | `mlp` of hidden width D | C + D | about C + 5 D |
 
-Without a backward pass they are left out: the nodes that mark them would stop the fusion.
-Arguments and results are those of `portable`.
+Without a backward pass there is no custom gradient, because the nodes that mark it would
+prevent the fusion. Arguments and results are those of `portable`.
 """
 
 import math
 
 import tensorflow as tf
 
+from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers.activations import gelu
 
 
 def _one_kernel(function):
-    """Compiles what is element-wise: one pass over memory instead of one for each operation.
+    """Compiles element-wise operations to one pass over memory, instead of one for each.
 
-    For training alone. A SavedModel must not need XLA, which servers may lack.
+    Used in training only: a SavedModel must not need XLA, which a server may lack.
     """
     return tf.function(function, jit_compile=True, autograph=False)
 
 
-def dense(x, kernel, bias=None):
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     y = tf.matmul(_rows(x), kernel)
     if bias is not None:
         y = tf.nn.bias_add(y, bias)
     return _unflatten(y, x)
 
 
-def mlp(x, kernel_1, bias_1, kernel_2, bias_2, training=False):
+def mlp(
+    x: Tensor,
+    kernel_1: Tensor,
+    bias_1: Tensor,
+    kernel_2: Tensor,
+    bias_2: Tensor,
+    training: bool = False,
+) -> Tensor:
     function = _trained_mlp if training else _mlp
     return _unflatten(function(_rows(x), kernel_1, bias_1, kernel_2, bias_2), x)
 
 
-def attention(qkv, num_heads, training=False):
+def attention(qkv: Tensor, num_heads: int, training: bool = False) -> Tensor:
     function = _trained_attention if training else _attention
     return function(qkv, num_heads)
 
 
-def layer_norm(x, gamma, beta, epsilon, training=False):
-    # Compiling costs 0.3 s, which inputs of one token each never earn back.
+def layer_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, training: bool = False
+) -> Tensor:
+    # Compiling takes 0.3 s, which inputs of a single token never make up for.
     function = _trained_layer_norm if training and x.shape[-2] != 1 else _layer_norm
     return _unflatten(function(_rows(x), gamma, beta, epsilon), x)
 
 
 def _not_before(gradient, x):
-    """`x`, once there is a gradient: else what is computed again would be computed at once."""
+    """`x`, available only once `gradient` is; else recomputation could run too early."""
     with tf.control_dependencies([gradient]):
         return tf.identity(x)
 
 
-def _exact(x):
-    """`x` in float32 at least."""
+def _at_least_float32(x):
+    """`x` in at least float32."""
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
@@ -68,7 +78,7 @@ def _rows(x):
 
 
 def _unflatten(y, x):
-    """Rows `(..., D)` in the shape of `x`, with another last axis."""
+    """Rows `(n, D)` in the shape of `x` but for the last axis."""
     if len(x.shape) == 2:
         return y
     unknown = [axis for axis, size in enumerate(x.shape[:-1]) if size is None]
@@ -102,9 +112,9 @@ def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
 
 @_one_kernel
 def _gelu_backward(x, gradient):
-    """`x Phi(x)`, and the gradient times its derivative `Phi(x) + x phi(x)`."""
+    """`x Phi(x)`, and `gradient` times its derivative, `Phi(x) + x phi(x)`."""
     dtype = x.dtype
-    x, gradient = _exact(x), _exact(gradient)
+    x, gradient = _at_least_float32(x), _at_least_float32(gradient)
     share = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
     density = tf.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
     return tf.cast(x * share, dtype), tf.cast(gradient * (share + x * density), dtype)
@@ -112,7 +122,7 @@ def _gelu_backward(x, gradient):
 
 def _attention(qkv, num_heads):
     queries, keys, values = _split(qkv, num_heads)
-    return _merge(tf.matmul(_weights(queries, keys), values))
+    return _merge(tf.matmul(_probabilities(queries, keys), values))
 
 
 def _trained_attention(qkv, num_heads):
@@ -124,15 +134,15 @@ def _trained_attention(qkv, num_heads):
             queries, keys, values = _split(_not_before(d_result, qkv), num_heads)
             d_heads = _heads(d_result, num_heads)
             heads = _heads(_not_before(d_result, result), num_heads)
-            weights = _weights(queries, keys)
-            # The gradient of softmax takes off the mean of its own gradient; by rows of the
-            # result this is one number for each query, not one for each pair.
+            probabilities = _probabilities(queries, keys)
+            # The gradient of softmax subtracts the weighted mean of the incoming gradient. From
+            # the result this is a sum over channels for each query, not over all its keys.
             mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
-            d_weights = tf.matmul(d_heads, values, transpose_b=True)
-            d_scores = _softmax_backward(weights, d_weights, mean, _scale(queries))
+            d_probabilities = tf.matmul(d_heads, values, transpose_b=True)
+            d_scores = _softmax_backward(probabilities, d_probabilities, mean, _scale(queries))
             d_queries = tf.matmul(d_scores, keys)
             d_keys = tf.matmul(d_scores, queries, transpose_a=True)
-            d_values = tf.matmul(weights, d_heads, transpose_a=True)
+            d_values = tf.matmul(probabilities, d_heads, transpose_a=True)
             return tf.concat([_merge(x) for x in (d_queries, d_keys, d_values)], axis=-1)
 
         return result, backward
@@ -141,12 +151,12 @@ def _trained_attention(qkv, num_heads):
 
 
 @_one_kernel
-def _softmax_backward(weights, gradient, mean, scale):
-    return weights * (gradient - mean) * scale
+def _softmax_backward(probabilities, gradient, mean, scale):
+    return probabilities * (gradient - mean) * scale
 
 
 def _split(qkv, num_heads):
-    """`(B, N, 3 C)` as queries, keys and values `(B, h, N, C / h)`, by one transposition."""
+    """`(B, N, 3 C)` as queries, keys and values `(B, h, N, C / h)`, with one transposition."""
     _, length, width = qkv.shape
     heads = tf.reshape(qkv, (-1, length, 3, num_heads, width // (3 * num_heads)))
     return tf.unstack(tf.transpose(heads, (2, 0, 3, 1, 4)), 3)
@@ -165,7 +175,8 @@ def _merge(heads):
     return tf.reshape(tf.transpose(heads, (0, 2, 1, 3)), (-1, length, num_heads * width))
 
 
-def _weights(queries, keys):
+def _probabilities(queries, keys):
+    """The attention map `(B, h, N, N)`; rows sum to 1."""
     return tf.nn.softmax(tf.matmul(queries * _scale(queries), keys, transpose_b=True))
 
 
@@ -192,10 +203,10 @@ def _trained_layer_norm(x, gamma, beta, epsilon):
 @_one_kernel
 def _layer_norm_backward(x, gamma, dy, epsilon):
     normal, inverse = _normalise(x, epsilon)
-    dy = _exact(dy)
+    dy = _at_least_float32(dy)
     along = dy * normal
     d_normal = dy * gamma
-    # What would move all of a token's channels, or stretch them, is normalised away.
+    # Shifting or scaling all channels of a token changes nothing: remove these components.
     d_normal -= tf.reduce_mean(d_normal, axis=-1, keepdims=True)
     d_normal -= normal * tf.reduce_mean(along * gamma, axis=-1, keepdims=True)
     dx = tf.cast(d_normal * inverse, x.dtype)
@@ -203,8 +214,8 @@ def _layer_norm_backward(x, gamma, dy, epsilon):
 
 
 def _normalise(x, epsilon):
-    """Rows of mean 0 and variance 1, and the inverse of their deviation."""
-    x = _exact(x)
+    """Rows of mean 0 and variance 1, and the inverse of the standard deviation."""
+    x = _at_least_float32(x)
     x -= tf.reduce_mean(x, axis=-1, keepdims=True)
     inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
     return x * inverse, inverse

@@ -1,4 +1,6 @@
-"""What the exports need to know of a model: is it a classifier, and what does it return."""
+"""Checks that every export makes first, and what a model returns."""
+
+import importlib.util
 
 import keras
 
@@ -9,8 +11,8 @@ def check_classifier(model: CrossViT) -> None:
     """Checks that a model can be exported.
 
     Raises:
-        ValueError: If `model` is no classifier of this package, or has other inputs than one of
-            3 channels.
+        ValueError: If `model` is not a classifier of this package, or does not have a single
+            input of 3 channels.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
@@ -25,16 +27,26 @@ def check_classifier(model: CrossViT) -> None:
         )
 
 
-def check_backend(function):
+def check_backend(function: str) -> None:
     """Raises RuntimeError if Keras' backend is not TensorFlow; `function` names the caller."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
-            f"{function} needs the TensorFlow backend: save the model by `model.save` and "
+            f"{function} needs the TensorFlow backend: save the model with `model.save` and "
             "export it in a process with KERAS_BACKEND=tensorflow. "
             f"Received: the backend {keras.backend.backend()!r}"
         )
 
 
+def check_packages(purpose: str, *packages: str) -> None:
+    """Raises ImportError, which names the extra to install, if one of `packages` is missing."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(
+            f"{purpose} needs {' and '.join(missing)}: "
+            'pip install "keras-crossvit[tensorflow,runtimes]"'
+        )
+
+
 def gives_logits(model: CrossViT) -> bool:
-    """Whether the model answers with logits rather than with probabilities."""
+    """Whether the model returns logits rather than probabilities."""
     return keras.activations.get(model.classifier_activation) is keras.activations.linear

@@ -9,7 +9,12 @@ from keras_crossvit.common.checks import (
     check_positive_int,
     check_rate,
 )
-from keras_crossvit.data.augment import AUGMENTATIONS
+from keras_crossvit.common.registry import Registry
+
+AUGMENTATIONS = Registry("augmentation")
+"""`{name: function}`; the function takes an `InputConfig` and returns an `Augmentation`."""
+
+register_augmentation = AUGMENTATIONS.register
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

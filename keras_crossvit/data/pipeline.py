@@ -26,7 +26,7 @@ _AHEAD = 2  # batches that are prepared ahead of time
 _CACHED = 10_000  # this many encoded images, about 1 GB of photographs, stay in memory
 
 _logger = logging.getLogger("keras_crossvit.data")
-_named = set()  # files that this process has named: each is met again in every epoch
+_named: set[str] = set()  # files that this process has named: each is met again in every epoch
 
 
 def steps_per_epoch(split: Split, config: InputConfig) -> int:
@@ -90,7 +90,7 @@ def training_batches(
     rows = _shuffled_rows(split, config, steps, first_step)
     if part.workers > 1:
         rows = rows.filter(lambda index, _: part.owns(index % batch_size, batch_size, group_size))
-    calls = config.parallel_calls or os.cpu_count()
+    calls = config.parallel_calls or os.cpu_count() or 1
     local_size = batch_size // part.workers
     batches = (
         map_all_rows(rows, read, calls)
@@ -168,7 +168,7 @@ def evaluation_batches(
         filling = tf.data.Dataset.from_tensors(("", "", tf.constant(0, tf.int64)))
         rows = rows.concatenate(filling.repeat(-split.size % batch_size))
         rows = rows.shard(part.workers, part.worker)
-    batches = map_all_rows(rows, read, os.cpu_count()).map(label)
+    batches = map_all_rows(rows, read, os.cpu_count() or 1).map(label)
     batches = batches.rebatch(batch_size // (part.workers * part.replicas))
     return without_autotune(batches.prefetch(_AHEAD))
 

@@ -63,7 +63,8 @@ class BasePatchEmbed(keras.layers.Layer):
                 "Images must be `(B, H, W, channels)` with H and W multiples of "
                 f"patch_size={self.patch_size}. Received: input_shape={input_shape}"
             )
-        return tuple(side // self.patch_size for side in sides)
+        rows, columns = (side // self.patch_size for side in sides)
+        return rows, columns
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows, columns = self.check_grid(input_shape)

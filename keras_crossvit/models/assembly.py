@@ -35,14 +35,14 @@ class BranchLayers:
         head: The classification head, a `Dense` layer, or `None` in a model without a top.
     """
 
-    resize: keras.layers.Layer | None = None
-    patch_embed: keras.layers.Layer | None = None
-    class_token: keras.layers.Layer | None = None
-    position_embedding: keras.layers.Layer | None = None
+    resize: Any = None
+    patch_embed: Any = None
+    class_token: Any = None
+    position_embedding: Any = None
     blocks: list = dataclasses.field(default_factory=list)
-    norm: keras.layers.Layer | None = None
-    pool: keras.layers.Layer | None = None
-    head: keras.layers.Layer | None = None
+    norm: Any = None
+    pool: Any = None
+    head: Any = None
 
 
 class Assembly:

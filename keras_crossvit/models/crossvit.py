@@ -134,8 +134,8 @@ class CrossViT(keras.Model):
             outputs = list(parts.norm(tokens).values())
             outputs = outputs if len(outputs) > 1 else outputs[0]
         else:
-            features = list(parts.pool(tokens, pooling).values())
-            outputs = keras.layers.Concatenate(name="features", dtype=policy.name)(features)
+            join = keras.layers.Concatenate(name="features", dtype=policy.name)
+            outputs = join(list(parts.pool(tokens, pooling).values()))
 
         inputs = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
         inputs = inputs[0] if len(inputs) == 1 else inputs  # Keras warns of a list of one

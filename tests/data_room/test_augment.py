@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_crossvit.data import Augmentation, InputConfig, register_augmentation
-from keras_crossvit.data.augment import AUGMENTATIONS, make_augmentation
+from keras_crossvit.data.augment import make_augmentation
+from keras_crossvit.data.config import AUGMENTATIONS
 from tests.base import run_python
 
 STRENGTHS = (

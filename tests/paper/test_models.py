@@ -9,6 +9,7 @@ import pytest
 
 import keras_crossvit as kc
 from keras_crossvit.common.bicubic import resize_grid
+from keras_crossvit.models.presets import published_weights
 from keras_crossvit.weights import sources
 from keras_crossvit.weights.checkpoint import assign_state, model_state
 from tests import base, reference
@@ -223,7 +224,7 @@ def test_outputs_of_one_branch_without_top():
 
 @pytest.mark.parametrize("name", ["tiny", "small", "base"])
 def test_deit_takes_the_published_weights_of_timm(name):
-    source = sources.resolve("imagenet", f"deit_{name}")
+    source = sources.resolve("imagenet", f"deit_{name}", published_weights())
     assert source.repository == f"timm/deit_{name}_patch16_224.fb_in1k"
     assert source.input_size == 224
 

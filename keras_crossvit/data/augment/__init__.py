@@ -5,11 +5,6 @@ the same time. KerasCV is imported when an augmentation that uses it is made.
 """
 
 from keras_crossvit.data.augment import kerascv, reference  # noqa: F401  (they register)
-from keras_crossvit.data.augment.base import (
-    AUGMENTATIONS,
-    Augmentation,
-    make_augmentation,
-    register_augmentation,
-)
+from keras_crossvit.data.augment.base import Augmentation, make_augmentation
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "make_augmentation", "register_augmentation"]
+__all__ = ["Augmentation", "make_augmentation"]

@@ -1,20 +1,11 @@
-"""What every augmentation is, the registry of them, and the one that does nothing."""
+"""What every augmentation is, and the one that does nothing."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from keras_crossvit.common.registry import Registry
-
-if TYPE_CHECKING:  # it checks `augment` against the registry
-    from keras_crossvit.data.config import InputConfig
-
-AUGMENTATIONS = Registry("augmentation")
-"""`{name: function}`; the function takes an `InputConfig` and returns an `Augmentation`."""
-
-register_augmentation = AUGMENTATIONS.register
+from keras_crossvit.data.config import AUGMENTATIONS, InputConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +26,7 @@ class Augmentation:
     batch: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-def make_augmentation(config: "InputConfig", classes: int) -> Augmentation:
+def make_augmentation(config: InputConfig, classes: int) -> Augmentation:
     """The augmentation of a configuration.
 
     Args:
@@ -54,7 +45,7 @@ def make_augmentation(config: "InputConfig", classes: int) -> Augmentation:
 
 
 @AUGMENTATIONS.register("none")
-def make_none(config: "InputConfig") -> Augmentation:
+def make_none(config: InputConfig) -> Augmentation:
     """An `Augmentation` that changes nothing but the dtype."""
 
     def image(pixels, seed):

@@ -7,8 +7,8 @@ gives the same numbers as a look-up table, it is used, because it is several tim
 import numpy as np
 import tensorflow as tf
 
-_SMOOTH = np.float32([[1, 1, 1], [1, 5, 1], [1, 1, 1]])
-_GREY = np.float32([19595, 38470, 7471])  # of 65536; ITU-R 601-2, as PIL rounds it
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)
+_GREY = np.array([19595, 38470, 7471], np.float32)  # of 65536; ITU-R 601-2, as PIL rounds it
 
 
 def auto_contrast(pixels: tf.Tensor) -> tf.Tensor:
@@ -32,7 +32,7 @@ def equalize(pixels: tf.Tensor) -> tf.Tensor:
     """Gives each channel a flat histogram."""
     height, width = pixels.shape[:2]
     at = tf.cast(tf.reshape(pixels, [height, width * 3]), tf.int32)
-    at += np.tile(np.int32([0, 256, 512]), width)
+    at += np.tile(np.array([0, 256, 512], np.int32), width)
     counts = tf.reshape(tf.math.bincount(at, minlength=768, maxlength=768), [3, 256])
     brightest = 255 - tf.argmax(tf.cast(tf.reverse(counts, [1]) > 0, tf.int32), 1)
     step = (height * width - tf.gather(counts, brightest, batch_dims=1)[:, None]) // 255

@@ -59,7 +59,7 @@ def rotate(pixels: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     last = columns * (height + 1) - 4
     at = tf.clip_by_value(first_y * columns + first_x + 2 * columns + 2, 0, last)
     number = _number(runs, at)
-    turned = outside * np.float32(FILL)[:, None]
+    turned = outside * np.array(FILL, np.float32)[:, None]
     for row in range(4):
         # Transposed, so that pixels lie side by side: faster to multiply than 3 channels.
         taps = tf.transpose(tf.gather(runs, number + row * columns // 4))
@@ -96,7 +96,7 @@ def _shift_rows(pixels, shifts):
         tf.repeat(tf.cast(tf.math.ceil(edge - 0.5 - shifts), tf.int32), 3) for edge in (0, width)
     )
     column = np.arange(width)[:, None]
-    fill = tf.broadcast_to(np.tile(np.float32(FILL), height), moved.shape)
+    fill = tf.broadcast_to(np.tile(np.array(FILL, np.float32), height), moved.shape)
     moved = tf.where((column >= begin) & (column < end), moved, fill)
     return tf.reshape(_rounded_down(moved), [width, height, 3])
 

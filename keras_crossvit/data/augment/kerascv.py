@@ -1,23 +1,20 @@
 """KerasCV's own augmentation: shift, rotation, RandAugment, cutout, MixUp and CutMix."""
 
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from keras_crossvit.data.augment.base import AUGMENTATIONS, Augmentation
+from keras_crossvit.data.augment.base import Augmentation
 from keras_crossvit.data.augment.mixing import for_each_group
 from keras_crossvit.data.augment.stateless_random import StatelessRandom
-
-if TYPE_CHECKING:
-    from keras_crossvit.data.config import InputConfig
+from keras_crossvit.data.config import AUGMENTATIONS, InputConfig
 
 # A square of the least and of the largest area that the reference erases has these sides.
 _CUTOUT_SIDES = (0.02**0.5, (1 / 3) ** 0.5)
 
 
 @AUGMENTATIONS.register("kerascv")
-def make_kerascv(config: "InputConfig") -> Augmentation:
+def make_kerascv(config: InputConfig) -> Augmentation:
     """An `Augmentation` of KerasCV's layers; 0 leaves a step out.
 
     Raises:

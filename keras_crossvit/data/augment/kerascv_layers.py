@@ -8,6 +8,7 @@ of them reproducible.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import keras_cv
@@ -44,7 +45,7 @@ class _SeededLayer(keras_cv.layers.BaseImageAugmentationLayer):
         The same with new images.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.auto_vectorize = False  # a vectorised switch would run every branch
 
@@ -83,7 +84,7 @@ class ReferenceRandAugment(_SeededLayer):
         num_ops: int = 2,
         magnitude: float = 9.0,
         magnitude_std: float = 0.5,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_ops = num_ops
@@ -115,7 +116,7 @@ class RandomErasing(_SeededLayer):
         The same with new images.
     """
 
-    def __init__(self, probability: float = 0.25, **kwargs) -> None:
+    def __init__(self, probability: float = 0.25, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.probability = probability
 
@@ -141,7 +142,7 @@ class BatchMixing(_SeededLayer):
         The same with new images and labels.
     """
 
-    def __init__(self, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, **kwargs) -> None:
+    def __init__(self, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mixup_alpha = mixup_alpha
         self.cutmix_alpha = cutmix_alpha
@@ -206,7 +207,9 @@ class RandomCutout(keras_cv.layers.RandomCutout):
         return self._random_generator.uniform(tf.shape(inputs), 0.0, 255.0)
 
 
-def seeded(random: StatelessRandom, make: Callable, *args, **kwargs) -> keras.layers.Layer:
+def seeded(
+    random: StatelessRandom, make: Callable, *args: Any, **kwargs: Any
+) -> keras.layers.Layer:
     """A layer of KerasCV in float32, `make(*args, **kwargs)`, that draws from `random`."""
     with _float32():
         layer = make(*args, **kwargs)

@@ -1,5 +1,7 @@
 """RandAugment as DeiT trained with it: `rand-m9-mstd0.5-inc1` in timm's terms."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_crossvit.common.tf_data import noinline
@@ -34,7 +36,7 @@ def rand_augment(
     """
     drawn = draw_operations(seed, num_ops, magnitude, magnitude_std)
     for operation, strength, sign in zip(*map(tf.unstack, drawn), strict=True):
-        branches = [
+        branches: list[Any] = [
             lambda operate=operate, pixels=pixels, strength=strength, sign=sign: operate(
                 pixels, strength, sign
             )

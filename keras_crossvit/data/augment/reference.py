@@ -13,23 +13,21 @@ The steps are functions that need TensorFlow alone. The recipes run them as Kera
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import tensorflow as tf
 
-from keras_crossvit.data.augment.base import AUGMENTATIONS, Augmentation
+from keras_crossvit.data.augment.base import Augmentation
 from keras_crossvit.data.augment.erasing import random_erasing
 from keras_crossvit.data.augment.mixing import mix_batch
 from keras_crossvit.data.augment.randaugment import rand_augment
-
-if TYPE_CHECKING:
-    from keras_crossvit.data.config import InputConfig
+from keras_crossvit.data.config import AUGMENTATIONS, InputConfig
 
 _logger = logging.getLogger("keras_crossvit.data")
 
 
 @AUGMENTATIONS.register("reference")
-def make_reference(config: "InputConfig") -> Augmentation:
+def make_reference(config: InputConfig) -> Augmentation:
     """An `Augmentation` of the reference's steps; 0 leaves a step out.
 
     Raises:
@@ -60,12 +58,12 @@ def make_reference(config: "InputConfig") -> Augmentation:
     return Augmentation(image, batch)
 
 
-def _steps(config: "InputConfig") -> tuple[Callable, Callable, Callable]:
+def _steps(config: InputConfig) -> tuple[Callable, Callable, Callable]:
     """RandAugment, erasing and mixing by the configuration, in KerasCV's layers if it is there.
 
     The layers only call the functions, so that both give the same batches bit for bit.
     """
-    randaugment = {
+    randaugment: dict[str, Any] = {
         "num_ops": config.randaugment_num_ops,
         "magnitude": config.randaugment_magnitude,
         "magnitude_std": config.randaugment_std,

@@ -1,11 +1,12 @@
 """Random numbers that a seed alone decides."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 
-Number = tf.Tensor | float
-Shape = tf.Tensor | Sequence[int]
+Number: TypeAlias = tf.Tensor | float
+Shape: TypeAlias = tf.Tensor | Sequence[int]
 
 
 class StatelessRandom:

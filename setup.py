@@ -14,6 +14,8 @@ TRAIN = [
     *TENSORFLOW,
     "keras-cv>=0.9,<0.10",
     "tensorflow-datasets>=4.9.10,<5",
+    "google-crc32c>=1.5",  # the checksums of TFRecord files
+    "array-record>=0.5",  # the files that tensorflow-datasets reads by number
     "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
     "scikit-learn>=1.5",  # the digits of `--dataset digits`
     "matplotlib>=3.8",

@@ -27,9 +27,13 @@ def main():
     )
     parser.add_argument("--model", choices=kc.presets(), required=True)
     parser.add_argument("--weights", required=True, help="imagenet, imagenet-408 or a file")
-    parser.add_argument("--dataset", required=True, help="a TensorFlow dataset, or folder:PATH")
+    parser.add_argument(
+        "--dataset", required=True, help="a TensorFlow dataset, folder:PATH or csv:FILE"
+    )
     parser.add_argument("--data-dir", help="where tensorflow-datasets keeps its data")
-    parser.add_argument("--split", help="by default validation, val or test")
+    parser.add_argument(
+        "--split", type=_split, help="by default validation, val or test; 0.2: a share of train"
+    )
     parser.add_argument("--branches", action="store_true", help="each branch's own head, too")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--input-size", type=int, help="by default the model's")
@@ -61,6 +65,14 @@ def main():
         text = json.dumps({**vars(arguments), **result, "confusion": confusion.tolist()}, indent=2)
         (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         plot_confusion(confusion, source.class_names, folder / "confusion.png")
+
+
+def _split(text):
+    """The name of a split, or the share that is held out of the split to train on."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_crossvit as kc
-from keras_crossvit.data.sources import Split
+from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.evaluation import evaluate, plot_confusion
 from tests.base import small_model
 
@@ -18,8 +18,7 @@ NAMES = ("ant", "bee", "cow", "dog", "elk")
 def split(pictures, labels):
     names = [f"picture {row}" for row in range(len(labels))]
     encoded = [x if isinstance(x, bytes) else tf.io.encode_png(x).numpy() for x in pictures]
-    rows = (names, encoded, tf.constant(labels, tf.int64))
-    return Split(tf.data.Dataset.from_tensor_slices(rows), len(labels))
+    return MemorySplit(encoded, labels, names)
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,31 @@
-"""From a split to batches: shuffle, read, crop, augment, batch, mix, prefetch.
+"""From a split to batches: which rows, read, crop, augment, batch, mix, prefetch.
 
 Everything random derives from the seed, the number of the epoch and the number of the row,
 never from a state: the same seed gives the same batches bit for bit, on any number of cores
-and workers, and a run that was cut off goes on with the very batch that comes next.
+and workers. A worker reads the rows that it makes and no others, and a run that was cut off
+goes on with the very batch that comes next, without a look at those before.
 """
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.common.tf_data import without_autotune
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.images import decode, evaluation_transform
+from keras_crossvit.data.order import EpochOrder
 from keras_crossvit.data.random_crop import random_resized_crop
 from keras_crossvit.data.rows import map_all_rows
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import Split
 
 OUTSIDE = "a label lies outside the classes"
-_SHUFFLE_BUFFER = 10_000  # encoded images; of a folder all paths are shuffled
 _AHEAD = 2  # batches that are prepared ahead of time
-_CACHED = 10_000  # this many encoded images, about 1 GB of photographs, stay in memory
+_CHUNK = 32  # rows that are read by one call
 
 _logger = logging.getLogger("keras_crossvit.data")
 _named: set[str] = set()  # files that this process has named: each is met again in every epoch
@@ -68,32 +70,39 @@ def training_batches(
     part = shard or Shard()
     part.check(batch_size, group_size)
     augmentation = make_augmentation(config, classes)
+    targets = _targets(split, classes)
+    smoothing = 0.0 if split.label_shape else config.label_smoothing
 
-    def read(index, row):
-        seed = tf.stack([config.seed, index])
+    positions = part.rows(batch_size, group_size)
+    local_size = len(positions)
+    order = EpochOrder(split.size, steps * batch_size, config.seed, config.repeated_augmentation)
+
+    def examples(rows):
+        """The worker's rows, counted from the start of the run."""
+        numbers = rows // local_size * batch_size + positions[rows % local_size]
+        return numbers, *split.read(order(numbers))
+
+    def read(number, name, image, label):
+        seed = tf.stack([config.seed, number])
         crop = config.crop_area, seed, config.horizontal_flip
-        pixels = random_resized_crop(split.read(row[1]), size, *crop)
-        return augmentation.image(pixels, seed)
+        return augmentation.image(random_resized_crop(image, size, *crop), seed)
 
     def label(rows, images, good):
-        indices, (names, _, labels) = rows
+        numbers, names, _, labels = rows
         good = tf.cast(_name_unreadable(names, good), tf.float32)
-        return indices, images, _one_hot(labels, classes) * good[:, tf.newaxis]
+        return numbers, images, targets(labels) * good[:, tf.newaxis]
 
-    def mix(indices, images, labels):
+    def mix(numbers, images, labels):
         groups = tf.constant([*part.groups(batch_size, group_size)], tf.int64)
-        numbers = indices[0] // batch_size * (batch_size // group_size) + groups
+        numbers = numbers[0] // batch_size * (batch_size // group_size) + groups
         stream = tf.fill(tf.shape(numbers), tf.constant(~config.seed, tf.int64))
         images, labels = augmentation.batch(images, labels, tf.stack([stream, numbers], 1))
-        return images, _smooth(labels, config.label_smoothing)
+        return images, _smooth(labels, smoothing)
 
-    rows = _shuffled_rows(split, config, steps, first_step)
-    if part.workers > 1:
-        rows = rows.filter(lambda index, _: part.owns(index % batch_size, batch_size, group_size))
     calls = config.parallel_calls or os.cpu_count() or 1
-    local_size = batch_size // part.workers
+    rows = range(first_step * local_size, config.epochs * steps * local_size)
     batches = (
-        map_all_rows(rows, read, calls)
+        map_all_rows(_chunks(rows, examples, split, calls), read, calls)
         .map(label)
         .rebatch(local_size, drop_remainder=True)
         .map(mix, calls)
@@ -101,27 +110,6 @@ def training_batches(
     if part.replicas > 1:
         batches = batches.rebatch(local_size // part.replicas, drop_remainder=True)
     return without_autotune(batches.prefetch(_AHEAD))
-
-
-def _shuffled_rows(split, config, steps, first_step):
-    """`(number in the run, (name, content, label))`, each epoch in an order of its own."""
-    per_epoch = steps * config.batch_size
-    examples = split.examples.cache() if split.size <= _CACHED else split.examples
-    buffer = split.size if split.light else min(split.size, _SHUFFLE_BUFFER)
-    repeats = config.repeated_augmentation
-
-    def one_epoch(epoch):
-        # The seed of this function's own graph, so that the order depends on `seed` alone.
-        tf.random.set_seed(1)
-        seed = config.seed * 100_003 + epoch
-        shuffled = examples.shuffle(buffer, seed, reshuffle_each_iteration=False)
-        if repeats > 1:
-            copies = tf.data.Dataset.range(repeats)
-            shuffled = shuffled.flat_map(lambda *row: copies.map(lambda _: row))
-        return shuffled.take(per_epoch).enumerate(epoch * per_epoch)
-
-    epochs = tf.data.Dataset.range(first_step // steps, config.epochs).flat_map(one_epoch)
-    return epochs.skip(first_step % steps * config.batch_size)
 
 
 def evaluation_batches(
@@ -155,22 +143,58 @@ def evaluation_batches(
     part = shard or Shard()
     part.check(batch_size, 1)
 
-    def read(name, content, label):
-        return evaluation_transform(decode(split.read(content)), size, crop_ratio)
+    targets = _targets(split, classes)
+
+    def examples(rows):
+        numbers = rows * part.workers + part.worker
+        here = split.read(numbers[numbers < split.size])
+        filling = len(numbers) - len(here.names)
+        labels = np.pad(here.labels, [(0, filling), *[(0, 0)] * len(split.label_shape)])
+        return numbers, here.names + [""] * filling, here.images + [b""] * filling, labels
+
+    def read(number, name, image, label):
+        return evaluation_transform(decode(image), size, crop_ratio)
 
     def label(rows, images, good):
-        names, _, labels = rows
+        _, names, _, labels = rows
         weights = tf.cast(_name_unreadable(names, good), tf.float32)
-        return images, _one_hot(labels, classes), weights
+        return images, targets(labels), weights
 
-    rows = split.examples
-    if shard is not None:
-        filling = tf.data.Dataset.from_tensors(("", "", tf.constant(0, tf.int64)))
-        rows = rows.concatenate(filling.repeat(-split.size % batch_size))
-        rows = rows.shard(part.workers, part.worker)
-    batches = map_all_rows(rows, read, os.cpu_count() or 1).map(label)
+    whole = split.size if shard is None else split.size + -split.size % batch_size
+    calls = os.cpu_count() or 1
+    chunks = _chunks(range(whole // part.workers), examples, split, calls)
+    batches = map_all_rows(chunks, read, calls).map(label)
     batches = batches.rebatch(batch_size // (part.workers * part.replicas))
     return without_autotune(batches.prefetch(_AHEAD))
+
+
+def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) -> tf.data.Dataset:
+    """Rows of a split, in chunks, several of which are read at the same time.
+
+    Args:
+        rows: Numbers of the worker's rows.
+        examples: Function from an array of them to their numbers in the run and an `Examples`.
+        split: The `Split` that they are of.
+        parallel_calls: Chunks that are read at the same time.
+
+    Returns:
+        `tf.data.Dataset` of `(numbers, names, images, labels)`, in the order of `rows`.
+    """
+
+    def read(start):
+        numbers, names, images, labels = examples(np.arange(start, min(start + _CHUNK, rows.stop)))
+        names = [os.fsencode(name) for name in names]
+        return numbers, np.array(names, object), np.array(images, object), labels
+
+    def chunk(start):
+        label_type = tf.float32 if split.label_shape else tf.int64
+        types = tf.int64, tf.string, tf.string, label_type
+        tensors = tf.numpy_function(read, [start], types)
+        for tensor, shape in zip(tensors, [(), (), (), split.label_shape], strict=True):
+            tensor.set_shape([None, *shape])
+        return tuple(tensors)
+
+    return tf.data.Dataset.range(rows.start, rows.stop, _CHUNK).map(chunk, parallel_calls)
 
 
 def _name_unreadable(names, good):
@@ -198,10 +222,20 @@ def _warn(names):
         _logger.warning("skipped an image that cannot be read (%d so far): %s", len(_named), name)
 
 
-def _one_hot(labels, classes):
-    inside = tf.reduce_all((labels >= 0) & (labels < classes))
-    with tf.control_dependencies([tf.debugging.Assert(inside, [OUTSIDE, labels])]):
-        return tf.one_hot(labels, classes)
+def _targets(split, classes):
+    """Function from the labels of a split to a float32 row for each, `(N, classes)`."""
+    if split.label_shape not in ((), (classes,)):
+        raise ValueError(
+            f"`classes` must be those of the split's labels. Received: classes={classes}, and "
+            f"labels of {split.label_shape[0]}"
+        )
+
+    def one_hot(labels):
+        inside = tf.reduce_all((labels >= 0) & (labels < classes))
+        with tf.control_dependencies([tf.debugging.Assert(inside, [OUTSIDE, labels])]):
+            return tf.one_hot(labels, classes)
+
+    return tf.identity if split.label_shape else one_hot
 
 
 def _smooth(labels, smoothing):

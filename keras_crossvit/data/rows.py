@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_CHUNK = 32  # rows that share the cost of a nested dataset
-
 
 def map_good_rows(
     function: Callable, rows: tuple[tf.Tensor, ...], parallel_calls: int | None
@@ -31,27 +29,25 @@ def map_good_rows(
 def map_all_rows(
     dataset: tf.data.Dataset, function: Callable, parallel_calls: int
 ) -> tf.data.Dataset:
-    """Applies `function` to each row of a dataset, in order.
+    """Applies `function` to each row of a dataset of chunks, in order.
 
     Args:
-        dataset: `tf.data.Dataset` of tuples.
+        dataset: `tf.data.Dataset` of tuples of tensors, each with the rows of a chunk, which
+            share the cost of a nested dataset.
         function: As in `map_good_rows`.
-        parallel_calls: Groups of rows that are worked on at the same time.
+        parallel_calls: Chunks that are worked on at the same time.
 
     Returns:
-        `tf.data.Dataset` of `(rows, results, good)`, each a batch of some of the rows, in
-        order; `results` and `good` as in `map_good_rows`.
+        `tf.data.Dataset` of `(rows, results, good)`, a chunk each; `results` and `good` as in
+        `map_good_rows`.
     """
 
     def map_chunk(*rows):
         results = _good_rows(function, rows, parallel_calls=None)
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(rows), results)
 
-    return (
-        dataset.batch(_CHUNK)
-        .interleave(map_chunk, parallel_calls, 1, parallel_calls)
-        .map(lambda rows, results: (rows, *_filled(*results)), parallel_calls)
-    )
+    chunks = dataset.interleave(map_chunk, parallel_calls, 1, parallel_calls)
+    return chunks.map(lambda rows, results: (rows, *_filled(*results)), parallel_calls)
 
 
 def _good_rows(function, rows, parallel_calls):

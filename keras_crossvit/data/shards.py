@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import tensorflow as tf
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +39,17 @@ class Shard:
                 f"mixed in pairs. Received: batch_size={batch_size} for {self.workers} workers"
             )
 
-    def owns(self, row: tf.Tensor, batch_size: int, group_size: int) -> tf.Tensor:
-        """Whether this worker makes row `row`, a scalar integer, of a global batch.
+    def rows(self, batch_size: int, group_size: int) -> np.ndarray:
+        """Numbers, within a global batch, of the rows that this worker makes; int64, rising.
 
         Rows of a group are mixed in pairs, the first with the last and so on inwards, so both
         rows of a pair go to the same worker, and the pairs to the workers in turn.
         """
-        first = row // group_size * group_size
-        within = row - first
-        pair = tf.minimum(within, group_size - 1 - within)
-        return (first + 2 * pair) * self.workers // batch_size == self.worker
+        rows = np.arange(batch_size)
+        within = rows % group_size
+        pair = np.minimum(within, group_size - 1 - within)
+        owner = (rows - within + 2 * pair) * self.workers // batch_size
+        return np.flatnonzero(owner == self.worker)
 
     def groups(self, batch_size: int, group_size: int) -> range:
         """Numbers, within a global batch, of the groups that this worker's rows belong to."""

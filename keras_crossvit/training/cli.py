@@ -17,7 +17,7 @@ from keras_crossvit.training.run import train
 
 _FLAGS = {
     "model": {"metavar": "NAME", "help": "a preset, e.g. crossvit_15_dagger"},
-    "dataset": {"metavar": "NAME", "help": "a TensorFlow dataset, or folder:PATH"},
+    "dataset": {"metavar": "NAME", "help": "a TensorFlow dataset, folder:PATH or csv:FILE"},
     "data_dir": {"metavar": "DIR", "help": "where tensorflow-datasets keeps its data"},
     "output_dir": {"metavar": "DIR", "help": "where the run writes, and goes on from"},
     "epochs": {"type": int, "metavar": "N", "help": "passes over the training pictures"},

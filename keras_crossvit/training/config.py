@@ -73,7 +73,7 @@ class TrainConfig(InputConfig):
     learning_rate_batch_size: int | None = None
     data_dir: str | None = None
     train_split: str = "train"
-    validation_split: str | None = None
+    validation_split: str | float | None = None
     weights: str | None = None
     input_size: int | None = None
     crop_ratio: float | None = None

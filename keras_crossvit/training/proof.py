@@ -16,14 +16,13 @@ def classify_held_out_picture(source, export, output_dir):
     Returns:
         `(path, true class name, [(class name, score), ...])`, the highest score first.
     """
-    _, content, label = next(iter(source.validation.examples.take(1)))
-    encoded = source.validation.read(content)
+    _, (encoded,), (label,) = source.validation.read([0])
     suffix = ".jpg" if tf.io.is_jpeg(encoded) else ".png"
     path = pathlib.Path(output_dir) / f"held_out{suffix}"
-    path.write_bytes(encoded.numpy())
+    path.write_bytes(encoded)
 
     classify = tf.saved_model.load(export).signatures["classify_bytes"]
     answer = classify(image_bytes=tf.constant([path.read_bytes()]))
     names = [name.decode() for name in answer["classes"][0].numpy()]
     scores = answer["scores"][0].numpy().tolist()
-    return path, source.class_names[int(label)], list(zip(names, scores, strict=True))
+    return path, source.class_names[label], list(zip(names, scores, strict=True))

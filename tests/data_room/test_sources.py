@@ -26,7 +26,9 @@ def folder(tmp_path):
 
 
 def contents(split):
-    return [(int(tf.io.decode_png(split.read(x))[0, 0, 0]), int(y)) for _, x, y in split.examples]
+    _, images, labels = split.read(range(split.size))
+    shades = [int(tf.io.decode_png(image)[0, 0, 0]) for image in images]
+    return [*zip(shades, labels.tolist(), strict=True)]
 
 
 def test_folder(folder):
@@ -42,10 +44,10 @@ def test_digits_are_scikit_learns(tmp_path):
     digits = load_digits()
     assert source.class_names == tuple("0123456789")
     assert (source.train.size, source.validation.size) == (1438, 359)
-    held_out = list(source.validation.examples)
-    assert [int(label) for _, _, label in held_out] == digits.target[4::5].tolist()
-    assert held_out[7][0] == b"digits test 7"
-    image = tf.io.decode_png(source.validation.read(held_out[7][1])).numpy()
+    names, images, labels = source.validation.read(range(359))
+    assert labels.tolist() == digits.target[4::5].tolist()
+    assert names[7] == "digits test 7"
+    image = tf.io.decode_png(images[7]).numpy()
     np.testing.assert_array_equal(image[..., 0], np.rint(digits.images[39] * 255 / 16))
 
 
@@ -86,6 +88,6 @@ def test_parts_of_splits_and_other_folders(tmp_path, folder):
     assert (source.train.size, source.validation.size) == (20, 6)
     targets = load_digits().target
     training = [label for row, label in enumerate(targets) if row % 5 != 4]
-    assert [int(y) for _, _, y in source.validation.examples] == training[20:26]
+    assert source.validation.read(range(6)).labels.tolist() == training[20:26]
     source = open_source(f"folder:{folder}", validation_split="train")
     assert contents(source.validation) == contents(source.train)

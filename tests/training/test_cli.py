@@ -63,8 +63,8 @@ def test_diverged_run_says_so_and_keeps_its_checkpoints(train, tmp_path):
 
 def test_label_outside_of_the_classes(train, monkeypatch):
     opened = sources.open_source("digits", "data", "train[:32]", "test[:16]")
-    rows = opened.train.examples.map(lambda name, x, label: (name, x, label - 1))
-    train_split = sources.Split(rows, 32)
+    names, images, labels = opened.train.read(range(32))
+    train_split = sources.MemorySplit(images, labels - 1, names)
     broken = sources.Source("broken", opened.class_names, train_split, opened.validation)
     monkeypatch.setattr("keras_crossvit.training.run.open_data", lambda config: broken)
     message = refusal(train, "--epochs", "1", "--set", "warmup_epochs=0")

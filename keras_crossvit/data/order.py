@@ -1,0 +1,56 @@
+"""In which order a run goes through a split: a permutation for each epoch, from the seed."""
+
+import functools
+import threading
+
+import numpy as np
+
+
+def permutation(size: int, seed: int, number: int) -> np.ndarray:
+    """The numbers 0 to `size - 1` in an order that `seed` and `number` decide.
+
+    A sort of the raw numbers of a Philox generator with these two as its key: NumPy promises
+    the same ones in every version, which it does not for `Generator.permutation`, and the
+    orders of neighbouring keys have nothing in common.
+
+    Args:
+        size: How many numbers.
+        seed: From 0.
+        number: Which of the seed's orders, from 0.
+
+    Returns:
+        int64 `(size,)`.
+    """
+    key = np.array([seed, number], "uint64")
+    return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
+
+
+class EpochOrder:
+    """Which image stands in which row of a run.
+
+    Every epoch has an order of its own. With `repeats` of n, as DeiT's `RASampler` does it, an
+    epoch takes the first 1/n of its order, each image n times in a row.
+
+    Args:
+        size: Number of images.
+        rows: Rows of an epoch.
+        seed: From 0.
+        repeats: How often an image follows itself, from 1.
+    """
+
+    def __init__(self, size: int, rows: int, seed: int, repeats: int = 1) -> None:
+        self._rows, self._repeats = rows, repeats
+        # An epoch and the next, parts of which are prepared at the same time.
+        self._epoch = functools.lru_cache(2)(lambda epoch: permutation(size, seed, epoch))
+        self._lock = threading.Lock()  # so that an order is computed once
+
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        """The images of these rows of the run, counted from its start; int64 `(N,)` each."""
+        epochs, rows = np.divmod(numbers, self._rows)
+        indices = np.empty_like(rows)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            with self._lock:
+                order = self._epoch(int(epoch))
+            indices[here] = order[rows[here] // self._repeats]
+        return indices

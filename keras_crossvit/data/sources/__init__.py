@@ -1,0 +1,55 @@
+"""Where images come from: a file for each kind of source, and the one function that opens all.
+
+A new kind is a file in this room, imported here: a subclass of `Split`, and a function from a
+`Request` to a `Source`, registered in `SOURCES` under the word before the colon.
+"""
+
+import os
+
+from keras_crossvit.data.sources import csv, folder, tfds  # noqa: F401  (they register)
+from keras_crossvit.data.sources.base import (
+    SOURCES,
+    Examples,
+    MemorySplit,
+    Request,
+    Source,
+    Split,
+)
+
+__all__ = ["SOURCES", "Examples", "MemorySplit", "Request", "Source", "Split", "open_source"]
+
+
+def open_source(
+    dataset: str,
+    data_dir: str | os.PathLike | None = None,
+    train_split: str = "train",
+    validation_split: str | float | None = None,
+) -> Source:
+    """Opens a set of labelled images.
+
+    Args:
+        dataset: The name of a TensorFlow dataset with features `image` and `label`
+            ("digits", "imagenet2012", "oxford_iiit_pet", ...), "folder:PATH", where PATH
+            holds `train/CLASS/*` and possibly `validation/CLASS/*`, or "csv:FILE", a table
+            with the columns `path`, `label` or `labels`, and possibly `split`.
+        data_dir: Where tensorflow-datasets keeps its data; `None` for its default.
+        train_split: Split or folder to train on; TensorFlow datasets take slices as well,
+            "train[:90%]".
+        validation_split: Split or folder to validate on; `None` for the first of
+            "validation", "val" and "test" that there is. A number in (0, 1) holds out that
+            share of the split to train on, of each class alike, and always the same images.
+
+    Returns:
+        A `Source`, whose splits `train` and `validation` have a `size` and give any of their
+        rows by number: `split.read([5, 0])`.
+
+    Raises:
+        ValueError: If the data set has no such features, splits or images, or a row of the
+            table is wrong.
+        FileNotFoundError: If the folder or the table does not exist.
+    """
+    prefix, colon, location = dataset.partition(":")
+    if not colon or prefix not in SOURCES:  # a TensorFlow dataset: its version follows a colon
+        prefix, location = "tfds", dataset
+    request = Request(dataset, location, data_dir, train_split, validation_split)
+    return SOURCES[prefix](request)

@@ -1,0 +1,248 @@
+"""What every source of images is made of: splits with a size and access by number."""
+
+import abc
+import collections.abc
+import concurrent.futures
+import dataclasses
+import functools
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_crossvit.common.registry import Registry
+from keras_crossvit.data.sources.held_out import hold_out_rows
+
+# Functions from a `Request` to a `Source`, by the word before the colon of `--dataset`.
+SOURCES = Registry("source")
+
+_VALIDATION = ("validation", "val", "test")
+_LABELS_AT_A_TIME = 256
+_REMOTE_READS = 64  # at the same time in a process; each waits for an answer nearly all its time
+
+
+class Examples(NamedTuple):
+    """Some rows of a split.
+
+    Args:
+        names: What each image is called in messages. The name of one that could not be read
+            says why.
+        images: The encoded image files; empty bytes for one that could not be read.
+        labels: int64 `(N,)`, or of a multi-label split float32 `(N, classes)` of zeros and
+            ones; 0 for a row that could not be read.
+    """
+
+    names: list[str]
+    images: list[bytes]
+    labels: np.ndarray
+
+
+class Split(abc.ABC):
+    """One split of a data set: a size, and access to its images by number.
+
+    A new kind of split says `size`, `name(index)` and `load(index)`. `read` is called from
+    several threads at the same time.
+
+    Args:
+        size: Number of images.
+        label_shape: `()` for one label an image, `(classes,)` for any number of them.
+        remote: Whether an image takes long to arrive, so that many are asked for at a time.
+    """
+
+    def __init__(self, size: int, label_shape: tuple[int, ...] = (), remote: bool = False) -> None:
+        self.size = size
+        self.label_shape = label_shape
+        self.remote = remote
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """What image `index` is called in messages."""
+
+    @abc.abstractmethod
+    def load(self, index: int) -> tuple[bytes, object]:
+        """The encoded image `index` and its label, an integer or a row of zeros and ones.
+
+        Raises:
+            OSError: If it cannot be read; the message says why.
+        """
+
+    def read(self, indices: collections.abc.Iterable[int]) -> Examples:
+        """The rows of these numbers, in their order, and no others."""
+        numbers = [int(index) for index in indices]
+        rows = _remote_reads().map(self._row, numbers) if self.remote else map(self._row, numbers)
+        names, images, labels = zip(*rows, strict=True) if numbers else ((), (), ())
+        values = np.asarray(labels, "float32" if self.label_shape else "int64")
+        return Examples([*names], [*images], values.reshape(len(numbers), *self.label_shape))
+
+    def _row(self, index):
+        name = self.name(index)
+        try:
+            return name, *self.load(index)
+        except OSError as error:
+            return f"{name} ({error.strerror or error})", b"", np.zeros(self.label_shape)
+
+    def labels(self) -> np.ndarray:
+        """The labels of all images, as in `Examples`.
+
+        Where they are stored with the images, as in a TensorFlow dataset, all of them are read.
+        """
+        starts = range(0, self.size, _LABELS_AT_A_TIME)
+        chunks = (range(start, min(start + _LABELS_AT_A_TIME, self.size)) for start in starts)
+        empty = self.read([]).labels
+        return np.concatenate([empty, *(self.read(chunk).labels for chunk in chunks)])
+
+
+@functools.cache
+def _remote_reads():
+    return concurrent.futures.ThreadPoolExecutor(_REMOTE_READS, "keras_crossvit-read")
+
+
+class MemorySplit(Split):
+    """Images that are in memory already.
+
+    Args:
+        images: The encoded image files.
+        labels: `(N,)` integers, or `(N, classes)` of zeros and ones.
+        names: What the images are called in messages; `None` for "image 0" and so on.
+
+    Raises:
+        ValueError: If there are not as many of each.
+    """
+
+    def __init__(
+        self,
+        images: collections.abc.Sequence[bytes],
+        labels: collections.abc.Sequence | np.ndarray,
+        names: collections.abc.Sequence[str] | None = None,
+    ) -> None:
+        self._labels = np.asarray(labels)
+        self._images = [bytes(image) for image in images]
+        self._names = names or [f"image {row}" for row in range(len(self._images))]
+        lengths = len(self._images), len(self._labels), len(self._names)
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                "`images`, `labels` and `names` must be of one length. "
+                f"Received: {lengths[0]} images, {lengths[1]} labels, {lengths[2]} names"
+            )
+        super().__init__(len(self._images), self._labels.shape[1:])
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def load(self, index: int) -> tuple[bytes, object]:
+        return self._images[index], self._labels[index]
+
+    def labels(self) -> np.ndarray:
+        return self._labels
+
+
+class PartOfSplit(Split):
+    """Some rows of another split, in the given order.
+
+    Args:
+        whole: A `Split`.
+        rows: The numbers of the rows, int64 `(N,)`.
+    """
+
+    def __init__(self, whole: Split, rows: np.ndarray) -> None:
+        super().__init__(len(rows), whole.label_shape, whole.remote)
+        self._whole, self._rows = whole, rows
+
+    def name(self, index: int) -> str:
+        return self._whole.name(int(self._rows[index]))
+
+    def load(self, index: int) -> tuple[bytes, object]:
+        return self._whole.load(int(self._rows[index]))
+
+    def labels(self) -> np.ndarray:
+        return self._whole.labels()[self._rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A set of labelled images.
+
+    Args:
+        name: What the user called it.
+        class_names: The classes' names, in the order of the labels.
+        train: The `Split` to train on.
+        validation: The `Split` to validate on.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What `open_source` was asked for, as a function in `SOURCES` gets it.
+
+    Args:
+        dataset: All of the argument `dataset`.
+        location: `dataset` without the word before the colon that chose the source.
+        data_dir: As in `open_source`.
+        train_split: As in `open_source`.
+        validation_split: As in `open_source`.
+    """
+
+    dataset: str
+    location: str
+    data_dir: str | os.PathLike | None
+    train_split: str
+    validation_split: str | float | None
+
+    def choose_splits(self, there: collections.abc.Collection[str]) -> tuple[str, str | None]:
+        """Names of the splits to train and to validate on.
+
+        Args:
+            there: The names of all splits.
+
+        Returns:
+            Both names, each known to exist; the second is `None` if a share of the first is
+            held out.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        validation = self.validation_split
+        if validation is None:
+            validation = next((name for name in _VALIDATION if name in there), "validation")
+        for argument, name in (
+            ("train_split", self.train_split),
+            ("validation_split", validation),
+        ):
+            if isinstance(name, str) and name.partition("[")[0] not in there:
+                share = argument == "validation_split"
+                raise ValueError(
+                    f"`{argument}` must name a split of the dataset {self.dataset}: "
+                    f"{', '.join(there)}, or, of a TensorFlow dataset, a part of one, as in "
+                    '"train[90%:]"'
+                    + ("; or be a share of the training split, as in 0.2. " if share else ". ")
+                    + f"Received: {argument}={name!r}"
+                )
+        return self.train_split, validation if isinstance(validation, str) else None
+
+    def source(
+        self,
+        class_names: collections.abc.Sequence[str],
+        splits: tuple[str, str | None],
+        open_split: collections.abc.Callable[[str], Split],
+    ) -> Source:
+        """The `Source`.
+
+        Args:
+            class_names: The classes' names, in the order of the labels.
+            splits: What `choose_splits` returned.
+            open_split: Function from the name of a split to the `Split`.
+        """
+        train, validation = splits
+        whole = open_split(train)
+        if validation is not None:
+            return Source(self.dataset, tuple(class_names), whole, open_split(validation))
+        parts = (
+            PartOfSplit(whole, rows)
+            for rows in hold_out_rows(whole.labels(), self.validation_split)
+        )
+        return Source(self.dataset, tuple(class_names), *parts)

@@ -1,0 +1,152 @@
+"""A table of image files: `csv:FILE`, with the columns `path`, `label` or `labels`, and `split`.
+
+    path,label,split                    path,labels
+    photos/1.jpg,ant,train              photos/1.jpg,ant
+    photos/2.jpg,bee,validation         photos/2.jpg,ant|bee
+
+Paths are relative to the table. With `labels` an image has one label or more, separated by `|`,
+and the task is a multi-label one. Without `split` all rows are of the split "train".
+"""
+
+import array
+import csv
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from keras_crossvit.data.sources import storage
+from keras_crossvit.data.sources.base import SOURCES, Request, Source
+from keras_crossvit.data.sources.compact import Strings
+from keras_crossvit.data.sources.folder import FileSplit
+
+_SEPARATOR = "|"
+_COLUMNS = ({"path", "label"}, {"path", "labels"})
+
+
+class MultiLabelSplit(FileSplit):
+    """Image files with any number of labels each.
+
+    Args:
+        root: As in `FileSplit`.
+        paths: As in `FileSplit`.
+        labels: All labels of all images, one image after the other, int `(M,)`.
+        counts: How many of them each image has, int `(N,)`.
+        classes: Number of classes.
+    """
+
+    def __init__(self, root: str, paths: Strings, labels: Any, counts: Any, classes: int) -> None:
+        super().__init__(root, paths, labels)
+        self.label_shape = (classes,)
+        self._ends = np.cumsum(counts)
+        self._counts = counts
+
+    def load(self, index: int) -> tuple[bytes, object]:
+        labels = np.zeros(self.label_shape, "float32")
+        end = self._ends[index]
+        labels[self._labels[end - self._counts[index] : end]] = 1
+        return storage.read(self.name(index)), labels
+
+    def labels(self) -> np.ndarray:
+        labels = np.zeros((self.size, *self.label_shape), "float32")
+        labels[np.repeat(np.arange(self.size), self._counts), self._labels] = 1
+        return labels
+
+
+@SOURCES.register("csv")
+def open_csv(request: Request) -> Source:
+    """Opens `csv:FILE`; the classes are the labels of the rows to train on, sorted."""
+    path = storage.expand(request.location)
+    if not storage.is_file(path):
+        raise FileNotFoundError(
+            f"`dataset` must name an existing table. Received: dataset={request.dataset!r}"
+        )
+    table = _Table(path)
+    splits = request.choose_splits(table.rows)
+    class_names = table.class_names(splits[0])
+
+    def open_split(name):
+        return table.open_split(name, class_names)
+
+    return request.source(class_names, splits, open_split)
+
+
+class _Rows:
+    """The rows of one split: paths, numbers of labels, where each stands in the table."""
+
+    def __init__(self) -> None:
+        self.paths = Strings()
+        self.labels, self.counts, self.lines = (array.array("i") for _ in range(3))
+
+
+class _Table:
+    """A table that was read and checked, without the labels' final numbers."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._root = path, os.path.dirname(path)
+        self._numbers: dict[str, int] = {}  # of each label, in the order in which they were met
+        self.rows: dict[str, Any] = {}
+        try:
+            text = storage.read(path).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} must be a table in UTF-8. Received: {error}") from error
+        reader = csv.reader(io.StringIO(text, newline=""))
+        header = next(reader, [])
+        if len(header) != len(set(header)) or set(header) - {"split"} not in _COLUMNS:
+            raise ValueError(
+                f"{path}, row 1, must name the columns path, label or labels, and possibly "
+                f"split. Received: {','.join(header)}"
+            )
+        self.multi_label = "labels" in header
+        for fields in reader:
+            if fields:
+                self._add(reader.line_num, header, fields)
+        if not self.rows:
+            raise ValueError(f"{path} must have a row per image. Received: none")
+
+    def _add(self, line, header, fields):
+        row = dict(zip(header, fields, strict=False))
+        label = row.get("labels", row.get("label", ""))
+        labels = dict.fromkeys(label.split(_SEPARATOR)) if self.multi_label else [label]
+        faults = {
+            f"{len(header)} fields": len(fields) == len(header),
+            "a path": row["path"],
+            "a label": all(text.strip() for text in labels),
+            "a split": row.get("split", "train"),
+        }
+        for needed, there in faults.items():
+            if not there:
+                self._refuse(line, f"must have {needed}", ",".join(fields))
+        if not storage.is_file(storage.join(self._root, row["path"])):
+            self._refuse(line, "must name an existing file", row["path"])
+        rows = self.rows.setdefault(row.get("split", "train"), _Rows())
+        rows.paths.append(row["path"])
+        numbers = [self._numbers.setdefault(text.strip(), len(self._numbers)) for text in labels]
+        rows.labels.extend(numbers)
+        rows.counts.append(len(numbers))
+        rows.lines.append(line)
+
+    def _refuse(self, line, message, received):
+        raise ValueError(f"{self._path}, row {line}, {message}. Received: {received!r}")
+
+    def class_names(self, split):
+        """The labels of a split, sorted: by value if all are whole numbers."""
+        labels = [*self._numbers]
+        names = [labels[number] for number in set(self.rows[split].labels)]
+        return sorted(names, key=int if all(name.isdecimal() for name in names) else None)
+
+    def open_split(self, name, class_names):
+        rows = self.rows[name]
+        final = {text: number for number, text in enumerate(class_names)}
+        renumbered = np.array([final.get(text, -1) for text in self._numbers], "int32")
+        labels = renumbered[np.frombuffer(rows.labels, "int32")]
+        counts = np.frombuffer(rows.counts, "int32")
+        if (labels < 0).any():
+            row = np.searchsorted(np.cumsum(counts), np.argmax(labels < 0), side="right")
+            unknown = [*self._numbers][rows.labels[np.argmax(labels < 0)]]
+            self._refuse(rows.lines[row], "must have labels of the split to train on", unknown)
+        if self.multi_label:
+            classes = len(class_names)
+            return MultiLabelSplit(self._root, rows.paths, labels, counts, classes)
+        return FileSplit(self._root, rows.paths, labels)

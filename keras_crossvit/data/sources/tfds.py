@@ -1,0 +1,125 @@
+"""TensorFlow datasets, `tfds:NAME` or `NAME` alone, as they lie on the disk."""
+
+import bisect
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from keras_crossvit.data.sources import storage
+from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split
+from keras_crossvit.data.sources.tfrecord import index_shards, read_record
+
+
+class _Examples(Split):
+    """Records of a TensorFlow dataset, from which tensorflow-datasets makes the features."""
+
+    def __init__(self, name: str, size: int, info: Any, remote: bool = False) -> None:
+        import tensorflow_datasets as tfds
+
+        super().__init__(size, remote=remote)
+        self._name = name
+        # The other features of the records are not looked at.
+        wanted = tfds.decode.PartialDecoding({"image": True, "label": True})
+        self._features = wanted.extract_features(info.features)
+        # Encoded, so that only the crop that is used has to be decoded.
+        self._decoders = {"image": tfds.decode.SkipDecoding()}
+
+    def name(self, index):
+        return f"{self._name} {index}"
+
+    def load(self, index):
+        example = self._features.deserialize_example_np(
+            self._record(index), decoders=self._decoders
+        )
+        return example["image"], example["label"]
+
+
+class TFRecordExamples(_Examples):
+    """A split of TFRecord shards, by an index of their records.
+
+    Args:
+        name: What the split is called in messages.
+        info: The `DatasetInfo`.
+        instructions: tensorflow-datasets' `FileInstruction`s: which records of which shards.
+    """
+
+    def __init__(self, name: str, info: Any, instructions: Sequence[Any]) -> None:
+        paths = [os.fspath(part.filename) for part in instructions]
+        self._ends = [*itertools.accumulate(part.take for part in instructions)]
+        super().__init__(name, self._ends[-1], info, storage.is_remote(paths[0]))
+        self._first = [part.skip for part in instructions]
+        counts = [part.examples_in_shard for part in instructions]
+        self._shards = index_shards(paths, counts)
+
+    def _record(self, index):
+        number = bisect.bisect_right(self._ends, index)
+        start = self._ends[number - 1] if number else 0
+        return read_record(self._shards[number], self._first[number] + index - start)
+
+
+class RandomAccessExamples(_Examples):
+    """A split of a file format that tensorflow-datasets reads by number, as ArrayRecord.
+
+    Args:
+        name: What the split is called in messages.
+        info: The `DatasetInfo`.
+        records: The data source, of raw records.
+    """
+
+    def __init__(self, name: str, info: Any, records: Sequence[Any]) -> None:
+        super().__init__(name, len(records), info)
+        self._records = records
+
+    def _record(self, index):
+        try:
+            return self._records[index]
+        except (ValueError, RuntimeError, IndexError) as error:  # as array_record raises them
+            raise OSError(str(error)) from error
+
+
+@SOURCES.register("tfds")
+def open_tfds(request: Request) -> Source:
+    """Opens a TensorFlow dataset that has the features `image` and `label`."""
+    import tensorflow_datasets as tfds
+
+    name = request.location
+    if name == "digits":
+        import keras_crossvit.data.sources.digits  # noqa: F401  (registers the name)
+    try:
+        builder = tfds.builder(name, data_dir=request.data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        prefixes = " or ".join(f'"{prefix}:..."' for prefix in SOURCES if prefix != "tfds")
+        raise ValueError(
+            f"`dataset` must be the name of a TensorFlow dataset or {prefixes}. "
+            f"Received: dataset={request.dataset!r}"
+        ) from error
+    builder.download_and_prepare()
+    info = builder.info
+    if not {"image", "label"} <= set(info.features):
+        raise ValueError(
+            "`dataset` must have the features `image` and `label`. "
+            f"Received: {name} with {', '.join(info.features)}"
+        )
+    splits = request.choose_splits(info.splits)
+
+    def open_split(key):
+        return _open_split(builder, f"{name} {key}", key)
+
+    return request.source(info.features["label"].names, splits, open_split)
+
+
+def _open_split(builder, name, key):
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
+        return TFRecordExamples(name, builder.info, builder.info.splits[key].file_instructions)
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    try:
+        records = builder.as_data_source(key, deserialize_method=raw)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"`dataset` must be stored as TFRecord or ArrayRecord. Received: {name}, stored as "
+            f"{builder.info.file_format.value}"
+        ) from error
+    return RandomAccessExamples(name, builder.info, records)

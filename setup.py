@@ -9,7 +9,7 @@ here = pathlib.Path(__file__).parent
 source = (here / "keras_crossvit" / "__init__.py").read_text(encoding="utf-8")
 
 PILLOW = "pillow>=10"  # `keras.utils.load_img` reads files with it, and Keras does not ask for it
-TENSORFLOW = ["tensorflow>=2.21,<2.22", PILLOW]
+TENSORFLOW = ["tensorflow>=2.20,<2.22", PILLOW]
 TRAIN = [
     *TENSORFLOW,
     "keras-cv>=0.9,<0.10",
@@ -26,7 +26,7 @@ RUNTIMES = [
     "onnx>=1.23",
     "onnxruntime>=1.31",
     "openvino>=2026.4",
-    "tensorflow-serving-api>=2.21,<2.22",  # gRPC to a server
+    "tensorflow-serving-api>=2.20,<2.22",  # gRPC to a server
     "tf2onnx>=1.17,<2",
 ]
 DOCS = [
@@ -82,7 +82,7 @@ setup(
     packages=find_packages(include=["keras_crossvit", "keras_crossvit.*"]),
     package_data={"keras_crossvit": ["py.typed"]},
     install_requires=[
-        "keras>=3.15,<4",
+        "keras>=3.13,<3.16",
         "numpy>=2",
         "huggingface_hub>=0.30",
         "safetensors>=0.4.3",

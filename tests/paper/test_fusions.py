@@ -152,7 +152,7 @@ def test_class_token_fusion_needs_class_tokens():
 @pytest.mark.parametrize(
     ("grids", "message"),
     [
-        ({}, r"`small_grid` must be \(rows, columns\) of 6 patches.* small_grid=None"),
+        ({}, r"`small_grid` must be \(rows, columns\) with a product of 6.* small_grid=None"),
         ({"small_grid": (2, 3), "large_grid": (1, 3)}, r"`large_grid` .* large_grid=\(1, 3\)"),
         ({"small_grid": (2, 3, 1)}, r"`small_grid` must be \(rows, columns\) or None"),
         ({"small_grid": (0, 3)}, r"`small_grid` must be a positive integer"),
@@ -179,7 +179,7 @@ def test_gradients_reach_every_variable_of_a_model(name, class_token):
 
 
 def test_a_fusion_of_ten_lines_outside_of_the_package_trains():
-    @kc.layers.register_fusion("swap_means")
+    @kc.layers.register_fusion("tests_swap_means_in_ten_lines")
     class SwapMeans(kc.layers.Fusion):
         def build(self, input_shape):
             (_, _, small), (_, _, large) = input_shape
@@ -191,15 +191,12 @@ def test_a_fusion_of_ten_lines_outside_of_the_package_trains():
             small, large = (keras.ops.mean(x, axis=1, keepdims=True) for x in tokens)
             return [tokens[0] + self.to_small(large), tokens[1] + self.to_large(small)]
 
-    try:
-        config = base.small_config(fusion="swap_means", num_stages=1)
-        model = base.small_model(config, drop_path_rate=0.1)
-        kernel = model.get_layer("stage_0").fuse.to_small.kernel
-        before = keras.ops.convert_to_numpy(kernel)
-        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-        labels = np.array([0, 1])
-        losses = model.fit(base.pixels(), labels, epochs=4, verbose=0).history["loss"]
-        assert losses[-1] < losses[0]
-        assert np.abs(keras.ops.convert_to_numpy(kernel) - before).max() > 0
-    finally:
-        del layers.FUSIONS["swap_means"]
+    config = base.small_config(fusion="tests_swap_means_in_ten_lines", num_stages=1)
+    model = base.small_model(config, drop_path_rate=0.1)
+    kernel = model.get_layer("stage_0").fuse.to_small.kernel
+    before = keras.ops.convert_to_numpy(kernel)
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    labels = np.array([0, 1])
+    losses = model.fit(base.pixels(), labels, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert np.abs(keras.ops.convert_to_numpy(kernel) - before).max() > 0

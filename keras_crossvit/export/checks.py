@@ -50,3 +50,12 @@ def check_packages(purpose: str, *packages: str) -> None:
 def gives_logits(model: CrossViT) -> bool:
     """Whether the model returns logits rather than probabilities."""
     return keras.activations.get(model.classifier_activation) is keras.activations.linear
+
+
+def takes_pixels(model: CrossViT) -> bool:
+    """Whether the model takes pixels in 0..255 rather than normalised images.
+
+    One that was built on an `input_tensor` does: what comes before that tensor is its own
+    preprocessing.
+    """
+    return model.include_preprocessing or all(x is not model.image for x in model.inputs)

@@ -7,7 +7,7 @@ from tensorflow.python.framework.convert_to_constants import (  # not exported e
     convert_variables_to_constants_v2,
 )
 
-from keras_crossvit.export.checks import gives_logits
+from keras_crossvit.export.checks import gives_logits, takes_pixels
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input
 
@@ -27,7 +27,7 @@ def freeze(model: CrossViT) -> Any:
     """
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
     name = "logits" if gives_logits(model) else "probabilities"
-    normalises = model.include_preprocessing
+    normalises = takes_pixels(model)
 
     @tf.function(autograph=False, input_signature=[spec])
     def forward(images):

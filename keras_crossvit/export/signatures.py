@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_crossvit.data.images import default_crop_ratio, read_images
-from keras_crossvit.export.checks import gives_logits
+from keras_crossvit.export.checks import gives_logits, takes_pixels
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input
 
@@ -73,7 +73,7 @@ def make_runner(model: CrossViT) -> Any:
     """A `tf.function` from pixels in 0..255 to probabilities and features, both float32."""
     features = [layers.head.input for layers in model.branches.values()]
     outputs = keras.Model(model.input, [model.output, *features])
-    normalises, logits = model.include_preprocessing, gives_logits(model)
+    normalises, logits = takes_pixels(model), gives_logits(model)
 
     # A separate function, so that the signatures share one graph in the file.
     @tf.function(autograph=False)

@@ -79,6 +79,8 @@ class CrossViT(keras.Model):
             role. Without "small" in a model of one branch, and so for `grids`.
         grids: `{"small": (rows, columns), "large": (rows, columns)}` of patches.
         stages: The K `MultiScaleBlock`s, or the encoders of a model of one branch.
+        image: Keras tensor of the image that the branches share, `(B, H, W, channels)`: the
+            model's input, or the `input_tensor`.
         logits: Keras tensor of the averaged logits `(B, classes)`, before the activation;
             `None` without a top.
         feature_dim: Width of the features, `C_small + C_large`.
@@ -151,7 +153,7 @@ class CrossViT(keras.Model):
         self.include_preprocessing = include_preprocessing
         self.drop_rate, self.drop_path_rate = drop_rate, drop_path_rate
         self.gradient_checkpointing = gradient_checkpointing
-        self._image, self._built_on_tensor = image, input_tensor is not None
+        self.image, self._built_on_tensor = image, input_tensor is not None
         if source is not None:
             source.load_into(self)
 
@@ -168,14 +170,14 @@ class CrossViT(keras.Model):
         """
         stem = None
         if self._built_on_tensor:
-            stem = keras.Model(self.inputs, self._image, name="stem")
+            stem = keras.Model(self.inputs, self.image, name="stem")
             stem = keras.saving.serialize_keras_object(stem)
         return {
             "config": dataclasses.asdict(self.config),
             "include_top": self.include_top,
             "weights": None,
             "input_tensor": stem,
-            "input_shape": tuple(self._image.shape[1:]),
+            "input_shape": tuple(self.image.shape[1:]),
             "pooling": self.pooling,
             "classes": self.classes,
             "classifier_activation": _serialize_activation(self.classifier_activation),

@@ -4,6 +4,7 @@ CONTRIBUTING.md lists each such name with its reason; nothing is added unnoticed
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import pathlib
@@ -48,7 +49,16 @@ def foreign_attributes(tree):
     """Private attributes that a file reads or calls and does not define itself."""
     attributes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_private(n.attr)]
     inherited = {n.attr for n in attributes if ast.unparse(n.value) == "super()"}
-    return inherited | {n.attr for n in attributes} - own_names(tree)
+    on_self = {n.attr for n in attributes if ast.unparse(n.value) == "self"}
+    on_others = {n.attr for n in attributes if ast.unparse(n.value) != "self"}
+    return inherited | on_self - package_names() | on_others - own_names(tree)
+
+
+@functools.cache
+def package_names():
+    """Private names that any file of the package defines: a subclass may use its base's."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
+    return set().union(*map(own_names, trees))
 
 
 def overrides(path):

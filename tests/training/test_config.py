@@ -65,7 +65,10 @@ def test_flags_and_settings_replace_values():
         (["--set", "warmup_epochs=10"], "`warmup_epochs` must be at least 0 and less than"),
         (["--set", "crop_area=[0.5, 2]"], "`crop_area` must be two shares"),
         (["--set", "drop_path_rate=1"], "`drop_path_rate` must be a number in [0, 1)"),
-        (["--recipe", "cifar"], "must be one of digits, or the path of a Python file. Received: --recipe cifar"),
+        (
+            ["--recipe", "cifar"],
+            "the path of a Python file. Received: --recipe cifar",
+        ),
     ],
 )
 def test_wrong_arguments_end_in_one_message(arguments, message, capsys):

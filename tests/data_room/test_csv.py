@@ -1,0 +1,107 @@
+"""Tables of labels, and shares that are held out."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.data import InputConfig, open_source, training_batches
+from keras_crossvit.data.sources.held_out import hold_out_rows
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a table beside images 0.png to 7.png, of the shades 10 i; returns `csv:FILE`."""
+    for number in range(8):
+        pixels = np.full((4, 4, 3), 10 * number, "uint8")
+        (tmp_path / f"{number}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+
+    def write(*rows):
+        (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        return f"csv:{tmp_path / 'labels.csv'}"
+
+    return write
+
+
+def shades(examples):
+    return [int(tf.io.decode_png(image)[0, 0, 0]) // 10 for image in examples.images]
+
+
+def test_one_label_an_image(table):
+    source = open_source(
+        table(
+            "path,label,split",
+            "3.png,dog,train",
+            "1.png,cat,train",
+            "5.png,dog,validation",
+            "2.png,dog,train",
+        )
+    )
+    assert source.class_names == ("cat", "dog")
+    assert (source.train.size, source.validation.size) == (3, 1)
+    examples = source.train.read([2, 0, 1])
+    assert shades(examples) == [2, 3, 1]
+    np.testing.assert_array_equal(examples.labels, [1, 1, 0])
+    np.testing.assert_array_equal(source.validation.read([0]).labels, [1])
+
+
+def test_several_labels_an_image_become_rows_of_zeros_and_ones(table):
+    path = table("path,labels", *(f"{i}.png,{'red' if i % 2 else 'red|blue'}" for i in range(8)))
+    source = open_source(path, validation_split=0.25)
+    assert source.class_names == ("blue", "red")
+    rows = source.train.read(range(source.train.size))
+    expected = [[0, 1] if shade % 2 else [1, 1] for shade in shades(rows)]
+    np.testing.assert_array_equal(rows.labels, expected)
+    config = InputConfig(batch_size=6, augment="none", label_smoothing=0.1)
+    _, labels = next(iter(training_batches(source.train, 2, (4, 4), config)))
+    assert set(labels.numpy().ravel()) == {0.0, 1.0}  # smoothing is for one label an image
+    np.testing.assert_array_equal(labels[:, 1], np.ones(6))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["file,label", "0.png,a"], "row 1, must name the columns path, label or labels"),
+        (["path,label", "0.png,a", "9.png,b"], r"row 3, must name an existing file.*'9\.png'"),
+        (["path,label", "0.png,"], "row 2, must have a label"),
+        (["path,labels", "0.png,a|"], "row 2, must have a label"),
+        (["path,label", "0.png,a,b"], "row 2, must have 2 fields"),
+        (["path,label"], "must have a row per image"),
+    ],
+)
+def test_a_wrong_row_is_named(table, rows, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(table(*rows), validation_split=0.5)
+
+
+def test_no_such_table(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must name an existing table"):
+        open_source(f"csv:{tmp_path / 'none.csv'}")
+
+
+def test_a_share_is_held_out_of_each_class_and_always_the_same():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    train, held_out = hold_out_rows(labels, 0.2)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(100))
+    np.testing.assert_array_equal(np.bincount(labels[held_out]), [10, 6, 4])
+    np.testing.assert_array_equal(hold_out_rows(labels, 0.2)[1], held_out)
+    assert not np.array_equal(held_out[:10], np.arange(10))
+
+
+def test_a_folder_without_a_split_to_validate_on_gives_a_share(tmp_path):
+    for name, count in (("ant", 10), ("bee", 5)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(count):
+            path = tmp_path / "train" / name / f"{number}.png"
+            path.write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), "uint8")).numpy())
+    source = open_source(f"folder:{tmp_path}", validation_split=0.2)
+    assert (source.train.size, source.validation.size) == (12, 3)
+    np.testing.assert_array_equal(np.bincount(source.validation.labels()), [2, 1])
+    names = source.train.read(range(12)).names + source.validation.read(range(3)).names
+    assert len(set(names)) == 15
+
+
+@pytest.mark.parametrize("share", [0, 1, 1.5, -0.1, True])
+def test_a_share_lies_between_none_and_all(table, share):
+    path = table("path,label", "0.png,a", "1.png,a")
+    with pytest.raises(ValueError, match="`validation_split` must be the name of a split"):
+        open_source(path, validation_split=share)

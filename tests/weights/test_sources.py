@@ -111,7 +111,7 @@ WRONG = {
     "keras of another package": ("dense.keras", "`model` must be a CrossViT"),
     "keras of another architecture": ("other.keras", "must be of the same architecture"),
     "keras that holds code": ("code.keras", "`weights` must be a complete .keras file"),
-    "safetensors that is none": ("text.safetensors", "whole safetensors file"),
+    "safetensors that is none": ("text.safetensors", "complete safetensors file"),
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 import keras_crossvit as kc
 from tests.reference import randomize
 
+PRESETS = frozenset(kc.presets())  # the package's own, before any test registers another
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # JAX compiles longer than it computes here; without optimisation half as long.

@@ -44,6 +44,13 @@ class BranchLayers:
     pool: Any = None
     head: Any = None
 
+    def pooled(self, tokens: Any) -> Any:
+        """The branch's tokens after the last stage, normalised, as one vector `(B, C)`."""
+        # Only the class token is used, so only the class token is normalised.
+        if self.pool.mode == "token":
+            return self.norm(self.pool(tokens))
+        return self.pool(self.norm(tokens))
+
 
 class Assembly:
     """Makes the layers of a model, each with the tensors that go through it.
@@ -153,23 +160,21 @@ class Assembly:
 
     def norm(self, tokens: dict[str, Any]) -> dict[str, Any]:
         """All tokens of each branch, normalised."""
-        return {branch: self._norm(x, branch) for branch, x in tokens.items()}
-
-    def _norm(self, x, branch):
-        self.branches[branch].norm = layer_norm(f"{branch}_norm", self.dtype)
-        return self.branches[branch].norm(x)
+        for branch, layers in self.branches.items():
+            layers.norm = layer_norm(f"{branch}_norm", self.dtype)
+        return {branch: self.branches[branch].norm(x) for branch, x in tokens.items()}
 
     def pool(self, tokens: dict[str, Any], mode: str) -> dict[str, Any]:
         """The tokens of each branch, normalised, as one vector `(B, C)`."""
         return {branch: self._pool(x, branch, mode) for branch, x in tokens.items()}
 
     def _pool(self, tokens, branch, mode):
-        pool = TokenPool(mode, self.config.class_token, dtype=self.dtype, name=f"{branch}_pool")
-        self.branches[branch].pool = pool
-        # Only the class token is used, so only the class token is normalised.
-        if mode == "token":
-            return self._norm(pool(tokens), branch)
-        return pool(self._norm(tokens, branch))
+        layers = self.branches[branch]
+        layers.pool = TokenPool(
+            mode, self.config.class_token, dtype=self.dtype, name=f"{branch}_pool"
+        )
+        layers.norm = layer_norm(f"{branch}_norm", self.dtype)
+        return layers.pooled(tokens)
 
     def classify(self, features: dict[str, Any], classes: int, drop_rate: float) -> Any:
         """The mean of the heads' logits `(B, classes)`, in float32 whatever the policy."""

@@ -82,7 +82,13 @@ def _enter_last_encoder(graph, images, stage):
 def _finish(graph, tokens, stage):
     """The logits `(B, classes)` for tokens that enter the last encoders of a stage."""
     tokens = {x: stage.encoders[x][-1](tokens[x], training=False) for x in tokens}
-    return graph.logits(stage.fuse(tokens), stage)
+    tokens = stage.fuse(tokens)
+    for later in graph.stages[graph.stages.index(stage) + 1 :]:
+        for branch, encoders in later.encoders.items():
+            for block in encoders:
+                tokens[branch] = block(tokens[branch], training=False)
+        tokens = later.fuse(tokens)
+    return graph.logits(tokens)
 
 
 def _one_hot(graph, tokens, stage, classes):

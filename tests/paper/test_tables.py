@@ -4,6 +4,7 @@ import keras
 import pytest
 
 import keras_crossvit as kc
+from tests import base
 
 # preset, our parameters, our MACs, the paper's M parameters and G FLOPs. A star: the paper
 # counted without position embeddings and class tokens. Two stars: it does not agree (why:
@@ -59,9 +60,7 @@ ROWS = [
 
 
 def test_tables_hold_every_preset_but_the_one_that_is_not_of_the_paper():
-    # Tests register presets of their own.
-    presets = {name for name in kc.presets() if "test" not in name}
-    assert {row[0] for row in ROWS} == presets - {"crossvit_digits"}
+    assert {row[0] for row in ROWS} == base.PRESETS - {"crossvit_digits"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])

@@ -148,6 +148,7 @@ class CrossViT(keras.Model):
         self.config = config
         self.branches, self.stages, self.grids = parts.branches, parts.stages, parts.grids
         self.logits = logits
+        self.feature_dim = sum(branch.embed_dim for branch in config.branches.values())
         self.include_top, self.pooling, self.classes = include_top, pooling, classes
         self.classifier_activation = classifier_activation
         self.include_preprocessing = include_preprocessing
@@ -156,11 +157,6 @@ class CrossViT(keras.Model):
         self.image, self._built_on_tensor = image, input_tensor is not None
         if source is not None:
             source.load_into(self)
-
-    @property
-    def feature_dim(self) -> int:
-        """Width of the features, the sum of the branches' widths."""
-        return sum(branch.embed_dim for branch in self.config.branches.values())
 
     def get_config(self) -> dict:
         """The arguments, as JSON can hold them; weights are apart, so `weights` is None.

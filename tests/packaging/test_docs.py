@@ -61,7 +61,8 @@ def test_public_names(site, module):
 def test_an_entry(site):
     """One entry word for word: signature, code spans, arguments, those of the call, errors."""
     text = text_of(site / "docs" / "api" / "keras_crossvit.layers.html")
-    assert "class keras_crossvit.layers.CrossAttention(num_heads, qkv_bias=True, **kwargs)" in text
+    signature = "CrossAttention(num_heads: int, qkv_bias: bool = True, **kwargs: Any)"
+    assert f"class keras_crossvit.layers.{signature}" in text
     entry = text.split("class keras_crossvit.layers.CrossAttention(")[1]
     entry = entry.split("class keras_crossvit")[0]
     assert "num_heads – Number of heads h, a divisor of the width C." in entry

@@ -1,39 +1,55 @@
-"""What a run is put together from: data, model, optimizer."""
+"""What a run is put together from: data, model, optimizer, step."""
 
-import keras
+from typing import Any
+
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_crossvit.data.pipeline import steps_per_epoch
-from keras_crossvit.data.sources import open_source
+from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.models import CrossViT, CrossViTConfig
+from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
 from keras_crossvit.training.optimizer import learning_rate_schedule, make_optimizer
-from keras_crossvit.training.trainee import Trainee
+from keras_crossvit.training.steps import Step, step_class
+from keras_crossvit.training.strategy import replicas_of, scope_of, shard_of
 
 
-def open_data(config):
+def open_data(config: TrainConfig) -> Source:
     """The `Source` of a run."""
     return open_source(
         config.dataset, config.data_dir, config.train_split, config.validation_split
     )
 
 
-def check_fit(config, source, shard):
-    """Raises `ValueError` if a run's batches do not fit the data or the devices."""
+def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
+    """Raises `ValueError` if a run's batches do not fit the data or the devices.
+
+    Args:
+        config: A `TrainConfig`.
+        source: The `Source` of its data.
+        strategy: What `make_strategy` returned.
+    """
+    for name, split in (("train_split", source.train), ("validation_split", source.validation)):
+        if split.size == 0:
+            raise ValueError(
+                f"`{name}` must hold images. Received: {name}={getattr(config, name)!r}, in which "
+                f"{source.name} has none"
+            )
     if config.batch_size > source.train.size:
         raise ValueError(
-            f"`batch_size` must be at most the {source.train.size} training pictures of "
+            f"`batch_size` must be at most the {source.train.size} training images of "
             f"{source.name}. Received: batch_size={config.batch_size}"
         )
-    shard.check(config.batch_size, config.mixing_batch_size or config.batch_size)
-    per_replica = config.batch_size // (shard.workers * shard.replicas)
-    if per_replica % config.accumulation_steps:
+    shard_of(strategy).check(config.batch_size, config.mixing_batch_size or config.batch_size)
+    replicas = replicas_of(strategy)
+    if config.batch_size % (replicas * config.accumulation_steps):
         raise ValueError(
-            f"`accumulation_steps` must divide the {per_replica} rows of a replica. "
-            f"Received: accumulation_steps={config.accumulation_steps}"
+            "`batch_size` must be a multiple of replicas times accumulation_steps, "
+            f"{replicas} x {config.accumulation_steps}. Received: batch_size={config.batch_size}"
         )
 
 
-def build_model(config, source, **arguments):
+def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossViT:
     """The model of a run, before training.
 
     Args:
@@ -53,7 +69,7 @@ def build_model(config, source, **arguments):
     return CrossViT(CrossViTConfig.preset(config.model), **values)
 
 
-def make_schedule(config, source):
+def make_schedule(config: TrainConfig, source: Source) -> LearningRateSchedule:
     """The function from a step of a run to its learning rate."""
     steps = steps_per_epoch(source.train, config)
     return learning_rate_schedule(
@@ -63,31 +79,36 @@ def make_schedule(config, source):
     )
 
 
-def make_trainee(config, source, metrics=()):
-    """What is trained, with its optimizer and loss, and the model that it shares weights with.
+def make_step(config: TrainConfig, source: Source, strategy: Any) -> Step:
+    """The `Step` of a run, with its model and optimizer, before training.
 
     Args:
         config: A `TrainConfig`.
         source: The `Source` of its data.
-        metrics: Keras metrics.
+        strategy: What `make_strategy` returned.
     """
-    model = build_model(config, source, classifier_activation=None)
-    if config.lora_rank is not None:
-        enable_attention_lora(model, config.lora_rank)
     steps = steps_per_epoch(source.train, config)
     highest, final = config.scaled_learning_rates
-    optimizer = make_optimizer(
-        model,
-        highest,
-        config.weight_decay,
-        total_steps=config.epochs * steps,
-        warmup_steps=config.warmup_epochs * steps,
-        optimizer=config.optimizer,
-        final_learning_rate=final,
-        clip_norm=config.clip_norm,
-        ema_momentum=config.ema_momentum,
-    )
-    trainee = Trainee(model, config.accumulation_steps)
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    trainee.compile(optimizer, loss, weighted_metrics=[*metrics], jit_compile=config.jit_compile)
-    return trainee, model
+    with scope_of(strategy):
+        model = build_model(config, source, classifier_activation=None)
+        if config.lora_rank is not None:
+            enable_attention_lora(model, config.lora_rank)
+        optimizer = make_optimizer(
+            model,
+            highest,
+            config.weight_decay,
+            total_steps=config.epochs * steps,
+            warmup_steps=config.warmup_epochs * steps,
+            optimizer=config.optimizer,
+            final_learning_rate=final,
+            clip_norm=config.clip_norm,
+            ema_momentum=config.ema_momentum,
+        )
+        return step_class()(
+            model,
+            optimizer,
+            strategy,
+            accumulation_steps=config.accumulation_steps,
+            steps_per_call=config.steps_per_call,
+            jit_compile=config.jit_compile,
+        )

@@ -1,9 +1,13 @@
 """Checkpoints of a run: all of its state in one file, whole or not there."""
 
+import concurrent.futures
 import hashlib
 import json
 import logging
+import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,7 +20,44 @@ _KEPT = 2  # the last, and one before it, should the last be torn
 _NAME = "step-{:09d}.safetensors"
 
 
-def write_checkpoint(folder, step, arrays, notes):
+class CheckpointWriter:
+    """Writes checkpoints in a thread, while training goes on.
+
+    Args:
+        folder: Where the checkpoints of the run are; `None` writes nothing.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
+        self.folder = folder
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._writing: concurrent.futures.Future[None] | None = None
+
+    def write(self, step: int, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:
+        """Begins to write a checkpoint, once the one before is on the disk.
+
+        Raises:
+            OSError: If that one could not be written.
+        """
+        if self.folder is None:
+            return
+        if self._writing is not None and not self._writing.done():
+            print("\nWaiting for the checkpoint before to be written.", flush=True)
+        self.wait()
+        self._writing = self._thread.submit(write_checkpoint, self.folder, step, arrays, notes)
+
+    def wait(self) -> None:
+        """Waits until the last one is on the disk; raises what stopped it."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+
+def write_checkpoint(
+    folder: str | os.PathLike[str],
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    notes: Mapping[str, Any],
+) -> None:
     """Writes a checkpoint aside, renames it, and removes those that are too old.
 
     Args:
@@ -27,14 +68,17 @@ def write_checkpoint(folder, step, arrays, notes):
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    notes = json.dumps(notes)
+    text = json.dumps(notes)
     with write_atomically(folder / _NAME.format(step)) as aside:
-        save_file(arrays, aside, metadata={"notes": notes, "digest": _digest(arrays, notes)})
+        metadata = {"notes": text, "digest": _digest(arrays, text)}
+        save_file(dict(arrays), aside, metadata=metadata)
     for path in _paths(folder)[:-_KEPT]:
         path.unlink()
 
 
-def read_last_checkpoint(folder):
+def read_last_checkpoint(
+    folder: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The last whole checkpoint in a folder.
 
     A torn one, by a full disk or a lost machine, is named in the log and passed over.
@@ -48,7 +92,7 @@ def read_last_checkpoint(folder):
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 metadata = file.metadata() or {}
         except (SafetensorError, OSError) as error:
-            reason = error
+            reason = str(error)
         else:
             notes = metadata.get("notes", "")
             if metadata.get("digest") == _digest(arrays, notes):
@@ -56,16 +100,6 @@ def read_last_checkpoint(folder):
             reason = "its contents do not fit their checksum"
         logger.warning("%s is torn and is passed over: %s", path, reason)
     return None
-
-
-def put_aside(path):
-    """Renames what an earlier run left, so that a new run does not mix with it."""
-    path = pathlib.Path(path)
-    if path.exists():
-        number = 1
-        while path.with_name(f"{path.name}.{number}").exists():
-            number += 1
-        path.rename(path.with_name(f"{path.name}.{number}"))
 
 
 def _paths(folder):
@@ -76,5 +110,5 @@ def _digest(arrays, notes):
     digest = hashlib.blake2b(notes.encode(), digest_size=16)
     for name in sorted(arrays):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name]).view(np.uint8).data)
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

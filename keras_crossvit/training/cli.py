@@ -20,14 +20,15 @@ _FLAGS = {
     "dataset": {"metavar": "NAME", "help": "a TensorFlow dataset, folder:PATH or csv:FILE"},
     "data_dir": {"metavar": "DIR", "help": "where tensorflow-datasets keeps its data"},
     "output_dir": {"metavar": "DIR", "help": "where the run writes, and goes on from"},
-    "epochs": {"type": int, "metavar": "N", "help": "passes over the training pictures"},
-    "batch_size": {"type": int, "metavar": "N", "help": "pictures a step, on all replicas"},
-    "strategy": {"choices": STRATEGIES, "help": "of tf.distribute"},
+    "epochs": {"type": int, "metavar": "N", "help": "passes over the training images"},
+    "batch_size": {"type": int, "metavar": "N", "help": "images a step, on all replicas"},
+    "strategy": {"choices": STRATEGIES, "help": "of tf.distribute; data_parallel on JAX"},
     "precision": {"choices": PRECISIONS, "help": "Keras dtype policy"},
     "seed": {"type": int, "metavar": "N", "help": "of weights, data order and augmentation"},
     "weights": {"metavar": "W", "help": "to start from: imagenet, or a file"},
 }
 # How TensorFlow tells the workers that are left that one is gone.
+_RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how often this process has started itself again
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
@@ -43,15 +44,15 @@ def main(recipes, argv=None):
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     config, only_check = parse_config(recipes, argv)
-    if only_check:
-        dry_run(config)
-        return None
     try:
+        if only_check:
+            dry_run(config)
+            return None
         result = train(config)
-    except (ValueError, FileNotFoundError, ConnectionError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except _LOST as error:
-        _start_again(error)
+        _start_again(error, config.max_restarts)
     if result["export"] is not None:
         _print_summary(config, result)
     return result
@@ -69,17 +70,21 @@ def _print_summary(config, result):
     )
 
 
-def _start_again(error):
+def _start_again(error, most):
     """Replaces this process by itself, which waits for the lost worker and goes on.
 
     TensorFlow cannot take a worker back into a running cluster, so all of them begin anew
     from the last checkpoint: the lost one by its scheduler, the others here.
     """
+    reason, restarts = str(error).splitlines()[0], int(os.environ.get(_RESTARTS, "0"))
+    if restarts == most:
+        sys.exit(f"A worker was lost, after {restarts} restarts (max_restarts): {reason}")
     print(
-        f"\nA worker was lost: {str(error).splitlines()[0]}\nWaiting for it; training goes on "
-        "from the last checkpoint.",
+        f"\nA worker was lost: {reason}\nWaiting for it; training goes on from the last "
+        f"checkpoint. Restart {restarts + 1} of at most {most}.",
         flush=True,
     )
+    os.environ[_RESTARTS] = str(restarts + 1)
     os.execv(sys.executable, [sys.executable, *sys.argv, "--set", "resume=true"])
 
 

@@ -13,7 +13,7 @@ from keras_crossvit.common.checks import (
 from keras_crossvit.common.files import write_json
 from keras_crossvit.data.config import InputConfig
 
-STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu")
+STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu", "data_parallel")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -54,10 +54,16 @@ class TrainConfig(InputConfig):
         lora_rank: Rank of LoRA on the attention projections: only these, the heads and the
             norms are trained, and the product is merged at the end. `None` trains all.
         strategy: "none", "mirrored" (all GPUs of this machine), "multiworker" (machines named
-            in `TF_CONFIG`, or by Slurm), "tpu", or "auto": what the environment speaks for.
+            in `TF_CONFIG`, or by Slurm), "tpu"; on JAX "none" or "data_parallel" (all devices,
+            of several processes too); or "auto": what the environment speaks for.
         precision: Keras dtype policy of the model.
-        jit_compile: Whether XLA compiles the training step; on a TPU it always does.
+        jit_compile: Whether XLA compiles TensorFlow's training step; on a TPU, and on JAX, it
+            always does.
+        steps_per_call: Steps that are begun together, without a look in between: on GPUs and TPUs
+            the devices then need not wait for Python.
         checkpoint_steps: Steps between checkpoints; `None` for one an epoch.
+        worker_timeout: Seconds that a process waits for the others of its run before it gives up.
+        max_restarts: How often a run of several workers starts itself again after it lost one.
         resume: Whether to go on from the last checkpoint in `output_dir`. `False` puts what
             is there aside.
 
@@ -90,7 +96,10 @@ class TrainConfig(InputConfig):
     strategy: str = "auto"
     precision: str = "float32"
     jit_compile: bool = False
+    steps_per_call: int = 1
     checkpoint_steps: int | None = None
+    worker_timeout: int = 1800
+    max_restarts: int = 10
     resume: bool = True
 
     def __post_init__(self) -> None:
@@ -104,7 +113,8 @@ class TrainConfig(InputConfig):
             check_choice(name, getattr(self, name), {True, False})
 
     def _check_counts(self) -> None:
-        check_positive_int("accumulation_steps", self.accumulation_steps)
+        for name in ("accumulation_steps", "steps_per_call", "worker_timeout"):
+            check_positive_int(name, getattr(self, name))
         for name in ("learning_rate_batch_size", "input_size", "lora_rank", "checkpoint_steps"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))

@@ -8,11 +8,10 @@ import numpy as np
 
 from keras_crossvit.data.images import default_crop_ratio
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
-from keras_crossvit.data.shards import Shard
 from keras_crossvit.models import count_macs
-from keras_crossvit.training.assembly import check_fit, make_trainee, open_data
+from keras_crossvit.training.assembly import check_fit, make_step, open_data
 from keras_crossvit.training.memory import activation_bytes, variable_bytes
-from keras_crossvit.training.strategy import make_strategy, shard_of
+from keras_crossvit.training.strategy import make_strategy, replicas_of
 
 _GB = 2**30
 
@@ -31,26 +30,33 @@ def dry_run(config):
     """
     print(json.dumps(dataclasses.asdict(config), indent=2))
     source = open_data(config)
-    shard = Shard()
-    if config.strategy in ("auto", "none", "mirrored"):
-        shard = shard_of(make_strategy(config.strategy))
-    check_fit(config, source, shard)
+    alone = config.strategy in ("multiworker", "tpu")
+    strategy = make_strategy("none" if alone else config.strategy)
+    check_fit(config, source, strategy)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        trainee, model = make_trainee(config, source)
+        step = make_step(config, source, strategy)
     finally:
         keras.config.set_dtype_policy(policy)
-    _print_model(config, trainee, model, shard)
-    _print_data(config, source, model.input_shape[1:3])
+    _print_model(config, step, replicas_of(strategy))
+    _print_data(config, source, step.model.input_shape[1:3])
 
 
-def _print_model(config, trainee, model, shard):
+def _print_model(config, step, replicas):
+    model = step.model
     weights = model.count_params()
     macs = count_macs(model)
     print(f"\nmodel: {weights / 1e6:.2f} million parameters, {macs / 1e9:.2f} GMACs an image")
-    rows = config.batch_size // shard.replicas // config.accumulation_steps
-    activations, variables = rows * activation_bytes(model), variable_bytes(trainee)
+    rows = config.batch_size // replicas // config.accumulation_steps
+    variables = variable_bytes(model, step.optimizer)
+    if keras.backend.backend() != "tensorflow":
+        print(
+            f"memory of a replica: {variables / _GB:.2f} GB of weights, gradients and optimizer; "
+            "activations are only estimated on TensorFlow"
+        )
+        return
+    activations = rows * activation_bytes(model)
     print(
         f"memory of a replica, estimated: {(activations + variables) / _GB:.2f} GB = "
         f"{variables / _GB:.2f} GB of weights, gradients and optimizer + {activations / _GB:.2f} "
@@ -61,7 +67,7 @@ def _print_model(config, trainee, model, shard):
 def _print_data(config, source, size):
     classes, steps = len(source.class_names), steps_per_epoch(source.train, config)
     print(
-        f"data: {source.name}, {classes} classes, {source.train.size} pictures to train on, "
+        f"data: {source.name}, {classes} classes, {source.train.size} images to train on, "
         f"{source.validation.size} held out; {steps} steps an epoch, {config.epochs * steps} "
         "in all"
     )

@@ -1,8 +1,9 @@
-"""What a run writes about itself: a table, TensorBoard's curves, pictures."""
+"""What a run writes about itself: a table, TensorBoard's curves, images."""
 
 import csv
 import io
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -50,11 +51,16 @@ class RunLog:
         table.writerows(self.rows)
         write_text(self.folder / "log.csv", text.getvalue())
 
-    def show_batch(self, images):
-        """Shows up to 16 augmented pictures of a batch as one, in TensorBoard."""
+    def show_batch(self, make_images: Callable[[], np.ndarray]) -> None:
+        """Shows up to 16 augmented images as one, in TensorBoard.
+
+        Args:
+            make_images: Function that returns `(B, height, width, 3)` in 0..255; only called if
+                there is a folder to write to.
+        """
         if self.folder is None:
             return
-        images = np.clip(np.asarray(images[:16]), 0, 255).astype("uint8")
+        images = np.clip(np.asarray(make_images()[:16]), 0, 255).astype("uint8")
         columns = min(4, len(images))
         images = images[: len(images) // columns * columns]
         rows = np.split(images, len(images) // columns)

@@ -28,7 +28,7 @@ def copy_weights(source: CrossViT, target: CrossViT) -> None:
     for projection in _projections(source):
         values[f"{projection.path}/kernel"] = projection.kernel
     for variable in target.weights:
-        variable.assign(values[variable.path])
+        variable.assign(keras.ops.convert_to_numpy(values[variable.path]))
 
 
 def _projections(model: CrossViT) -> Iterator[keras.layers.Dense]:

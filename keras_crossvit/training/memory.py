@@ -2,17 +2,17 @@
 
 import math
 
+import keras
 import tensorflow as tf
 
 
-def variable_bytes(trainee):
+def variable_bytes(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> int:
     """Bytes of the weights, their gradients and the optimizer's state, on each replica."""
-    optimizer = getattr(trainee.optimizer, "inner_optimizer", trainee.optimizer)
-    kept = [*trainee.variables, *optimizer.variables, *trainee.trainable_variables]
+    kept = [*model.variables, *optimizer.variables, *model.trainable_variables]
     return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in kept)
 
 
-def activation_bytes(model):
+def activation_bytes(model: keras.Model) -> int:
     """Bytes that the forward pass of one image keeps for its backward pass.
 
     Counted in the graph of both: the tensors that the backward pass reads from the forward

@@ -1,20 +1,29 @@
-"""AdamW and SGD as ViTs are trained with them."""
+"""AdamW and SGD as vision transformers are trained with them, on every backend."""
+
+import types
+from collections.abc import Sequence
+from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
+
+from keras_crossvit.common.typing import Tensor
+
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # PyTorch's, and so the paper's
+_MOMENTUM = 0.9
 
 
 def make_optimizer(
-    model,
-    learning_rate,
-    weight_decay,
-    total_steps,
-    warmup_steps,
-    optimizer="adamw",
-    final_learning_rate=0.0,
-    clip_norm=None,
-    ema_momentum=None,
-):
+    model: keras.Model,
+    learning_rate: float,
+    weight_decay: float,
+    total_steps: int,
+    warmup_steps: int,
+    optimizer: str = "adamw",
+    final_learning_rate: float = 0.0,
+    clip_norm: float | None = None,
+    ema_momentum: float | None = None,
+) -> keras.optimizers.Optimizer:
     """AdamW or SGD; linear warm-up, then cosine, per step (section 4.1).
 
     Kernels decay alone: class tokens, position embeddings, biases and norm parameters do
@@ -30,32 +39,30 @@ def make_optimizer(
         warmup_steps: Steps in which the learning rate rises from 0.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         final_learning_rate: Where the cosine ends.
-        clip_norm: Highest norm of all gradients together; `None` clips nothing.
+        clip_norm: Highest norm of all gradients together, over the global batch; `None` clips
+            nothing.
         ema_momentum: Momentum of the moving average of the weights; `None` for no average.
 
     Returns:
-        An optimizer built for `model`; building it here saves `fit` a second trace.
+        An optimizer built for `model`, in a `LossScaleOptimizer` under `mixed_float16`. It can be
+        given to `model.compile`, and is saved and loaded with the model.
     """
-    arguments = {
-        "learning_rate": learning_rate_schedule(
-            learning_rate, final_learning_rate, total_steps, warmup_steps
-        ),
-        "weight_decay": weight_decay,
-        "global_clipnorm": clip_norm,
-        "use_ema": ema_momentum is not None,
-        "ema_momentum": 0.99 if ema_momentum is None else ema_momentum,
-    }
-    optimizer = AdamW(**arguments) if optimizer == "adamw" else SGD(momentum=0.9, **arguments)
-    optimizer.exclude_from_weight_decay(
-        var_list=[v for v in model.trainable_variables if not v.path.endswith("/kernel")]
+    kind = AdamW if optimizer == "adamw" else SGD
+    made = kind(
+        learning_rate_schedule(learning_rate, final_learning_rate, total_steps, warmup_steps),
+        weight_decay,
+        clip_norm=clip_norm,
+        ema_momentum=ema_momentum,
     )
     if keras.config.dtype_policy().name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
-    return optimizer
+        made = keras.optimizers.LossScaleOptimizer(made)
+    made.build(model.trainable_variables)
+    return made
 
 
-def learning_rate_schedule(highest, final, total_steps, warmup_steps):
+def learning_rate_schedule(
+    highest: float, final: float, total_steps: int, warmup_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """Linear warm-up from 0 to `highest`, then a cosine to `final`, by the number of the step."""
     decay_steps = max(1, total_steps - warmup_steps)
     if warmup_steps == 0:
@@ -69,73 +76,200 @@ def learning_rate_schedule(highest, final, total_steps, warmup_steps):
     )
 
 
-class _Distributed:
-    """What Keras' optimizers lack where replicas train together."""
+class _Optimizer(keras.optimizers.Optimizer):
+    """What both share: decay of kernels, clipping of the global gradient, a moving average.
 
-    def _clip_gradients(self, grads):
-        """Clips the gradient of the global batch; Keras clips each replica's part of it."""
-        replicas = self._distribution_strategy.num_replicas_in_sync
-        if replicas == 1 or self.global_clipnorm is None:
-            return super()._clip_gradients(grads)
-        grads = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, grads)
-        # Keras adds the replicas' gradients up afterwards, which are now all the same.
-        return [gradient / replicas for gradient in super()._clip_gradients(grads)]
+    Keras has arguments for all three. They are not used, since Keras does not save which
+    variables decay, and clips the gradient of each replica instead of their sum.
 
-    def finalize_variable_values(self, var_list):
-        """Keeps the weights as they are: `fit` may end before the training does."""
-
-    def put_average_in_place(self, variables):
-        """Assigns their moving average to the variables: what Keras does at the end of `fit`."""
-        super().finalize_variable_values(variables)
-
-
-class AdamW(_Distributed, keras.optimizers.AdamW):
-    """AdamW with one operation for each variable, where Keras' has twenty.
-
-    The mathematics is Keras'. A graph of a tenth of the operations is traced in less time,
-    and TensorFlow's kernel updates weights and moments in place.
+    Args:
+        learning_rate: A number or a schedule.
+        weight_decay: Decay of kernels.
+        clip_norm: Highest norm of all gradients together; `None` clips nothing.
+        ema_momentum: Momentum of the moving average of the weights, which begins with those of
+            the first step; `None` for no average.
+        name: Name of the optimizer.
     """
 
-    def _apply_weight_decay(self, variables):
-        """Part of `update_step`."""
+    def __init__(
+        self,
+        learning_rate: Any,
+        weight_decay: float,
+        clip_norm: float | None = None,
+        ema_momentum: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, name=name)
+        self.kernel_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.average_momentum = ema_momentum
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        step = tf.cast(self.iterations + 1, tf.float32)
-        beta_1, beta_2 = tf.constant(self.beta_1), tf.constant(self.beta_2)
-        rates = {  # made once: as numbers they would be nodes of the graph for each variable
-            "lr": learning_rate,
-            "beta1": beta_1,
-            "beta2": beta_2,
-            "beta1_power": tf.pow(beta_1, step),
-            "beta2_power": tf.pow(beta_2, step),
-            "epsilon": tf.constant(self.epsilon),
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.decays = [variable.path.endswith("/kernel") for variable in variables]
+        if self.average_momentum is not None:
+            self.averages = self.add_optimizer_variables(variables, "average")
+
+    def apply(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None
+    ) -> None:
+        super().apply(self._clipped(grads), trainable_variables)
+
+    def _clipped(self, gradients):
+        """The gradients, scaled so that the norm of their sum over all replicas is in bounds."""
+        if self.clip_norm is None:
+            return gradients
+        summed, replicas = sum_over_replicas(gradients)
+        norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(x)) for x in summed])))
+        # What is not a number must stay so, for the loss to show it.
+        scale = self.clip_norm * ops.minimum(1.0 / norm, 1.0 / self.clip_norm) + (norm - norm)
+        # Keras adds up the replicas' gradients, which are now all the same.
+        return [gradient * (scale / replicas) for gradient in summed]
+
+    def update_average(self, index: int, variable: Any) -> None:
+        """Part of `update_step`, after the variable has its new value."""
+        if self.average_momentum is None:
+            return
+        average = self.averages[index]
+        later = ops.cast(ops.not_equal(self.iterations, 0), average.dtype)
+        momentum = later * self.average_momentum
+        self.assign(average, momentum * average + (1 - momentum) * variable)
+
+    def put_average_in_place(self, variables: Sequence[keras.Variable]) -> None:
+        """Assigns their moving average to the variables that the optimizer was built for."""
+        for variable, average in zip(variables, self.averages, strict=True):
+            variable.assign(ops.convert_to_numpy(average))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {
+            "learning_rate": config["learning_rate"],
+            "weight_decay": self.kernel_decay,
+            "clip_norm": self.clip_norm,
+            "ema_momentum": self.average_momentum,
+            "name": self.name,
         }
-        decay = learning_rate * self.weight_decay
-        super()._backend_update_step(grads, trainable_variables, (rates, decay))
 
-    def update_step(self, gradient, variable, learning_rate):
-        rates, decay = learning_rate
-        index = self._get_variable_index(variable)
-        if self._use_weight_decay(variable):
-            # Not before the gradient: what is taken off would wait in memory for all the step.
-            with tf.control_dependencies([gradient]):
-                variable.assign_sub(variable * decay)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            grad=tf.cast(gradient, variable.dtype),
-            **rates,
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class AdamW(_Optimizer):
+    """PyTorch's AdamW: epsilon is 1e-8 and is added to the corrected second moment's root.
+
+    (Keras and TensorFlow add it to the uncorrected one, which at first makes it 30 times as
+    large as it looks.) On TensorFlow each variable is updated by one operation in place, where
+    the formula takes twenty: less to trace, and less memory.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # In a namespace, as Keras and TensorFlow track what is assigned to the optimizer itself.
+        self.step = types.SimpleNamespace(rates=None)
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums, self.velocities = self.add_optimizer_variables(
+            variables, ["momentum", "velocity"]
         )
 
+    def apply(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None
+    ) -> None:
+        # Made once a step: in `update_step` they would be operations of each variable.
+        step = ops.cast(self.iterations + 1, "float32")
+        power_1, power_2 = ops.power(_BETA_1, step), ops.power(_BETA_2, step)
+        learning_rate = ops.cast(self.learning_rate, "float32")
+        epsilon = _EPSILON * ops.sqrt(1 - power_2)
+        decay = learning_rate * self.kernel_decay
+        self.step.rates = power_1, power_2, learning_rate, epsilon, decay
+        super().apply(grads, trainable_variables)
 
-class SGD(_Distributed, keras.optimizers.SGD):
-    """SGD with PyTorch's weight decay: a part of the gradient, so that momentum sees it."""
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        index = self._get_variable_index(variable)
+        momentum, velocity = self.momentums[index], self.velocities[index]
+        *rates, decay = self.step.rates
+        gradient = ops.cast(gradient, variable.dtype)
+        if keras.backend.backend() == "tensorflow":
+            _decay_in_place(variable, gradient, decay if self.decays[index] else None)
+            _update_in_place(variable, momentum, velocity, gradient, rates)
+        else:
+            power_1, power_2, learning_rate, epsilon = rates
+            if self.decays[index]:
+                variable.assign(variable - variable * decay)
+            momentum.assign(momentum + (gradient - momentum) * (1 - _BETA_1))
+            velocity.assign(velocity + (ops.square(gradient) - velocity) * (1 - _BETA_2))
+            rate = learning_rate * ops.sqrt(1 - power_2) / (1 - power_1)
+            variable.assign(variable - momentum * rate / (ops.sqrt(velocity) + epsilon))
+        self.update_average(index, variable)
 
-    def _apply_weight_decay(self, variables):
-        pass
 
-    def update_step(self, gradient, variable, learning_rate):
-        if self._use_weight_decay(variable):
-            gradient = gradient + self.weight_decay * tf.cast(variable, gradient.dtype)
-        super().update_step(gradient, variable, learning_rate)
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class SGD(_Optimizer):
+    """SGD with a momentum of 0.9 and PyTorch's weight decay: a part of the gradient.
+
+    As in Keras, the momentum holds steps and not gradients: while the learning rate changes,
+    PyTorch's scales what is in it by the new rate, and this one does not.
+    """
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        index = self._get_variable_index(variable)
+        momentum = self.momentums[index]
+        gradient = ops.cast(gradient, variable.dtype)
+        if self.decays[index]:
+            gradient = gradient + self.kernel_decay * variable
+        step = _MOMENTUM * momentum - gradient * ops.cast(learning_rate, variable.dtype)
+        self.assign(momentum, step)
+        self.assign_add(variable, step)
+        self.update_average(index, variable)
+
+
+def sum_over_replicas(gradients: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
+    """The gradients, added up over the replicas of tf.distribute, and the number of replicas.
+
+    On JAX a gradient is that of the global batch already, as of one replica.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return gradients, 1
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return gradients, 1
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients)), replicas
+
+
+def _decay_in_place(variable, gradient, decay):
+    import tensorflow as tf
+
+    if decay is not None:
+        # Not before the gradient: what is taken off would wait in memory for all the step.
+        with tf.control_dependencies([gradient]):
+            variable.assign_sub(variable * decay)
+
+
+def _update_in_place(variable, momentum, velocity, gradient, rates):
+    import tensorflow as tf
+
+    power_1, power_2, learning_rate, epsilon = rates
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=momentum.value.handle,
+        v=velocity.value.handle,
+        grad=gradient,
+        lr=learning_rate,
+        beta1=tf.constant(_BETA_1),
+        beta2=tf.constant(_BETA_2),
+        beta1_power=power_1,
+        beta2_power=power_2,
+        epsilon=epsilon,
+    )

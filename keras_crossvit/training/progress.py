@@ -1,111 +1,122 @@
-"""What happens between the steps of a run: it is watched, saved and, if need be, ended."""
+"""How far a run is, and what it has seen since its epoch began."""
 
+import dataclasses
 import math
-import threading
+import pathlib
 import time
+from collections.abc import Mapping
+from typing import Any
 
-import keras
+import numpy as np
 
-from keras_crossvit.training.checkpoints import write_checkpoint
-from keras_crossvit.training.preemption import Preempted
-from keras_crossvit.training.state import capture_state, values_of
-
-_MEAN = "mean {:02d}"  # name of a running mean in a checkpoint
+from keras_crossvit.training.config import TrainConfig
+from keras_crossvit.training.steps import Totals
 
 
-class Progress(keras.callbacks.Callback):
-    """Counts steps, writes checkpoints, and ends a run that is preempted or has diverged.
+@dataclasses.dataclass
+class Progress:
+    """The state of the loop, apart from the model's and the optimizer's.
 
     Args:
         config: The `TrainConfig`.
         steps: Steps of an epoch.
-        folder: Where checkpoints go; `None` if this process does not write.
-        log: The `RunLog`.
-        average: The `WeightAverage`, or `None`.
-        means: Variables of the running means of loss and accuracy; empty with several
-            workers, over which they are spread.
+        step: Steps that are done or begun.
+        totals: Sums of the epoch's steps that were looked at.
+        ended: Whether a hook has ended the training.
     """
 
-    def __init__(self, config, steps, folder, log, average, means):
-        super().__init__()
-        self.config, self.steps, self.folder, self.log = config, steps, folder, log
-        self.average, self.means = average, means
-        self.preempted = threading.Event()
-        self.step = 0
-        self._restored, self._epoch_means = {}, {}
+    config: TrainConfig
+    steps: int
+    step: int = 0
+    totals: Totals = dataclasses.field(default_factory=Totals)
+    ended: bool = False
+    speed: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def restore(self, step, arrays):
-        """Sets the step, and takes the running means of its epoch out of `arrays`."""
-        self.step = step
-        names = [name for name in arrays if name.startswith(_MEAN[:5])]
-        self._restored = {name: arrays.pop(name) for name in names}
+    def __post_init__(self) -> None:
+        self._begun: list[Any] = []  # what steps returned that were not looked at
+        self._looked_at = self.step
+        self._clock: tuple[float, int] | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
-        if self._restored:  # `fit` has just reset them
-            for number, variable in enumerate(self.means):
-                variable.assign(self._restored[_MEAN.format(number)])
-        self._restored, self._epoch_means = {}, {}
-        self._started, self._done, self._speed = time.perf_counter(), -1, {}
+    def add(self, sums: Any, count: int) -> None:
+        """Notes that `count` steps were begun, and what they return."""
+        self._begun.append(sums)
+        self.step += count
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        self._done += 1
-        if self._done == 0:
-            self._started = time.perf_counter()  # the first step traces
-        else:
-            seconds = time.perf_counter() - self._started
-            self._speed = {"images/s": self._done * self.config.batch_size / seconds}
-            logs.update(self._speed)
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(self._diverged())
-        if self.step % self.steps == 0:
-            self._epoch_means = self._values_of_means()  # validation will use the same variables
-        if self.preempted.is_set():
-            self._leave()
-        every = self.config.checkpoint_steps
-        if every and self.step % every == 0 and self.step % self.steps:
-            self.save()
+    def look(self) -> bool:
+        """Waits for the steps that were begun, and adds up what they returned.
 
-    def on_test_batch_end(self, batch, logs=None):
-        if self.preempted.is_set():
-            if self.average is not None:
-                self.average.on_test_end()
-            self._leave()
+        Returns:
+            Whether any process wants to end: the same in all of them.
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.log.add(epoch, {**logs, **self._speed}, self.step)
-        self.save()
-        if self.preempted.is_set():
-            self._leave()
+        Raises:
+            FloatingPointError: If the loss is no longer a number.
+        """
+        stop = False
+        for sums in self._begun:
+            for row in np.asarray(sums):
+                self._looked_at += 1
+                if not math.isfinite(row[0]):
+                    raise FloatingPointError(self._diverged())
+                self.totals.add(row)
+                stop |= bool(row[4] > 0)
+        self._begun.clear()
+        self._measure()
+        return stop
 
-    def save(self):
-        """Writes a checkpoint of this moment."""
-        if self.folder is None:
-            return
-        arrays = capture_state(self.model)
-        if len(self.log.rows) < self.step / self.steps:  # inside of an epoch, or before its row
-            arrays.update(self._epoch_means or self._values_of_means())
-        write_checkpoint(self.folder, self.step, arrays, {"step": self.step, "log": self.log.rows})
+    def _measure(self):
+        """Images/s since the first look of the epoch, before which the step may be compiled."""
+        now = time.perf_counter()
+        if self._clock is None:
+            self._clock = now, self.step
+        elif self.step > self._clock[1]:
+            images = (self.step - self._clock[1]) * self.config.batch_size
+            self.speed = {"images/s": images / (now - self._clock[0])}
 
-    def _values_of_means(self):
+    def begin_epoch(self) -> None:
+        """Forgets the epoch that is logged."""
+        self.totals, self.speed, self._clock = Totals(), {}, None
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What belongs into a checkpoint."""
         return {
-            _MEAN.format(number): values_of(variable) for number, variable in enumerate(self.means)
+            "step": self.step,
+            "totals": dataclasses.astuple(self.totals),
+            "batch_size": self.config.batch_size,
+            "steps_per_epoch": self.steps,
+            "epochs": self.config.epochs,
+            "ended": self.ended,
         }
 
-    def _leave(self):
-        self.save()
-        where = f"saved in {self.folder}" if self.folder else "the chief saves"
-        print(
-            f"\nSIGTERM after step {self.step}: {where}. The same command goes on from there.",
-            flush=True,
-        )
-        raise Preempted
+    def restore(self, notes: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Goes back to the moment of a checkpoint, in steps of this run's batch size.
+
+        Args:
+            notes: The checkpoint's `notes`.
+            arrays: Its arrays, out of which version 0.1's running means are taken.
+        """
+        means = [arrays.pop(name) for name in sorted(arrays) if name.startswith("mean ")]
+        totals = notes.get("totals")
+        if means:  # total and count, of loss, top-1 and top-5
+            totals = [*(float(total) for total in means[::2]), float(means[1])]
+        self.step = int(notes["step"])
+        self.totals = Totals(*totals) if totals else Totals()
+        self.ended = notes.get("ended", False) and notes["epochs"] == self.config.epochs
+        before = notes["batch_size"]
+        if before != self.config.batch_size:
+            epoch, done = divmod(self.step, int(notes["steps_per_epoch"]))
+            inside = done * before // self.config.batch_size
+            self.step = epoch * self.steps + inside
+            if inside == 0:
+                self.totals = Totals()
+        self._looked_at = self.step
 
     def _diverged(self):
-        epoch, step = divmod(self.step - 1, self.steps)
+        epoch, step = divmod(self._looked_at - 1, self.steps)
+        checkpoints = pathlib.Path(self.config.output_dir) / "checkpoints"
         return (
             f"The loss is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. A "
             "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "
             "values start in another `output_dir`, or with --no-resume, which keeps this run's "
-            f"checkpoints, all from before, in {self.folder}.1."
+            f"checkpoints, all from before, in {checkpoints}.1."
         )

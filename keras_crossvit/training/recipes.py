@@ -4,9 +4,12 @@ import hashlib
 import importlib.util
 import pathlib
 import sys
+import types
 from collections.abc import Mapping
 
 from keras_crossvit.training.config import TrainConfig
+
+_PREFIX = "keras_crossvit_recipe_"
 
 
 def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
@@ -36,7 +39,7 @@ def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
         raise ValueError(
             f"`--recipe` must name an existing file. Received: --recipe {recipe}, which is none"
         )
-    found = getattr(_run(path), "RECIPE", None)
+    found = getattr(run_file(path), "RECIPE", None)
     if not isinstance(found, TrainConfig):
         raise ValueError(
             f"`--recipe` must be a file that assigns a TrainConfig to RECIPE. Received: {path} "
@@ -45,10 +48,19 @@ def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
     return found
 
 
-def _run(path):
-    """The module of a file, run once in a process."""
+def loaded_files() -> list[str]:
+    """The recipe files that this process has run."""
+    return [str(module.__file__) for name, module in sys.modules.items() if name.startswith(_PREFIX)]
+
+
+def run_file(path: pathlib.Path) -> types.ModuleType:
+    """The module of a recipe file, run once in a process.
+
+    Raises:
+        ValueError: If it cannot be run; says why.
+    """
     digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()
-    name = f"recipe_{path.stem}_{digest}"
+    name = f"{_PREFIX}{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

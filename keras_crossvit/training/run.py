@@ -1,15 +1,15 @@
 """One training run, from a configuration to an exported model."""
 
 import contextlib
-import dataclasses
-import json
+import functools
 import math
-import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.common.files import write_atomically, write_json
 from keras_crossvit.data.images import default_crop_ratio
 from keras_crossvit.data.pipeline import (
     OUTSIDE,
@@ -17,33 +17,36 @@ from keras_crossvit.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from keras_crossvit.export import export_saved_model
+from keras_crossvit.data.sources import Source
 from keras_crossvit.training.assembly import (
     build_model,
     check_fit,
     make_schedule,
-    make_trainee,
+    make_step,
     open_data,
 )
-from keras_crossvit.training.checkpoints import put_aside, read_last_checkpoint
+from keras_crossvit.training.checkpoints import CheckpointWriter
+from keras_crossvit.training.config import TrainConfig
+from keras_crossvit.training.finish import write_result
+from keras_crossvit.training.folder import open_run, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
-from keras_crossvit.training.preemption import watch_for_preemption
+from keras_crossvit.training.preemption import Preempted, watch_for_preemption
 from keras_crossvit.training.progress import Progress
-from keras_crossvit.training.state import WeightAverage, restore_state
-from keras_crossvit.training.strategy import (
-    distribute,
-    is_chief,
-    make_strategy,
-    shard_of,
-    spans_workers,
-)
+from keras_crossvit.training.steps import Totals
+from keras_crossvit.training.strategy import is_chief, make_strategy, shard_of, spans_workers
 
-# Values that may change between the parts of a run: they decide nothing of its course.
-_FREE = {"output_dir", "data_dir", "strategy", "checkpoint_steps", "resume", "parallel_calls"}
+_LOOK = 10  # steps between looks at the loss, for which the devices must be waited for
+
+StepHook = Callable[[int, dict[str, float]], Any]
+EpochHook = Callable[[dict[str, float], keras.Model], bool | None]
 
 
-def train(config):
+def train(
+    config: TrainConfig,
+    on_step: StepHook | None = None,
+    on_epoch: EpochHook | None = None,
+) -> dict[str, Any]:
     """Trains, evaluates and exports; the output folder then holds everything of the run.
 
     `config.json` (the values), `checkpoints/`, `log.csv` and `tensorboard/` (the curves),
@@ -53,38 +56,215 @@ def train(config):
 
     Args:
         config: A `TrainConfig`.
+        on_step: Called every ten steps or so with the number of the step and the means of its
+            epoch so far, `{"loss", "accuracy", "top5_accuracy"}`.
+        on_epoch: Called after each epoch with its row of the log and the model. A true answer
+            ends the training there; of several processes all must give the same.
 
     Returns:
         `{"model", "source", "history", "loss", "accuracy", "top5_accuracy", "export"}`; the
-        loss and accuracies are of all held-out pictures, `history` holds a dictionary per
+        loss and accuracies are of all held-out images, `history` holds a dictionary per
         epoch, `export` is a folder. Of several workers only the first writes and exports;
         the others have `None` there.
 
     Raises:
         ValueError: If a value of `config` does not fit the data, the devices, or the run
-            that `output_dir` already holds.
+            that `output_dir` already holds, or if no image of a split can be read.
+        OSError: If `output_dir` cannot be written.
         FloatingPointError: If the loss is no longer a number.
         Preempted: A `SystemExit`, after SIGTERM, once everything is saved.
     """
     policy = keras.config.dtype_policy()
     try:
-        return _train(config)
+        with _clear_messages(config):
+            return _train(config, on_step, on_epoch)
     finally:
         keras.config.set_dtype_policy(policy)
 
 
-def _train(config):
-    strategy = make_strategy(config.strategy)
+def _train(config, on_step, on_epoch):
+    keras.utils.set_random_seed(config.seed)  # before the processes agree on one
+    strategy = make_strategy(config.strategy, config.worker_timeout)
     source = open_data(config)
-    check_fit(config, source, shard_of(strategy))
-    folder = pathlib.Path(config.output_dir)
-    state = _prepare_folder(folder, config, is_chief(strategy))
-    run = _Run(config, source, strategy)
-    if state is not None:
-        run.restore(*state)
-    with watch_for_preemption() as preempted, _clear_messages(config):
-        run.fit(preempted)
-    return run.finish()
+    check_fit(config, source, strategy)
+    with (
+        run_folder(config, is_chief(strategy)) as folder,
+        watch_for_preemption() as stop,
+    ):
+        saved = open_run(folder, config, is_chief(strategy))
+        keras.utils.set_random_seed(config.seed)
+        keras.config.set_dtype_policy(config.precision)
+        step = make_step(config, source, strategy)
+        run = Run(config, source, strategy, folder if is_chief(strategy) else None, step)
+        if saved is not None:
+            run.restore(*saved)
+        run.fit(stop, on_step, on_epoch)
+        return run.finish()
+
+
+class Run:
+    """What the parts of a run share."""
+
+    def __init__(self, config, source, strategy, folder, step):
+        self.config, self.source, self.folder, self.step = config, source, folder, step
+        self.classes = len(source.class_names)
+        self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
+        self.steps = steps_per_epoch(source.train, config)
+        self.size = step.model.input_shape[1:3]
+        self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
+        self.progress = Progress(config, self.steps)
+        self.log = RunLog(folder, make_schedule(config, source))
+        self.checkpoints = CheckpointWriter(folder and folder / "checkpoints")
+
+    def fit(self, stop, on_step=None, on_epoch=None):
+        """The loop: trains from the step that is reached to the last, epoch by epoch."""
+        progress, config, bar = self.progress, self.config, None
+        total = config.epochs * self.steps
+        batches = self._training_batches() if progress.step < total else None
+        held_out = None
+        while progress.step < total and not progress.ended or self._owes_an_epoch():
+            if self._owes_an_epoch():
+                row = self._evaluate(held_out, bar, stop)
+                progress.ended = bool(on_epoch and on_epoch(row, self.step.model))
+                progress.begin_epoch()
+                self.save()
+                bar = held_out = None
+                continue
+            bar = bar or self._bar()
+            count = self._steps_until_something_is_due()
+            if (progress.step + count) % self.steps == 0:
+                held_out = self.step.feed(self._held_out_batches)  # begins to read while the last steps are done
+            progress.add(self.step.train(batches, count, stop.is_set()), count)
+
+            due = self._checkpoint_is_due()
+            leave = stop.is_set() and self.alone
+            if progress.step % _LOOK < count or progress.step % self.steps == 0 or due or leave:
+                leave |= progress.look()
+                means = progress.totals.means
+                bar.update(self._in_epoch(), [*means.items(), *progress.speed.items()])
+                if on_step is not None:
+                    on_step(progress.step, means)
+            if due or leave:
+                self.save()
+            if leave:
+                self._leave()
+        self.checkpoints.wait()
+
+    def _owes_an_epoch(self):
+        """Whether all steps of an epoch are done that is not in the log."""
+        return len(self.log.rows) < self.progress.step // self.steps
+
+    def _steps_until_something_is_due(self):
+        step, every = self.progress.step, self.config.checkpoint_steps or self.steps
+        to_go = min(self.steps - step % self.steps, every - step % every)
+        return min(self.config.steps_per_call, to_go)
+
+    def _checkpoint_is_due(self):
+        step, every = self.progress.step, self.config.checkpoint_steps
+        return every is not None and step % every == 0 and step % self.steps != 0
+
+    def _in_epoch(self):
+        return (self.progress.step - 1) % self.steps + 1
+
+    def _bar(self):
+        verbose = 1 if keras.config.is_interactive_logging_enabled() else 2
+        if self.folder is None:
+            verbose = 0
+        else:
+            print(f"Epoch {self.progress.step // self.steps + 1}/{self.config.epochs}")
+        names = ["loss", "accuracy", "top5_accuracy", "images/s"]
+        names += [f"val_{name}" for name in names[:3]]
+        return keras.utils.Progbar(self.steps, verbose=verbose, stateful_metrics=names)
+
+    def _training_batches(self):
+        batches = training_batches(
+            self.source.train, self.classes, self.size, self.config, self.shard, self.progress.step
+        )
+        if self.progress.step == 0:
+            self.log.show_batch(lambda: next(iter(batches.take(1)))[0])
+        return self.step.feed(batches)
+
+    @functools.cached_property
+    def _held_out_batches(self):
+        batches = evaluation_batches(
+            self.source.validation,
+            self.classes,
+            self.size,
+            self.config.batch_size,
+            self.crop_ratio,
+            self.shard,
+        )
+        options = tf.data.Options()
+        options.experimental_warm_start = True  # reads from when there is an iterator
+        return batches.with_options(options)
+
+    def _evaluate(self, batches, bar, stop):
+        """Evaluates, and logs the epoch that is done; returns its row."""
+        totals, progress = Totals(), self.progress
+        batches = batches or self.step.feed(self._held_out_batches)
+        self._check_read(progress.totals, "train_split", self.source.train)
+        for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
+            totals.add(np.asarray(self.step.evaluate(batches)))
+            if stop.is_set() and self.alone:
+                self.save()
+                self._leave()
+        self._check_read(totals, "validation_split", self.source.validation)
+        validation = {f"val_{name}": value for name, value in totals.means.items()}
+        values = {**progress.totals.means, **validation, **progress.speed}
+        (bar or self._bar()).update(self.steps, values.items(), finalize=True)
+        self.log.add(progress.step // self.steps - 1, values, progress.step)
+        return self.log.rows[-1]
+
+    def _check_read(self, totals, name, split):
+        if totals.rows == 0:
+            raise ValueError(
+                f"`{name}` must hold images that can be read. Received: "
+                f"{name}={getattr(self.config, name)!r} of {self.source.name}, whose {split.size} "
+                "are all damaged, missing or of another format; the log names them"
+            )
+
+    def restore(self, arrays, notes):
+        """Goes back to the moment of a checkpoint."""
+        notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
+        self.log.rows = notes["log"]
+        self.progress.restore(notes, arrays)
+        self.step.restore(arrays, self.config.output_dir)
+        if self.progress.step != notes["step"]:
+            self.step.set_iterations(self.progress.step)
+        if self.folder is not None:
+            self.log.write_table()
+            print(f"Going on after step {self.progress.step}.", flush=True)
+
+    def save(self):
+        """Begins to write a checkpoint of this moment."""
+        if self.folder is not None:
+            notes = {**self.progress.notes, "log": self.log.rows}
+            self.checkpoints.write(self.progress.step, self.step.capture(), notes)
+
+    def _leave(self):
+        self.checkpoints.wait()
+        where = f"saved in {self.folder / 'checkpoints'}" if self.folder else "the chief saves"
+        print(
+            f"\nSIGTERM after step {self.progress.step}: {where}. The same command goes on from "
+            "there.",
+            flush=True,
+        )
+        raise Preempted
+
+    def finish(self):
+        """Saves and exports the final weights, once."""
+        last = self.log.rows[-1]
+        results = {name: last[f"val_{name}"] for name in ("loss", "accuracy", "top5_accuracy")}
+        self.step.put_average_in_place()
+        model = build_model(self.config, self.source, weights=None)
+        copy_weights(self.step.model, model)
+        export = None
+        if self.folder is not None:
+            self.log.finish()
+            labels, resume = self.source.class_names, self.config.resume
+            export = write_result(self.folder, model, results, labels, self.crop_ratio, resume)
+        found = {"model": model, "source": self.source, "history": self.log.rows}
+        return {**results, **found, "export": export}
 
 
 @contextlib.contextmanager
@@ -100,183 +280,3 @@ def _clear_messages(config):
             f"{OUTSIDE}. A split without labels can be the reason: choose another by "
             "`train_split` and `validation_split`"
         ) from error
-
-
-def _prepare_folder(folder, config, writes):
-    """Writes the configuration; returns the last checkpoint, if the run goes on."""
-    checkpoints, saved = folder / "checkpoints", folder / "config.json"
-    if not config.resume:
-        if writes:
-            put_aside(checkpoints)
-            put_aside(folder / "result.json")
-        state = None
-    else:
-        state = read_last_checkpoint(checkpoints)
-    if state is not None and saved.exists():
-        before, now = json.loads(saved.read_text(encoding="utf-8")), _as_json(config)
-        changed = [name for name in now if name not in _FREE and before.get(name) != now[name]]
-        if changed:
-            raise ValueError(
-                f"`output_dir` holds a run with other values, {folder}: "
-                + ", ".join(f"{name}={before.get(name)!r}" for name in changed)
-                + ". Go on with these, take another `output_dir`, or begin anew with --no-resume. "
-                + f"Received: {', '.join(f'{name}={now[name]!r}' for name in changed)}"
-            )
-    if writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        config.save(saved)
-    return state
-
-
-def _as_json(config):
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-class _Run:
-    """What the parts of a run share."""
-
-    def __init__(self, config, source, strategy):
-        self.config, self.source, self.strategy = config, source, strategy
-        self.classes = len(source.class_names)
-        self.shard = shard_of(strategy)
-        self.steps = steps_per_epoch(source.train, config)
-        self.folder = pathlib.Path(config.output_dir) if is_chief(strategy) else None
-        keras.utils.set_random_seed(config.seed)
-        keras.config.set_dtype_policy(config.precision)
-        with strategy.scope():
-            accuracies = [
-                keras.metrics.CategoricalAccuracy(name="accuracy"),
-                keras.metrics.TopKCategoricalAccuracy(5, name="top5_accuracy"),
-            ]
-            self.trainee, self.model = make_trainee(config, source, accuracies)
-        loss = next(metric for metric in self.trainee.metrics if metric.name == "loss")
-        self.means = [loss, *accuracies]
-        self.size = self.trainee.input_shape[1:3]
-        self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
-        self.log = RunLog(self.folder, make_schedule(config, source))
-        self.average = None
-        if config.ema_momentum is not None:
-            self.average = WeightAverage()
-            self.average.set_model(self.trainee)
-        self.progress = Progress(
-            config,
-            self.steps,
-            self.folder and self.folder / "checkpoints",
-            self.log,
-            self.average,
-            [] if spans_workers(strategy) else [v for mean in self.means for v in mean.variables],
-        )
-
-    def restore(self, arrays, notes):
-        """Goes back to the moment of a checkpoint."""
-        self.log.rows = notes["log"]
-        self.progress.restore(notes["step"], arrays)
-        restore_state(self.trainee, arrays, self.config.output_dir)
-        if self.folder is not None:
-            self.log.write_table()
-            print(f"Going on after step {notes['step']}.", flush=True)
-
-    def fit(self, preempted):
-        """Trains from the step that is reached to the last."""
-        self.progress.preempted = preempted
-        batches = None
-        if self.folder is not None and self.progress.step == 0:
-            batches = self._training_batches()
-            self.log.show_batch(next(iter(batches.take(1)))[0])
-        if len(self.log.rows) < self.progress.step // self.steps:
-            self._finish_epoch()
-        done = self.progress.step % self.steps
-        if done:
-            self._fit(self.progress.step // self.steps + 1, self.steps - done)
-        if self.progress.step < self.config.epochs * self.steps:
-            self._fit(self.config.epochs, self.steps, batches)
-
-    def _finish_epoch(self):
-        """Validates an epoch that was cut off after its last step."""
-        self.progress.set_model(self.trainee)
-        epoch = self.progress.step // self.steps - 1
-        self.trainee.reset_metrics()
-        self.progress.on_epoch_begin(epoch)
-        logs = {mean.name: mean.result() for mean in self.means}
-        for mean in self.means:  # Keras resets no metrics that have not been used yet
-            mean.reset_state()
-        results = self.trainee.evaluate(
-            self._held_out(),
-            steps=self._held_out_steps,
-            callbacks=self._callbacks,
-            return_dict=True,
-            verbose=0,
-        )
-        validation = {f"val_{name}": value for name, value in results.items()}
-        self.progress.on_epoch_end(epoch, {**logs, **validation})
-
-    def _training_batches(self):
-        return training_batches(
-            self.source.train, self.classes, self.size, self.config, self.shard, self.progress.step
-        )
-
-    def _held_out(self):
-        batches = evaluation_batches(
-            self.source.validation,
-            self.classes,
-            self.size,
-            self.config.batch_size,
-            self.crop_ratio,
-            self.shard,
-        )
-        # Repeated, since Keras takes each epoch's steps from one iterator.
-        return distribute(self.strategy, batches.repeat())
-
-    @property
-    def _held_out_steps(self):
-        return math.ceil(self.source.validation.size / self.config.batch_size)
-
-    @property
-    def _callbacks(self):
-        # The average goes first, so that checkpoints hold the weights that are trained.
-        return [*([self.average] if self.average else []), self.progress]
-
-    def _fit(self, last_epoch, steps, batches=None):
-        batches = self._training_batches() if batches is None else batches
-        self.trainee.fit(
-            distribute(self.strategy, batches),
-            epochs=last_epoch,
-            initial_epoch=self.progress.step // self.steps,
-            steps_per_epoch=steps,
-            validation_data=self._held_out(),
-            validation_steps=self._held_out_steps,
-            shuffle=False,  # the batches are shuffled already; Keras warns otherwise
-            callbacks=self._callbacks,
-            verbose="auto" if self.folder is not None else 0,
-        )
-
-    def finish(self):
-        """Saves and exports the final weights, once."""
-        last = self.log.rows[-1]
-        results = {name: last[f"val_{name}"] for name in ("loss", "accuracy", "top5_accuracy")}
-        if self.average:
-            self.average.take_place()
-        model = build_model(self.config, self.source, weights=None)
-        copy_weights(self.model, model)
-        result = {**results, "model": model, "source": self.source, "history": self.log.rows}
-        if self.folder is None:
-            return {**result, "export": None}
-        self.log.finish()
-        return {**result, "export": self._export(model, results)}
-
-    def _export(self, model, results):
-        written = self.folder / "result.json"
-        if written.exists() and self.config.resume:
-            export = json.loads(written.read_text(encoding="utf-8"))["export"]
-            if pathlib.Path(export).is_dir():
-                return export
-        with write_atomically(self.folder / "model.keras") as aside:
-            model.save(aside)
-        export = export_saved_model(
-            model,
-            self.folder / "export",
-            labels=self.source.class_names,
-            crop_ratio=self.crop_ratio,
-        )
-        write_json(written, {**results, "export": str(export)})
-        return export

@@ -1,36 +1,56 @@
-"""The tf.distribute strategy of a run, and this process's place in it."""
+"""The devices of a run, and this process's place among them."""
 
+import contextlib
 import json
 import os
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_crossvit.data.shards import Shard
-from keras_crossvit.training.multiworker import mend_fit
+from keras_crossvit.training.waiting import waiting_for
+
+_TIMEOUT = 1800  # seconds
 
 
-def make_strategy(name):
+def make_strategy(name: str, worker_timeout: int = _TIMEOUT) -> Any:
     """The strategy of a name of `TrainConfig.strategy`.
 
-    "auto" takes what the environment speaks for: a TPU that `TPU_NAME` names, the workers of
-    `TF_CONFIG`, all GPUs of this machine if there are several, and no strategy else.
-    "multiworker" reads `TF_CONFIG` or, started by `srun`, Slurm's variables.
+    "auto" takes what the environment speaks for. On TensorFlow: a TPU that `TPU_NAME` names, the
+    workers of `TF_CONFIG`, all GPUs of this machine if there are several, and no strategy else;
+    on JAX "data_parallel" if there are several devices or processes. "multiworker" reads
+    `TF_CONFIG` or, started by `srun`, Slurm's variables; "data_parallel" Slurm's or the variables
+    of `keras.distribution.initialize`.
+
+    Args:
+        name: "auto", "none", "mirrored", "multiworker", "tpu" or "data_parallel".
+        worker_timeout: Seconds to wait for other processes before this one gives up.
+
+    Returns:
+        A `tf.distribute.Strategy` on TensorFlow; a `keras.distribution.DataParallel` or `None` on
+        JAX.
 
     Raises:
-        ValueError: If there are no workers or no TPU to be found.
+        ValueError: If the backend has no such strategy, or no workers or no TPU can be found.
     """
     if name == "auto":
         name = strategy_from_environment()
-    return {
-        "none": tf.distribute.get_strategy,
-        "mirrored": tf.distribute.MirroredStrategy,
-        "multiworker": _multiworker,
-        "tpu": _tpu,
-    }[name]()
+    backend = keras.backend.backend()
+    makers = _JAX if backend == "jax" else _TENSORFLOW
+    if name not in makers:
+        wanted = "jax" if name in _JAX else "tensorflow"
+        raise ValueError(
+            f"`strategy` must be auto or one of {', '.join(makers)} where KERAS_BACKEND={backend}."
+            f" Received: strategy={name!r}, which needs KERAS_BACKEND={wanted}"
+        )
+    return makers[name](worker_timeout)
 
 
-def strategy_from_environment():
+def strategy_from_environment() -> str:
     """The strategy that "auto" stands for here."""
+    if keras.backend.backend() == "jax":
+        return "data_parallel" if _jax_processes() > 1 or _jax_devices() > 1 else "none"
     if os.environ.get("TPU_NAME"):
         return "tpu"
     if os.environ.get("TF_CONFIG"):
@@ -38,7 +58,7 @@ def strategy_from_environment():
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
 
-def _multiworker():
+def _multiworker(timeout):
     resolvers = tf.distribute.cluster_resolver
     if os.environ.get("TF_CONFIG"):
         resolver = resolvers.TFConfigClusterResolver()
@@ -56,13 +76,13 @@ def _multiworker():
             '`strategy="multiworker"` needs the workers\' addresses: set TF_CONFIG, or start the '
             "command by Slurm's srun. Received: neither TF_CONFIG nor SLURM_PROCID"
         )
-    # Before any operation: TensorFlow asks for that, and Keras' mend runs some.
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
-    mend_fit()
-    return strategy
+    addresses = resolver.cluster_spec().as_dict()["worker"]
+    others = [a for number, a in enumerate(addresses) if number != resolver.task_id]
+    with waiting_for(others, timeout):
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
-def _tpu():
+def _tpu(timeout):
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             tpu=os.environ.get("TPU_NAME", "local")
@@ -77,27 +97,74 @@ def _tpu():
     return tf.distribute.TPUStrategy(resolver)
 
 
-def spans_workers(strategy):
+def _data_parallel(timeout):
+    import jax
+
+    if _jax_processes() > 1 and not jax.distributed.is_initialized():
+        coordinator = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "").partition(",")[0]
+        with waiting_for([coordinator] if coordinator else [], timeout):
+            keras.distribution.initialize()
+    # The batches are made for this process already, so Keras must not share them out again.
+    return keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
+
+
+def _jax_processes():
+    count = os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or os.environ.get("SLURM_NTASKS")
+    return int(count or 1)
+
+
+def _jax_devices():
+    import jax
+
+    return jax.device_count()
+
+
+_TENSORFLOW = {
+    "none": lambda timeout: tf.distribute.get_strategy(),
+    "mirrored": lambda timeout: tf.distribute.MirroredStrategy(),
+    "multiworker": _multiworker,
+    "tpu": _tpu,
+}
+_JAX = {"none": lambda timeout: None, "data_parallel": _data_parallel}
+
+
+def scope_of(strategy: Any) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a model and its optimizer are made for a strategy."""
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def spans_workers(strategy: Any) -> bool:
     """Whether other processes train with this one."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return shard_of(strategy).workers > 1
 
 
-def is_chief(strategy):
+def is_chief(strategy: Any) -> bool:
     """Whether this process writes what a run leaves."""
-    return not spans_workers(strategy) or strategy.cluster_resolver.task_id == 0
+    return shard_of(strategy).worker == 0
 
 
-def shard_of(strategy):
-    """The `Shard` of this process."""
+def shard_of(strategy: Any) -> Shard:
+    """The `Shard` of this process.
+
+    On JAX a process gives its batch to its devices itself, as to one replica.
+    """
+    if strategy is None:
+        return Shard()
+    if isinstance(strategy, keras.distribution.DataParallel):
+        import jax
+
+        return Shard(jax.process_index(), jax.process_count(), 1)
     worker, workers = 0, 1
-    if spans_workers(strategy):
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         worker = strategy.cluster_resolver.task_id
         workers = len(strategy.cluster_resolver.cluster_spec().job_tasks("worker"))
     return Shard(worker, workers, strategy.num_replicas_in_sync // workers)
 
 
-def distribute(strategy, dataset):
-    """Gives batches that are made for `shard_of(strategy)` to its replicas."""
-    if strategy.num_replicas_in_sync == 1:
-        return dataset
-    return strategy.distribute_datasets_from_function(lambda _: dataset)
+def replicas_of(strategy: Any) -> int:
+    """Devices, of all processes together, that each compute a part of a batch."""
+    if strategy is None:
+        return 1
+    if isinstance(strategy, keras.distribution.DataParallel):
+        return strategy.device_mesh.devices.size
+    return strategy.num_replicas_in_sync

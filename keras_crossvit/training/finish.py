@@ -1,0 +1,111 @@
+"""What a run leaves when it is done: the model, its SavedModel, the results."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import keras
+
+from keras_crossvit.common.files import write_atomically, write_json
+from keras_crossvit.export import export_saved_model
+from keras_crossvit.models import CrossViT
+from keras_crossvit.training.folder import read_json
+from keras_crossvit.training.recipes import loaded_files, run_file
+
+_EXPORT = (
+    "import json, sys; from keras_crossvit.training.finish import export_file; "
+    "export_file(**json.loads(sys.argv[1]))"
+)
+
+
+def write_result(
+    folder: pathlib.Path,
+    model: CrossViT,
+    results: Mapping[str, float],
+    labels: Sequence[str],
+    crop_ratio: float,
+    resume: bool,
+) -> str:
+    """Saves and exports a model, once: what is there already and whole is left as it is.
+
+    Args:
+        folder: The run's folder; gets `model.keras`, `export/<version>/` and `result.json`.
+        model: The model with its final weights.
+        results: What `result.json` holds beside the export.
+        labels: The classes' names.
+        crop_ratio: As in `export_saved_model`.
+        resume: Whether the run may have written all this before.
+
+    Returns:
+        Folder of the SavedModel.
+    """
+    path, saved, exports = folder / "result.json", folder / "model.keras", folder / "export"
+    before = (read_json(path) if resume else None) or {}
+    written = all(before.get(name) == value for name, value in results.items())
+    if not written or not saved.is_file() or before.get("digest") not in (None, _digest(saved)):
+        with write_atomically(saved) as aside:
+            model.save(aside)
+    digest = _digest(saved)
+    # Said before it is made, so that a run that is killed in between makes no second version.
+    export = before["export"] if written else str(exports / str(_next_version(exports)))
+    write_json(path, {**results, "export": export, "digest": digest})
+    if not pathlib.Path(export).is_dir():
+        made = _export(model, saved, exports, labels, crop_ratio)
+        if made != export:
+            write_json(path, {**results, "export": made, "digest": digest})
+            export = made
+    return export
+
+
+def export_file(
+    model: str, directory: str, labels: Sequence[str], crop_ratio: float, recipes: Sequence[str]
+) -> None:
+    """Exports a `.keras` file and prints the version's folder.
+
+    Args:
+        model: Path of the file.
+        directory: As in `export_saved_model`.
+        labels: As there.
+        crop_ratio: As there.
+        recipes: Python files of recipes, which may register parts of the model.
+    """
+    for path in recipes:
+        run_file(pathlib.Path(path))
+    loaded = keras.saving.load_model(model, compile=False)
+    print(export_saved_model(loaded, directory, labels=labels, crop_ratio=crop_ratio))
+
+
+def _export(model, saved, exports, labels, crop_ratio):
+    """The new version's folder, made by a process of its own where Keras has another backend."""
+    arguments = {"labels": list(labels), "crop_ratio": crop_ratio}
+    if keras.backend.backend() == "tensorflow":
+        return str(export_saved_model(model, exports, **arguments))
+    arguments |= {"model": str(saved), "directory": str(exports), "recipes": loaded_files()}
+    # Away from the accelerator, which this process holds.
+    environment = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    process = subprocess.run(
+        [sys.executable, "-c", _EXPORT, json.dumps(arguments)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        raise RuntimeError(
+            f"The model is saved as {saved}, but its export on TensorFlow failed, as said above"
+        )
+    return process.stdout.splitlines()[-1]
+
+
+def _next_version(exports):
+    taken = [int(path.name) for path in exports.glob("*") if path.name.isdecimal()]
+    return max(taken, default=0) + 1
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -1,0 +1,147 @@
+"""The folder of a run: one process writes it, and the same run goes on in it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import pathlib
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_crossvit.training.checkpoints import read_last_checkpoint
+from keras_crossvit.training.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+# Values that may change between the parts of a run: they decide nothing of its course,
+_FREE = {
+    *("output_dir", "data_dir", "strategy", "checkpoint_steps", "resume", "parallel_calls"),
+    *("steps_per_call", "worker_timeout", "max_restarts"),
+}
+# and those that change its course, which is then said.
+_CHANGING = {
+    "epochs": "the learning rate follows the schedule of the new number of epochs from here on",
+    "batch_size": "steps count in the new size from here on, as does the learning rate",
+    "mixing_batch_size": "other images are mixed",
+    "precision": "numbers are rounded otherwise",
+    "accumulation_steps": "sums are rounded otherwise",
+    "gradient_checkpointing": "sums may be rounded otherwise",
+    "jit_compile": "sums are rounded otherwise",
+}
+_LEFTOVERS = ("**/.writing-*", "**/.export-*")
+
+
+@contextlib.contextmanager
+def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
+    """A context in which the folder belongs to this process, which clears it of broken files.
+
+    Args:
+        config: The `TrainConfig` of the run.
+        writes: Whether this process writes; others of the same run only read.
+
+    Yields:
+        The folder, made if need be.
+
+    Raises:
+        ValueError: If another process trains in it.
+        OSError: If it cannot be written.
+    """
+    folder = pathlib.Path(config.output_dir)
+    if not writes:
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise ValueError(
+                f"`output_dir` must not be in use. Received: {folder}, where {lock.read()} trains"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        for pattern in _LEFTOVERS:  # of a process that was killed while it wrote
+            for path in folder.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield folder
+
+
+def open_run(
+    folder: pathlib.Path, config: TrainConfig, writes: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Writes the configuration, and returns the last checkpoint, if the run goes on.
+
+    Args:
+        folder: The run's folder.
+        config: Its `TrainConfig`.
+        writes: Whether this process writes.
+
+    Returns:
+        `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
+
+    Raises:
+        ValueError: If the folder holds a run with other values that cannot change.
+    """
+    state, before = None, None
+    if config.resume:
+        state = read_last_checkpoint(folder / "checkpoints")
+        before = read_json(folder / "config.json") if state is not None else None
+    elif writes:
+        put_aside(folder / "checkpoints")
+        put_aside(folder / "result.json")
+    if before is not None:
+        _compare(folder, before, config)
+    if state is not None:  # version 0.1 noted no batch size
+        state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
+    if writes:
+        config.save(folder / "config.json")
+    return state
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    """What a file of the run holds, or `None` if it is missing or broken, which the log says."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s is broken and is written anew: %s", path, error)
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def put_aside(path: str | os.PathLike[str]) -> None:
+    """Renames what an earlier run left, so that a new run does not mix with it."""
+    path = pathlib.Path(path)
+    if path.exists():
+        number = 1
+        while path.with_name(f"{path.name}.{number}").exists():
+            number += 1
+        path.rename(path.with_name(f"{path.name}.{number}"))
+
+
+def _compare(folder, before, config):
+    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    changed = {
+        name: (before[name], now[name])
+        for name in now
+        if name in before and name not in _FREE and before[name] != now[name]
+    }
+    refused = [name for name in changed if name not in _CHANGING]
+    if refused:
+        raise ValueError(
+            f"`output_dir` holds a run with other values, {folder}: "
+            + ", ".join(f"{name}={changed[name][0]!r}" for name in refused)
+            + ". Go on with these, take another `output_dir`, or begin anew with --no-resume. "
+            + f"Received: {', '.join(f'{name}={changed[name][1]!r}' for name in refused)}"
+        )
+    for name, (old, new) in changed.items():
+        logger.warning("%s goes on as %r instead of %r: %s", name, new, old, _CHANGING[name])

@@ -1,0 +1,167 @@
+"""What a step is, whatever computes it, and what it says of the rows that it saw."""
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.training import state
+
+COLUMNS = 5  # of what a step returns: loss, top-1, top-5, rows, processes that want to end
+
+
+class Step(abc.ABC):
+    """A model, its optimizer, and the devices of this process that train it.
+
+    The loss is the softmax cross-entropy, averaged over the global batch. What is computed is
+    the same on any number of devices and processes, but for the order of sums and, on
+    TensorFlow, the draws of drop path, which each replica makes for itself.
+
+    Args:
+        model: A functional classifier that returns logits.
+        optimizer: One of `make_optimizer`, built for `model`.
+        strategy: What `make_strategy` returned; the model was made in its scope.
+        accumulation_steps: Micro-batches that each replica's batch is split into, computed one
+            after the other before the one update.
+        steps_per_call: The most steps that one call of `train` does.
+        jit_compile: Whether XLA compiles TensorFlow's step; JAX always compiles.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        strategy: Any,
+        accumulation_steps: int = 1,
+        steps_per_call: int = 1,
+        jit_compile: bool = False,
+    ) -> None:
+        self.model, self.optimizer, self.strategy = model, optimizer, strategy
+        self.accumulation_steps = accumulation_steps
+        self.steps_per_call = steps_per_call
+        self.jit_compile = jit_compile
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        self.average = inner if inner.average_momentum is not None else None
+
+    @abc.abstractmethod
+    def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
+        """An iterator over the batches of this worker's shard, for `train` or `evaluate`."""
+
+    @abc.abstractmethod
+    def train(self, batches: Iterator[Any], count: int, stop: bool = False) -> Tensor:
+        """Does `count` steps, at most `steps_per_call`.
+
+        Args:
+            batches: What `feed` made of `training_batches`.
+            count: Number of steps.
+            stop: Whether this process wants to end; all of them see how many do.
+
+        Returns:
+            `(count, 5)`, on the device, as soon as the steps are begun: for each step the sums,
+            over the rows of the global batch that have a label, of the loss, of the rows whose
+            label is the first, and among the first five; their number; and how many processes
+            want to end.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, batches: Iterator[Any]) -> Tensor:
+        """The sums, `(5,)`, of the next batch of `evaluation_batches`, each row by its weight.
+
+        Computed with the moving average of the weights, where there is one.
+        """
+
+    def capture(self) -> dict[str, np.ndarray]:
+        """Copies of all state that decides how training goes on, `{name: array}`."""
+        self.sync()
+        return state.capture(self.model, self.optimizer)
+
+    def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
+        """Assigns what `capture` copied, all or nothing.
+
+        Raises:
+            ValueError: If the variables are others; `origin` is named.
+        """
+        state.restore(self.model, self.optimizer, arrays, origin)
+
+    def set_iterations(self, step: int) -> None:
+        """Sets the step that the learning rate's schedule has reached."""
+        self.optimizer.iterations.assign(step)
+
+    def put_average_in_place(self) -> None:
+        """Gives the model the moving average of its weights, where there is one."""
+        self.sync()
+        if self.average is not None:
+            self.average.put_average_in_place(self.model.trainable_variables)
+
+    def sync(self) -> None:
+        """Brings the state into the variables of the model and the optimizer."""
+
+    def averaged_variables(self) -> Sequence[keras.Variable]:
+        """The variables to evaluate with, in the order of the trainable ones."""
+        if self.average is None:
+            return self.model.trainable_variables
+        return self.average.averages
+
+
+def row_losses(labels: Tensor, logits: Tensor) -> Tensor:
+    """The softmax cross-entropy of each row, float32 `(B,)`; 0 where the labels are all 0."""
+    logits = ops.cast(logits, "float32")
+    return ops.categorical_crossentropy(labels, logits, from_logits=True)
+
+
+def row_sums(
+    labels: Tensor, logits: Tensor, losses: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Loss, top-1 and top-5, summed over the rows, and their number: float32 `(4,)`.
+
+    Args:
+        labels: `(B, classes)`; mixed labels count as the class of the highest.
+        logits: `(B, classes)`.
+        losses: `(B,)`.
+        weights: `(B,)`; `None` for 1 where there is a label, 0 where an image was unreadable.
+    """
+    if weights is None:
+        weights = ops.cast(ops.any(labels > 0, axis=-1), "float32")
+    truth = ops.argmax(labels, axis=-1)
+    right = ops.equal(ops.argmax(logits, axis=-1), truth)
+    of_truth = ops.take_along_axis(logits, ops.expand_dims(truth, -1), axis=-1)
+    before = ops.sum(ops.cast(logits > of_truth, "int32"), axis=-1)
+    columns = [losses, ops.cast(right, "float32"), ops.cast(before < 5, "float32")]
+    return ops.stack([*(ops.sum(column * weights) for column in columns), ops.sum(weights)])
+
+
+@dataclasses.dataclass
+class Totals:
+    """Loss and accuracies of all rows since the beginning of an epoch.
+
+    Added up in float64 and in the order of the steps, so that they do not depend on when, or in
+    how many parts of a run, the steps were done.
+    """
+
+    loss: float = 0.0
+    top1: float = 0.0
+    top5: float = 0.0
+    rows: float = 0.0
+
+    def add(self, sums: np.ndarray) -> None:
+        """Adds the first four columns of what a `Step` returned, `(5,)`."""
+        self.loss += float(sums[0])
+        self.top1 += float(sums[1])
+        self.top5 += float(sums[2])
+        self.rows += float(sums[3])
+
+    @property
+    def means(self) -> dict[str, float]:
+        """`{"loss", "accuracy", "top5_accuracy"}`, of the rows that could be read."""
+        rows = self.rows or float("nan")
+        return {
+            "loss": self.loss / rows,
+            "accuracy": self.top1 / rows,
+            "top5_accuracy": self.top5 / rows,
+        }

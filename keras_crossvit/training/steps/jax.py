@@ -1,0 +1,144 @@
+"""The steps on JAX, on one device or under `keras.distribution.DataParallel`."""
+
+import collections
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+import tensorflow as tf
+from jax import numpy as jnp
+
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.training import state
+from keras_crossvit.training.steps.base import COLUMNS, Step, row_losses, row_sums
+
+_UNDER_WAY = 2  # calls that may be begun and not done: each holds its batches on the device
+
+
+class JaxStep(Step):
+    """See `Step`. The state lies in arrays, which each call takes and gives back anew."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_variables()
+        self._train = jax.jit(self._steps, donate_argnums=0)
+        self._evaluate = jax.jit(self._evaluation_step)
+        self._under_way: collections.deque[Any] = collections.deque()
+
+    def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
+        return batches.as_numpy_iterator()
+
+    def train(self, batches: Iterator[Any], count: int, stop: bool = False) -> Tensor:
+        images, labels = zip(*(next(batches) for _ in range(count)), strict=True)
+        while len(self._under_way) >= _UNDER_WAY:
+            jax.block_until_ready(self._under_way.popleft())
+        stops = np.full((count, jax.local_device_count()), stop, "float32")
+        arrays = (self._on_devices(np.stack(x), 1) for x in (images, labels))
+        self.arrays, sums = self._train(self.arrays, *arrays, self._on_devices(stops, 1))
+        self._under_way.append(sums)
+        return _local(sums)
+
+    def evaluate(self, batches: Iterator[Any]) -> Tensor:
+        arrays = (self._on_devices(x, 0) for x in next(batches))
+        return _local(self._evaluate(self.arrays, *arrays))
+
+    def sync(self) -> None:
+        for variables, arrays in zip(self._variables(), self.arrays, strict=True):
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
+
+    def capture(self) -> dict[str, np.ndarray]:
+        values = {
+            id(variable): array
+            for variables, arrays in zip(self._variables(), self.arrays, strict=True)
+            for variable, array in zip(variables, arrays, strict=True)
+        }
+        named = state.variables(self.model, self.optimizer)
+        return {name: np.array(_local(values[id(v)])) for name, v in named.items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
+        super().restore(arrays, origin)
+        self._read_variables()
+
+    def set_iterations(self, step: int) -> None:
+        self.sync()
+        super().set_iterations(step)
+        self._read_variables()
+
+    def _variables(self):
+        return (
+            self.model.trainable_variables,
+            self.model.non_trainable_variables,
+            self.optimizer.variables,
+        )
+
+    def _read_variables(self):
+        # Copies, since a call of `train` gives away the arrays that it is given.
+        self.arrays = tuple([jnp.copy(v.value) for v in group] for group in self._variables())
+
+    def _on_devices(self, array, axis):
+        """This process's part of a global batch, whose rows are along `axis`, on its devices."""
+        if self.strategy is None:
+            return jax.device_put(array)
+        mesh = self.strategy.device_mesh.backend_mesh
+        axes = [None] * axis + [self.strategy.batch_dim_name]
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    def _steps(self, arrays, images, labels, stops):
+        return jax.lax.scan(lambda carry, x: self._step(carry, *x), arrays, (images, labels, stops))
+
+    def _step(self, arrays, images, labels, stops):
+        trainable, fixed, optimizer = arrays
+        parts = self.accumulation_steps
+        images, labels = (_micro_batches(x, parts) for x in (images, labels))
+        if parts == 1:
+            gradients, fixed, sums = self._gradients(arrays, images[0], labels[0])
+        else:
+
+            def add_part(carry, batch):
+                total, fixed, sums = carry
+                new, fixed, rows = self._gradients((trainable, fixed, optimizer), *batch)
+                return (jax.tree.map(jnp.add, total, new), fixed, sums + rows), None
+
+            start = jax.tree.map(jnp.zeros_like, trainable), fixed, jnp.zeros(COLUMNS - 1)
+            (gradients, fixed, sums), _ = jax.lax.scan(add_part, start, (images, labels))
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        # A scan gives back what it takes: Keras' variables know their types, its formulas forget.
+        optimizer = jax.tree.map(lambda new, old: new.astype(old.dtype), optimizer, arrays[2])
+        return (trainable, fixed, optimizer), jnp.append(sums, jnp.sum(stops))
+
+    def _gradients(self, arrays, images, labels):
+        """Gradients of the mean loss over all micro-batches, new seeds, the sums of these rows."""
+        trainable, fixed, optimizer = arrays
+
+        def loss(trainable):
+            logits, new = self.model.stateless_call(trainable, fixed, images, training=True)
+            losses = row_losses(labels, logits)
+            mapping = zip(self.optimizer.variables, optimizer, strict=True)
+            with keras.StatelessScope(list(mapping)):
+                scaled = self.optimizer.scale_loss(jnp.mean(losses) / self.accumulation_steps)
+            return scaled, (new, row_sums(labels, logits, losses))
+
+        gradients, (new, sums) = jax.grad(loss, has_aux=True)(trainable)
+        return gradients, new, sums
+
+    def _evaluation_step(self, arrays, images, labels, weights):
+        trainable, fixed, optimizer = arrays
+        if self.average is not None:
+            values = dict(zip(map(id, self.optimizer.variables), optimizer, strict=True))
+            trainable = [values[id(variable)] for variable in self.averaged_variables()]
+        logits, _ = self.model.stateless_call(trainable, fixed, images, training=False)
+        return jnp.append(row_sums(labels, logits, row_losses(labels, logits), weights), 0.0)
+
+
+def _micro_batches(x, parts):
+    """`(B, ...)` as `(parts, B / parts, ...)`, with rows of every device in each part."""
+    return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
+
+
+def _local(array):
+    """What each process holds of an array that all of them hold alike."""
+    return array.addressable_data(0)

@@ -1,0 +1,123 @@
+"""The steps on TensorFlow, under any tf.distribute strategy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.training.optimizer import sum_over_replicas
+from keras_crossvit.training.steps.base import COLUMNS, Step, row_losses, row_sums
+
+
+class TensorFlowStep(Step):
+    """See `Step`. A replica's whole step can be compiled by XLA: all of its shapes are static."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.replicas = self.strategy.num_replicas_in_sync
+        if self.jit_compile and self.replicas > 1:
+            raise ValueError(
+                "`jit_compile` must be false where several replicas train together, whose "
+                "gradients XLA cannot add up on TensorFlow; KERAS_BACKEND=jax compiles on any "
+                f"number of devices. Received: jit_compile=True with {self.replicas} replicas"
+            )
+        compiled = tf.function(self._replica_step, jit_compile=True)
+        self.replica_step = compiled if self.jit_compile else self._replica_step
+        self._train = tf.function(self._one_step if self.steps_per_call == 1 else self._steps)
+        self._evaluate = tf.function(self._evaluation_step)
+
+    def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
+        if self.replicas == 1:
+            return iter(batches)
+        return iter(self.strategy.distribute_datasets_from_function(lambda _: batches))
+
+    def train(self, batches: Iterator[Any], count: int, stop: bool = False) -> Tensor:
+        return self._train(batches, tf.constant(count), tf.constant(float(stop)))
+
+    def evaluate(self, batches: Iterator[Any]) -> Tensor:
+        return self._evaluate(batches)
+
+    def _one_step(self, batches, count, stop):
+        return self._on_replicas(self.replica_step, *next(batches), stop)[tf.newaxis]
+
+    def _steps(self, batches, count, stop):
+        rows = tf.TensorArray(tf.float32, count, element_shape=(COLUMNS,))
+        for number in tf.range(count):
+            rows = rows.write(number, self._on_replicas(self.replica_step, *next(batches), stop))
+        return rows.stack()
+
+    def _evaluation_step(self, batches):
+        return self._on_replicas(self._replica_evaluation, *next(batches))
+
+    def _on_replicas(self, function, *arguments):
+        """What `function` returns, which is the same on all replicas."""
+        return self.strategy.experimental_local_results(self.strategy.run(function, arguments))[0]
+
+    def _replica_step(self, images, labels, stop):
+        if self.accumulation_steps == 1:
+            gradients, sums = self._gradients(images, labels)
+        else:
+            gradients, sums = self._accumulated(images, labels)
+        if self.replicas > 1 and hasattr(self.optimizer, "inner_optimizer"):
+            # The loss scale must find the same gradients finite everywhere. Keras adds them up
+            # once more, now all the same.
+            summed, replicas = sum_over_replicas(gradients)
+            gradients = [gradient / replicas for gradient in summed]
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        # Every replica of a process wants to end as the process does.
+        return self._summed([*tf.unstack(sums), stop])
+
+    def _replica_evaluation(self, images, labels, weights):
+        averages = zip(self.model.trainable_variables, self.averaged_variables(), strict=True)
+        with keras.StatelessScope([(variable, mean.value) for variable, mean in averages]):
+            logits = self.model(images, training=False)
+        sums = row_sums(labels, logits, row_losses(labels, logits), weights)
+        return self._summed([*tf.unstack(sums), tf.constant(0.0)])
+
+    def _summed(self, columns):
+        (total,), _ = sum_over_replicas([tf.stack(columns)])
+        return total
+
+    def _gradients(self, images, labels, parts=1):
+        """Gradients of the mean loss over `parts` global batches, and the sums of these rows."""
+        with tf.GradientTape() as tape:
+            logits = self._forward(images)
+            losses = row_losses(labels, logits)
+            loss = tf.reduce_mean(losses) / (parts * self.replicas)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = [variable.value for variable in self.model.trainable_variables]
+        return tape.gradient(scaled, variables), row_sums(labels, logits, losses)
+
+    def _accumulated(self, images, labels):
+        """The same of all micro-batches together, one after the other."""
+        parts = self.accumulation_steps
+        images, labels = (
+            tf.reshape(x, (parts, x.shape[0] // parts, *x.shape[1:])) for x in (images, labels)
+        )
+
+        def add_part(part, gradients, sums):
+            new, rows = self._gradients(images[part], labels[part], parts)
+            gradients = [old + gradient for old, gradient in zip(gradients, new, strict=True)]
+            return part + 1, gradients, sums + rows
+
+        zeros = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
+        start = tf.constant(0), zeros, tf.zeros(COLUMNS - 1)
+        _, gradients, sums = tf.while_loop(lambda part, *_: part < parts, add_part, start)
+        return gradients, sums
+
+    def _forward(self, images):
+        if self.replicas == 1:
+            return self.model(images, training=True)
+        # The replicas share the state of the seeds, and each draws from seeds of its own.
+        model = self.model
+        weights = {id(variable) for variable in model.non_trainable_weights}
+        seeds = [v for v in model.non_trainable_variables if id(v) not in weights]
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own = {s.path: tf.cast(tf.stack([replica, 0]), s.dtype) for s in seeds}
+        with keras.StatelessScope([(s, s.value + own[s.path]) for s in seeds]) as scope:
+            logits = model(images, training=True)
+        for seed in seeds:
+            seed.assign(scope.get_current_value(seed) - own[seed.path])
+        return logits

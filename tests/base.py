@@ -17,9 +17,6 @@ from tests.reference import randomize
 PRESETS = frozenset(kc.presets())  # the package's own, before any test registers another
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# JAX compiles longer than it computes here; without optimisation half as long.
-QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 
 def small_config(**changes):
     """A CrossViT of a few thousand parameters with all parts of the published ones.

@@ -137,7 +137,7 @@ def one_encoder():
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_values_are_the_same_on(backend, tmp_path):
     base.skip_without(backend)
-    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": base.QUICK_COMPILER}
+    settings = {"KERAS_BACKEND": backend}
     base.run_python(VALUES, tmp_path / "values.npz", **settings)
     if backend == "torch":
         expected = all_functions(base.small_model(), base.pixels())

@@ -102,6 +102,7 @@ def open_run(
     if state is not None:  # version 0.1 noted no batch size
         state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
     if writes:
+        (folder / "checkpoints").mkdir(exist_ok=True)  # not after hours, if it cannot be made
         config.save(folder / "config.json")
     return state
 

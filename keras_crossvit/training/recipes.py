@@ -50,7 +50,9 @@ def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
 
 def loaded_files() -> list[str]:
     """The recipe files that this process has run."""
-    return [str(module.__file__) for name, module in sys.modules.items() if name.startswith(_PREFIX)]
+    return [
+        str(module.__file__) for name, module in sys.modules.items() if name.startswith(_PREFIX)
+    ]
 
 
 def run_file(path: pathlib.Path) -> types.ModuleType:

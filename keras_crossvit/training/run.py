@@ -17,7 +17,6 @@ from keras_crossvit.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from keras_crossvit.data.sources import Source
 from keras_crossvit.training.assembly import (
     build_model,
     check_fit,
@@ -122,7 +121,7 @@ class Run:
         total = config.epochs * self.steps
         batches = self._training_batches() if progress.step < total else None
         held_out = None
-        while progress.step < total and not progress.ended or self._owes_an_epoch():
+        while (progress.step < total and not progress.ended) or self._owes_an_epoch():
             if self._owes_an_epoch():
                 row = self._evaluate(held_out, bar, stop)
                 progress.ended = bool(on_epoch and on_epoch(row, self.step.model))
@@ -133,7 +132,9 @@ class Run:
             bar = bar or self._bar()
             count = self._steps_until_something_is_due()
             if (progress.step + count) % self.steps == 0:
-                held_out = self.step.feed(self._held_out_batches)  # begins to read while the last steps are done
+                held_out = self.step.feed(
+                    self._held_out_batches
+                )  # begins to read while the last steps are done
             progress.add(self.step.train(batches, count, stop.is_set()), count)
 
             due = self._checkpoint_is_due()

@@ -61,7 +61,7 @@ def test_import_on_tensorflow_loads_nothing_of_training():
 def test_import_logits_fit_and_saving_on_another_backend(backend, tmp_path):
     base.skip_without(backend)
     code = IMPORT + LOGITS + FIT
-    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": base.QUICK_COMPILER}
+    settings = {"KERAS_BACKEND": backend}
     printed = base.run_python(code, tmp_path, *VARIANTS, **settings)
     assert printed.splitlines() == [f"{backend} []", "logits", "fit", "saving"]
     for variant in VARIANTS:

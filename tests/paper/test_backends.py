@@ -32,7 +32,7 @@ for name, config in CONFIGS.items():
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_logits_are_the_same_on(backend, tmp_path):
     base.skip_without(backend)
-    settings = {"KERAS_BACKEND": backend, "XLA_FLAGS": base.QUICK_COMPILER}
+    settings = {"KERAS_BACKEND": backend}
     base.run_python(LOGITS, tmp_path, **settings)
     for name, config in CONFIGS.items():
         model = base.small_model(config, classifier_activation=None)

@@ -2,16 +2,17 @@
 
 import csv
 import json
+import os
 import signal
 
 import keras
 import numpy as np
 import pytest
 
-from keras_crossvit.training import main
+from keras_crossvit.training import finish, main, parse_config, run, train
 from keras_crossvit.training.preemption import Preempted
-from keras_crossvit.training.progress import Progress
-from tests.training.processes import finish, run, started, wait_for, weights
+from keras_crossvit.training.steps.tensorflow import TensorFlowStep
+from tests.training.processes import started, wait_for
 from tests.training.tiny import RECIPE
 
 VALUES = {"output_dir": "run", "checkpoint_steps": 3}
@@ -27,12 +28,61 @@ def values(folder):
     return {**VALUES, "data_dir": str(folder / "data")}
 
 
+@pytest.fixture
+def here(folder, monkeypatch):
+    """Runs in a folder of its own, and without an export, which takes longer than the run."""
+    monkeypatch.setattr(finish, "export_saved_model", _pretend_to_export)
+
+    def enter(name):
+        (folder / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(folder / name)
+        return folder / name
+
+    return enter
+
+
+def _pretend_to_export(model, directory, **arguments):
+    version = directory / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    return version
+
+
+def command(values, **changes):
+    settings = {**values, **changes}.items()
+    return ["--recipe", "tiny", "--set", *(f"{name}={json.dumps(v)}" for name, v in settings)]
+
+
+def go(values, **hooks):
+    """A run in this process, from its command line."""
+    config, _ = parse_config({"tiny": RECIPE}, command(values))
+    return train(config, **hooks)
+
+
+def end():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(folder, values):
     """Weights and table of a run that was never ended."""
-    output = run(folder / "undisturbed", values)
-    assert "Going on" not in output
-    return weights(folder / "undisturbed"), table(folder / "undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "export_saved_model", _pretend_to_export)
+        (folder / "undisturbed").mkdir()
+        patch.chdir(folder / "undisturbed")
+        seen = {"steps": [], "epochs": []}
+        result = go(
+            values,
+            on_step=lambda step, means: seen["steps"].append((step, sorted(means))),
+            on_epoch=lambda row, model: seen["epochs"].append((row["epoch"], model.name)),
+        )
+    assert [step for step, _ in seen["steps"]] == [3, 6, 9, 10, 11, 12, 15, 18, 20, 21, 22]
+    assert {tuple(names) for _, names in seen["steps"]} == {("accuracy", "loss", "top5_accuracy")}
+    assert seen["epochs"] == [(0, "tiny_test_model"), (1, "tiny_test_model")]
+    return weights_of(result), table(folder / "undisturbed")
+
+
+def weights_of(result):
+    return [np.array(variable) for variable in result["model"].weights]
 
 
 def table(folder):
@@ -54,71 +104,93 @@ def tear_last(folder):
 
 
 @pytest.mark.main_job
-def test_killed_terminated_and_torn(folder, values, undisturbed):
-    here = folder / "disturbed"
-    with started(here, values) as process:
-        wait_for(lambda: 3 in steps(here) and 6 in steps(here), process, here)
+def test_killed_torn_and_preempted(folder, values, undisturbed, here, caplog, capsys, monkeypatch):
+    """By SIGKILL, with the last checkpoint torn, by SIGTERM in an epoch and in an evaluation."""
+    place = here("disturbed")
+    with started(place, values, TINY_EXPORT="0") as process:
+        wait_for(lambda: len(steps(place)) == 2, process, place)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    tear_last(here)  # the one before is used
-    with started(here, values) as process:
-        wait_for(lambda: (steps(here) or [0])[-1] >= 12, process, here)
-        process.send_signal(signal.SIGTERM)
-        output = finish(process, here, status=143)
-    assert "is torn and is passed over" in output
-    assert "SIGTERM after step" in output
-    assert "The same command goes on from there" in output
-    output = run(here, values)
-    assert f"Going on after step {output.rpartition('SIGTERM after step ')[2].split(':')[0]}" in (
-        output
-    )
-    expected, rows = undisturbed
-    for ours, theirs in zip(weights(here), expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert table(here) == rows
-    assert [path.name for path in (here / "run" / "export").iterdir()] == ["1"]
-
-
-@pytest.mark.main_job
-@pytest.mark.parametrize("moment", ["on_test_batch_end", "on_epoch_end"])
-def test_preempted_around_a_validation(moment, folder, values, undisturbed, monkeypatch):
-    """The epoch's figures are those of its steps, not of what its variables held by then."""
-    here = folder / moment
-    here.mkdir()
-    monkeypatch.chdir(here)
-    command = ["--recipe", "tiny", "--set"]
-    command += [f"{name}={json.dumps(value)}" for name, value in values.items()]
-
-    usual = getattr(Progress, moment)
-
-    def preempt(self, *arguments, **logs):
-        self.preempted.set()
-        usual(self, *arguments, **logs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, moment, preempt)
-        with pytest.raises(Preempted) as ended:
-            main({"tiny": RECIPE}, command)
+    left = place / "run" / ".writing-abc.csv"
+    left.write_text("half of a table")
+    tear_last(place)  # the one before is used
+    with pytest.raises(Preempted) as ended:
+        go(values, on_step=lambda step, means: end())
     assert ended.value.code == 143
-    assert steps(here)[-1] == 11
-    result = main({"tiny": RECIPE}, command)
-    for ours, theirs in zip(result["model"].weights, undisturbed[0], strict=True):
+    assert not left.exists()
+    assert "is torn and is passed over" in caplog.text
+    printed = capsys.readouterr().out
+    assert "The same command goes on from there" in printed
+    reached = int(printed.rpartition("SIGTERM after step ")[2].partition(":")[0])
+    assert steps(place)[-1] == reached
+
+    usual = TensorFlowStep.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorFlowStep, "evaluate", lambda self, x: (end(), usual(self, x))[1])
+        with pytest.raises(Preempted):
+            go(values)
+    assert f"Going on after step {reached}." in capsys.readouterr().out
+    assert steps(place)[-1] == 11
+
+    result = go(values)
+    for ours, theirs in zip(weights_of(result), undisturbed[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert table(here) == undisturbed[1]
+    assert table(place) == undisturbed[1]
 
 
 @pytest.mark.main_job
-def test_a_finished_run_only_says_so_and_other_values_are_refused(folder, values, undisturbed):
-    here = folder / "undisturbed"
-    output = run(here, {**values, "batch_size": 8}, status=1)
-    assert "`output_dir` holds a run with other values" in output
-    assert "batch_size=16" in output
-    before = (here / "run" / "model.keras").read_bytes()
-    run(here, {**values, "parallel_calls": 1})  # decides nothing of the course
-    assert (here / "run" / "model.keras").read_bytes() == before
-    assert [path.name for path in (here / "run" / "export").iterdir()] == ["1"]
-    result = json.loads((here / "run" / "result.json").read_text())
-    assert result["accuracy"] == pytest.approx(float(table(here)[-1]["val_accuracy"]))
-    model = keras.saving.load_model(here / "run" / "model.keras", compile=False)
+def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
+    """It says so; keeps what is whole and mends what is not; can be extended."""
+    place = here("undisturbed")
+    with pytest.raises(SystemExit, match="holds a run with other values.*weight_decay=0.05"):
+        main({"tiny": RECIPE}, command(values, weight_decay=0.1))
+    saved, result = place / "run" / "model.keras", place / "run" / "result.json"
+    before = saved.read_bytes()
+    go({**values, "parallel_calls": 1})  # decides nothing of the course
+    assert saved.read_bytes() == before
+    written = json.loads(result.read_text())
+    assert written["accuracy"] == pytest.approx(float(table(place)[-1]["val_accuracy"]))
+    assert written["export"] == "run/export/1"
+
+    saved.write_bytes(before[:1000])
+    (place / "run" / "config.json").write_text("")
+    go(values)
+    assert "config.json is broken and is written anew" in caplog.text
+    assert json.loads((place / "run" / "config.json").read_text())["epochs"] == 2
+    model = keras.saving.load_model(saved, compile=False)
     for variable, value in zip(model.weights, undisturbed[0], strict=True):
         np.testing.assert_array_equal(variable, value)
+
+    capsys.readouterr()
+    result = go({**values, "epochs": 3, "batch_size": 8, "mixing_batch_size": 8})
+    assert "epochs goes on as 3 instead of 2: the learning rate follows" in caplog.text
+    assert "batch_size goes on as 8 instead of 16: steps count in the new size" in caplog.text
+    assert "Going on after step 44." in capsys.readouterr().out
+    assert [row["epoch"] for row in result["history"]] == [0, 1, 2]
+    assert steps(place)[-1] == 66
+    changed = [
+        np.abs(a - b).max() for a, b in zip(weights_of(result), undisturbed[0], strict=True)
+    ]
+    assert max(changed) > 1e-4
+
+
+def test_two_runs_in_one_folder(values, here):
+    """The second is told by whom the folder is used, and changes nothing."""
+    place = here("shared")
+    config, _ = parse_config({"tiny": RECIPE}, command(values))
+    with run.run_folder(config, writes=True):
+        with pytest.raises(SystemExit, match=f"run, where process {os.getpid()} on .* trains"):
+            main({"tiny": RECIPE}, command(values))
+        assert [path.name for path in (place / "run").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("kind", ["output_dir", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder(kind, values, here):
+    place = here(kind)
+    if kind == "output_dir":
+        (place / "run").write_text("")
+    else:
+        (place / "run").mkdir()
+        (place / "run" / "checkpoints").write_text("")
+    with pytest.raises(SystemExit, match="ExistsError|NotADirectoryError"):
+        main({"tiny": RECIPE}, command(values, epochs=1, warmup_epochs=0))

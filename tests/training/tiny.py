@@ -3,16 +3,20 @@
     python -m tests.training.tiny --recipe tiny --output-dir run [...]
 
 is `recipes/train.py` with this recipe; it also writes the final weights as `weights.npz` in the
-working directory. `TINY_DEVICES` is the number of logical devices.
+working directory. `TINY_DEVICES` is the number of logical devices; with `TINY_EXPORT=0` the run
+ends without an export, whose graphs take longer to make than the run; `TINY_STOP` is a step after
+which the process sends itself SIGTERM.
 """
 
+import functools
 import os
+import signal
 
 import numpy as np
 import tensorflow as tf
 
 import keras_crossvit as kc
-from keras_crossvit.training import TrainConfig, main
+from keras_crossvit.training import TrainConfig, cli, finish, main
 from tests.base import small_config
 
 # One stage, since most of the time goes into making its graphs.
@@ -43,6 +47,17 @@ def run():
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * devices
         )
+    if os.environ.get("TINY_EXPORT") == "0":
+        finish.export_saved_model = lambda model, directory, **arguments: directory
+        cli.classify_held_out_picture = lambda *arguments: ("nothing", "nothing", [("none", 0.0)])
+    stop = int(os.environ.get("TINY_STOP", "0"))
+    if stop:
+
+        def end(step, means):
+            if step >= stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        cli.train = functools.partial(cli.train, on_step=end)
     result = main({"tiny": RECIPE})
     if result is not None:
         np.savez("weights.npz", *[np.asarray(variable) for variable in result["model"].weights])

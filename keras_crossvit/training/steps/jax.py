@@ -88,7 +88,9 @@ class JaxStep(Step):
         return jax.make_array_from_process_local_data(sharding, array)
 
     def _steps(self, arrays, images, labels, stops):
-        return jax.lax.scan(lambda carry, x: self._step(carry, *x), arrays, (images, labels, stops))
+        return jax.lax.scan(
+            lambda carry, x: self._step(carry, *x), arrays, (images, labels, stops)
+        )
 
     def _step(self, arrays, images, labels, stops):
         trainable, fixed, optimizer = arrays

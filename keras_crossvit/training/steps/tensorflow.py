@@ -23,10 +23,11 @@ class TensorFlowStep(Step):
                 "gradients XLA cannot add up on TensorFlow; KERAS_BACKEND=jax compiles on any "
                 f"number of devices. Received: jit_compile=True with {self.replicas} replicas"
             )
-        compiled = tf.function(self._replica_step, jit_compile=True)
-        self.replica_step = compiled if self.jit_compile else self._replica_step
-        self._train = tf.function(self._one_step if self.steps_per_call == 1 else self._steps)
-        self._evaluate = tf.function(self._evaluation_step)
+        self.replica_step = self._replica_step
+        if self.jit_compile:
+            self.replica_step = _graph(self._replica_step, jit_compile=True)
+        self._train = _graph(self._one_step if self.steps_per_call == 1 else self._steps)
+        self._evaluate = _graph(self._evaluation_step)
 
     def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
         if self.replicas == 1:
@@ -43,9 +44,12 @@ class TensorFlowStep(Step):
         return self._on_replicas(self.replica_step, *next(batches), stop)[tf.newaxis]
 
     def _steps(self, batches, count, stop):
+        def add_step(number, rows):
+            sums = self._on_replicas(self.replica_step, *next(batches), stop)
+            return number + 1, rows.write(number, sums)
+
         rows = tf.TensorArray(tf.float32, count, element_shape=(COLUMNS,))
-        for number in tf.range(count):
-            rows = rows.write(number, self._on_replicas(self.replica_step, *next(batches), stop))
+        _, rows = tf.while_loop(lambda number, _: number < count, add_step, (tf.constant(0), rows))
         return rows.stack()
 
     def _evaluation_step(self, batches):
@@ -121,3 +125,8 @@ class TensorFlowStep(Step):
         for seed in seeds:
             seed.assign(scope.get_current_value(seed) - own[seed.path])
         return logits
+
+
+def _graph(function, **options):
+    """A graph function; nothing in it needs AutoGraph, whose work would take a second or two."""
+    return tf.function(function, autograph=False, **options)

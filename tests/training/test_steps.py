@@ -1,0 +1,222 @@
+"""The training and the evaluation step: accumulation, XLA, masked rows, LoRA, the average."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.training.lora import copy_weights, enable_attention_lora
+from keras_crossvit.training.memory import activation_bytes, variable_bytes
+from keras_crossvit.training.optimizer import make_optimizer
+from keras_crossvit.training.steps import Totals
+from keras_crossvit.training.steps.base import row_losses, row_sums
+from keras_crossvit.training.steps.tensorflow import TensorFlowStep
+from tests.base import pixels, small_config, small_model, values_of
+
+LABELS = np.eye(5, dtype="float32")[[0, 1, 2, 3, 4, 0, 1, 2]]
+IMAGES = pixels(8)
+
+
+def make_step(lora_rank=None, model=None, **options):
+    names = "accumulation_steps", "steps_per_call", "jit_compile"
+    arguments = {name: options.pop(name) for name in names if name in options}
+    config = small_config(num_stages=1)
+    model = small_model(config, classifier_activation=None) if model is None else model
+    if lora_rank:
+        enable_attention_lora(model, lora_rank)
+    optimizer = make_optimizer(model, 1e-3, 0.05, total_steps=4, warmup_steps=0, **options)
+    return TensorFlowStep(model, optimizer, tf.distribute.get_strategy(), **arguments)
+
+
+def batches(*arrays):
+    return tf.data.Dataset.from_tensors(tuple(map(tf.constant, arrays))).repeat()
+
+
+def train(step, steps=2, count=1):
+    feed = step.feed(batches(IMAGES, LABELS))
+    sums = [np.asarray(step.train(feed, count)) for _ in range(steps // count)]
+    return values_of(step.model), np.concatenate(sums)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return train(make_step(optimizer="sgd"))
+
+
+def test_sums_are_those_of_the_rows(plain):
+    """Loss, top-1, top-5 and rows of the first step, from the logits before it."""
+    logits = make_step().model.predict_on_batch(IMAGES)
+    losses = np.log(np.exp(logits).sum(1)) - (logits * LABELS).sum(1)
+    right = (logits.argmax(1) == LABELS.argmax(1)).sum()
+    np.testing.assert_allclose(plain[1][0], [losses.sum(), right, 8, 8, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"accumulation_steps": 4}, {"jit_compile": True}, {"steps_per_call": 2}]
+)
+def test_it_trains_alike(plain, options):
+    step = make_step(optimizer="sgd", **options)
+    weights, sums = train(step, count=options.get("steps_per_call", 1))
+    for ours, theirs in zip(weights, plain[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(sums, plain[1], rtol=1e-5)
+
+
+def test_unreadable_rows_count_for_nothing():
+    """Rows without a label, as of images that cannot be read: in no sum, in no gradient."""
+    labels = LABELS.copy()
+    labels[3:] = 0
+    logits = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
+    losses = row_losses(labels, logits)
+    np.testing.assert_array_equal(losses[3:], 0)
+    sums = np.asarray(row_sums(labels, logits, losses))
+    assert sums[3] == 3
+    assert sums[1] == (logits.argmax(1) == LABELS.argmax(1))[:3].sum()
+
+
+def test_top_five_of_more_classes():
+    logits = np.array([[6, 5, 4, 3, 2, 1, 0]] * 7, "float32")
+    labels = np.eye(7, dtype="float32")
+    sums = np.asarray(row_sums(labels, logits, np.ones(7, "float32")))
+    np.testing.assert_array_equal(sums, [7, 1, 5, 7])
+
+
+def test_rows_of_weight_zero_count_for_nothing():
+    step = make_step()
+    weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], "float32")
+    sums = np.asarray(step.evaluate(step.feed(batches(IMAGES, LABELS, weights))))
+    logits = step.model.predict_on_batch(IMAGES)[:5]
+    losses = np.log(np.exp(logits).sum(1)) - (logits * LABELS[:5]).sum(1)
+    right = (logits.argmax(1) == LABELS[:5].argmax(1)).sum()
+    np.testing.assert_allclose(sums, [losses.sum(), right, 5, 5, 0], rtol=1e-5)
+    totals = Totals()
+    totals.add(sums)
+    assert totals.means["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    assert totals.means["accuracy"] == pytest.approx(right / 5)
+
+
+def test_it_evaluates_by_the_average_and_trains_by_the_weights():
+    step = make_step(ema_momentum=0.5)
+    train(step, 3)
+    trained = values_of(step.model)
+    everything = IMAGES, LABELS, np.ones(8, "float32")
+    loss = np.asarray(step.evaluate(step.feed(batches(*everything))))[0]
+    for variable, value in zip(step.model.weights, trained, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    own = row_losses(LABELS, step.model.predict_on_batch(IMAGES)).numpy().sum()
+    assert abs(loss - own) > 1e-4
+    step.put_average_in_place()
+    average = row_losses(LABELS, step.model.predict_on_batch(IMAGES)).numpy().sum()
+    assert loss == pytest.approx(average, rel=1e-5)
+
+
+def test_state_is_everything():
+    """Two steps, or one, a copy of the state into another model, and the second there."""
+    options = {"ema_momentum": 0.9, "optimizer": "adamw"}
+
+    def make():
+        keras.utils.set_random_seed(0)
+        config = small_config(num_stages=1)
+        model = small_model(config, classifier_activation=None, drop_path_rate=0.5, drop_rate=0.1)
+        return make_step(model=model, **options)
+
+    straight, first, second = make(), make(), make()
+    train(straight, 2)
+    train(first, 1)
+    second.restore(first.capture(), "a test")
+    train(second, 1)
+    expected, ours = straight.capture(), second.capture()
+    assert len(expected) > 3 * len(straight.model.trainable_variables)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
+def test_mixed_float16_holds_the_optimizer_once():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        step = make_step()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    train(step, 2)
+    captured = step.capture()
+    trained = len(step.model.trainable_variables)
+    assert sum("momentum" in name for name in captured) == trained
+    assert sum("velocity" in name for name in captured) == trained
+    assert [v for name, v in captured.items() if name.endswith("step_counter")] == [2]
+
+
+def test_state_of_another_model_is_refused_and_nothing_changes():
+    step = make_step()
+    before, state = values_of(step.model), step.capture()
+    name = next(iter(state))
+    wrong = {**state, name: np.zeros((1, 2, 3), "float32")}
+    with pytest.raises(ValueError, match="1 variables differ"):
+        step.restore(wrong, "a test")
+    with pytest.raises(ValueError, match="of the same model and optimizer"):
+        step.restore({name: state[name]}, "a test")
+    for value, variable in zip(before, values_of(step.model), strict=True):
+        np.testing.assert_array_equal(value, variable)
+
+
+def test_lora_trains_low_rank_changes_and_is_merged():
+    config = small_config(num_stages=1)
+    step = make_step(lora_rank=2)
+    classifier = step.model
+    before = {v.path: np.array(v) for v in classifier.weights}
+    train(step)
+    moved = {v.path for v in classifier.weights if np.abs(np.array(v) - before[v.path]).max() > 0}
+    assert any("lora_kernel_b" in path for path in moved)
+    assert all("lora" in path or "norm" in path or "head" in path for path in moved)
+    target = small_model(config, classifier_activation=None)
+    copy_weights(classifier, target)
+    assert not any("lora" in v.path for v in target.weights)
+    np.testing.assert_allclose(
+        target.predict_on_batch(IMAGES), classifier.predict_on_batch(IMAGES), atol=1e-4
+    )
+
+
+def test_memory_of_variables_and_activations():
+    step = make_step()
+    parameters = step.model.count_params()
+    # Weights, gradients and two moments in float32, and some counters.
+    expected = pytest.approx(16 * parameters, rel=0.01)
+    assert variable_bytes(step.model, step.optimizer) == expected
+    image = activation_bytes(small_model())
+    # At least what goes into the dense layers of the transformer blocks.
+    assert image > 4 * (25 * 16 + 2 * 4 * 24) * 2
+    less = activation_bytes(small_model(gradient_checkpointing=True))
+    assert less < image
+
+
+# What a TPU's compiler takes, as of all that a step may ask for.
+ARITHMETIC = set(
+    ["Add", "AddN", "Any", "AddV2", "ArgMax", "AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp", "BatchMatMulV2", "BiasAdd", "BiasAddGrad", "Bitcast", "BitwiseAnd", "BroadcastGradientArgs", "BroadcastTo", "Cast", "ConcatOffset", "ConcatV2", "Const", "Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput", "Cos", "DivNoNan", "Einsum", "Equal", "Erf", "Exp", "ExpandDims", "Fill", "FloorDiv", "FloorMod", "GatherV2", "Greater", "GreaterEqual", "Identity", "IdentityN", "InvertPermutation", "IsFinite", "Less", "LessEqual", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "MatMul", "Max", "Maximum", "Mean", "Min", "Minimum", "Mul", "Neg", "NoOp", "NotEqual", "OneHot", "Pack", "Pad", "Placeholder", "PartitionedCall", "Pow", "Prod", "RealDiv", "Reciprocal", "ReadVariableOp", "Relu", "Reshape", "ResourceApplyAdam", "Rsqrt", "RsqrtGrad", "Select", "SelectV2", "Shape", "ShapeN", "Sin", "Size", "Slice", "Softmax", "SoftmaxCrossEntropyWithLogits", "Split", "SplitV", "Sqrt", "Square", "SquaredDifference", "Squeeze", "StatefulPartitionedCall", "StatelessRandomGetKeyCounter", "StatelessRandomUniformV2", "StatelessRandomGetAlg", "StridedSlice", "StridedSliceGrad", "Sub", "Sum", "Tanh", "TensorListFromTensor", "TensorListGetItem", "TensorListReserve", "TensorListSetItem", "TensorListStack", "Tile", "Transpose", "Unpack", "StatelessWhile", "While", "XlaDynamicUpdateSlice", "ZerosLike", "StopGradient"]
+)
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_a_whole_step_is_arithmetic_with_static_shapes(accumulation_steps):
+    """No host callback, no list of unknown length: what XLA takes on a TPU, too."""
+    model = small_model(small_config(num_stages=1), classifier_activation=None, drop_path_rate=0.2)
+    step = make_step(
+        model=model, accumulation_steps=accumulation_steps, jit_compile=True, clip_norm=1.0
+    )
+    arguments = tf.constant(IMAGES), tf.constant(LABELS), tf.constant(0.0)
+    function = step.replica_step.get_concrete_function(*arguments)
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    used = {"Placeholder" if node.op == "_Arg" else node.op for node in nodes}
+    assert used - ARITHMETIC == set()
+    assert "ResourceApplyAdam" in used
+    assert all(t.shape.is_fully_defined() for t in function.outputs)
+    hlo = step.replica_step.experimental_get_compiler_ir(*arguments)(stage="hlo")
+    assert "callback" not in hlo
+
+
+def test_several_replicas_are_not_compiled():
+    class Two:
+        num_replicas_in_sync = 2
+
+    step = make_step()
+    with pytest.raises(ValueError, match="`jit_compile` must be false where several replicas"):
+        TensorFlowStep(step.model, step.optimizer, Two(), jit_compile=True)

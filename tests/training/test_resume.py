@@ -142,7 +142,7 @@ def test_killed_torn_and_preempted(folder, values, undisturbed, here, caplog, ca
 def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
     """It says so; keeps what is whole and mends what is not; can be extended."""
     place = here("undisturbed")
-    with pytest.raises(SystemExit, match="holds a run with other values.*weight_decay=0.05"):
+    with pytest.raises(SystemExit, match=r"holds a run with other values.*weight_decay=0\.05"):
         main({"tiny": RECIPE}, command(values, weight_decay=0.1))
     saved, result = place / "run" / "model.keras", place / "run" / "result.json"
     before = saved.read_bytes()
@@ -192,5 +192,5 @@ def test_a_file_in_the_place_of_a_folder(kind, values, here):
     else:
         (place / "run").mkdir()
         (place / "run" / "checkpoints").write_text("")
-    with pytest.raises(SystemExit, match="ExistsError|NotADirectoryError"):
+    with pytest.raises(SystemExit, match=r"ExistsError|NotADirectoryError"):
         main({"tiny": RECIPE}, command(values, epochs=1, warmup_epochs=0))

@@ -99,6 +99,7 @@ class Step(abc.ABC):
         if self.average is not None:
             self.average.put_average_in_place(self.model.trainable_variables)
 
+    @abc.abstractmethod
     def sync(self) -> None:
         """Brings the state into the variables of the model and the optimizer."""
 

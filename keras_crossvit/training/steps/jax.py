@@ -79,7 +79,7 @@ class JaxStep(Step):
         self.arrays = tuple([jnp.copy(v.value) for v in group] for group in self._variables())
 
     def _on_devices(self, array, axis):
-        """This process's part of a global batch, whose rows are along `axis`, on its devices."""
+        """What this process has of a global batch, with rows along `axis`, on its devices."""
         if self.strategy is None:
             return jax.device_put(array)
         mesh = self.strategy.device_mesh.backend_mesh

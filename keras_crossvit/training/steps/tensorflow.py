@@ -40,6 +40,9 @@ class TensorFlowStep(Step):
     def evaluate(self, batches: Iterator[Any]) -> Tensor:
         return self._evaluate(batches)
 
+    def sync(self) -> None:
+        """Nothing to do: the steps work on the variables themselves."""
+
     def _one_step(self, batches, count, stop):
         return self._on_replicas(self.replica_step, *next(batches), stop)[tf.newaxis]
 

@@ -8,7 +8,7 @@ READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --capture sys
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: train test fast docs clean
+.PHONY: train test fast docs matrix clean
 
 $(READY): setup.py
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,10 @@ fast: $(READY)
 docs: $(READY)
 	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet --conf-dir docs . build/docs
 	@echo "Open build/docs/docs/index.html"
+
+# Hours: an environment for each set of versions; `$(BIN)/python tools/matrix.py SET` runs one.
+matrix: $(READY)
+	$(BIN)/python tools/matrix.py
 
 clean:
 	rm -rf .venv build dist runs

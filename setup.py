@@ -9,9 +9,11 @@ here = pathlib.Path(__file__).parent
 source = (here / "keras_crossvit" / "__init__.py").read_text(encoding="utf-8")
 
 PILLOW = "pillow>=10"  # `keras.utils.load_img` reads files with it, and Keras does not ask for it
+# docs/versions.md says which of these versions have been tested.
 TENSORFLOW = ["tensorflow>=2.20,<2.22", PILLOW]
-TRAIN = [
-    *TENSORFLOW,
+TENSORFLOW_GPU = ["tensorflow[and-cuda]>=2.20,<2.22", PILLOW]
+TENSORFLOW_CPU = ["tensorflow-cpu>=2.20,<2.22", PILLOW]  # reads the images of JAX's training
+TOOLS = [  # what training needs beside the backend
     "keras-cv>=0.9,<0.10",
     "tensorflow-datasets>=4.9.10,<5",
     "google-crc32c>=1.5",  # the checksums of TFRecord files
@@ -21,6 +23,7 @@ TRAIN = [
     "matplotlib>=3.8",
     "tensorboard>=2.19",
 ]
+TRAIN = [*TENSORFLOW, *TOOLS]
 RUNTIMES = [
     "ai-edge-litert>=2.3",
     "onnx>=1.23",
@@ -40,7 +43,7 @@ TEST = [
     *RUNTIMES,
     *DOCS,
     "build==1.6.1",
-    "jax[cpu]>=0.10",
+    "jax[cpu]>=0.7.2",
     "mypy==2.4.1",
     "pre-commit==4.7.0",
     "psutil>=5.9",
@@ -89,7 +92,10 @@ setup(
     ],
     extras_require={
         "tensorflow": TENSORFLOW,
-        "jax": ["jax>=0.10", PILLOW],
+        "gpu": [*TENSORFLOW_GPU, *TOOLS],
+        "jax": ["jax>=0.7.2", PILLOW],
+        "jax-gpu": ["jax[cuda12]>=0.7.2", *TENSORFLOW_CPU, *TOOLS],
+        "tpu": ["jax[tpu]>=0.7.2", *TENSORFLOW_CPU, *TOOLS],
         "torch": ["torch>=2.13", PILLOW],
         "train": TRAIN,
         "runtimes": RUNTIMES,

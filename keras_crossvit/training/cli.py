@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,7 +17,7 @@ from keras_crossvit.training.proof import classify_held_out_picture
 from keras_crossvit.training.recipes import find_recipe
 from keras_crossvit.training.run import train
 
-_FLAGS = {
+_FLAGS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "NAME", "help": "a preset, e.g. crossvit_15_dagger"},
     "dataset": {"metavar": "NAME", "help": "a TensorFlow dataset, folder:PATH or csv:FILE"},
     "data_dir": {"metavar": "DIR", "help": "where tensorflow-datasets keeps its data"},
@@ -32,7 +34,9 @@ _RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how often this process has started itse
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
-def main(recipes, argv=None):
+def main(
+    recipes: Mapping[str, TrainConfig], argv: Sequence[str] | None = None
+) -> dict[str, Any] | None:
     """Trains by the command line, and says what came of it.
 
     Args:
@@ -88,7 +92,9 @@ def _start_again(error, most):
     os.execv(sys.executable, [sys.executable, *sys.argv, "--set", "resume=true"])
 
 
-def parse_config(recipes, argv=None):
+def parse_config(
+    recipes: Mapping[str, TrainConfig], argv: Sequence[str] | None = None
+) -> tuple[TrainConfig, bool]:
     """Reads a `TrainConfig` from the command line.
 
     Args:

@@ -1,7 +1,10 @@
-"""The picture of a run."""
+"""The curves of a run."""
+
+import os
+from collections.abc import Mapping, Sequence
 
 
-def plot_curves(rows, path):
+def plot_curves(rows: Sequence[Mapping[str, float]], path: str | os.PathLike[str]) -> None:
     """Draws loss and accuracy per epoch, training and validation side by side.
 
     Args:

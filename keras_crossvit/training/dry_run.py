@@ -10,13 +10,14 @@ from keras_crossvit.data.images import default_crop_ratio
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data
+from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.memory import activation_bytes, variable_bytes
 from keras_crossvit.training.strategy import make_strategy, replicas_of
 
 _GB = 2**30
 
 
-def dry_run(config):
+def dry_run(config: TrainConfig) -> None:
     """Checks the data of a run, and prints its values, its size and an estimate of its memory.
 
     Nothing is written, and no other machine is asked: a run of several workers or on a TPU

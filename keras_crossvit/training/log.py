@@ -2,8 +2,10 @@
 
 import csv
 import io
+import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,13 +24,15 @@ class RunLog:
         learning_rate: Function from a step to the learning rate.
     """
 
-    def __init__(self, folder, learning_rate):
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, learning_rate: Callable[[int], Any]
+    ) -> None:
         self.folder = None if folder is None else pathlib.Path(folder)
         self.learning_rate = learning_rate
-        self.rows = []
-        self._writers = {}
+        self.rows: list[dict[str, Any]] = []
+        self._writers: dict[str, Any] = {}
 
-    def add(self, epoch, values, step):
+    def add(self, epoch: int, values: Mapping[str, float], step: int) -> None:
         """Adds an epoch's values, numbers by name."""
         values = {name: float(value) for name, value in values.items()}
         rate = float(self.learning_rate(step))
@@ -40,7 +44,7 @@ class RunLog:
                 run, tf.summary.scalar, name.removeprefix("val_"), value, step=epoch + 1
             )
 
-    def write_table(self):
+    def write_table(self) -> None:
         """Writes the table anew, so that what a lost checkpoint had added is not in it."""
         if self.folder is None or not self.rows:
             return
@@ -67,7 +71,7 @@ class RunLog:
         grid = np.concatenate([np.concatenate([*row], axis=1) for row in rows])
         self._tensorboard("train", tf.summary.image, "augmented", grid[np.newaxis], step=0)
 
-    def finish(self):
+    def finish(self) -> None:
         """Draws the curves."""
         if self.folder is not None and self.rows:
             plot_curves(self.rows, self.folder / "curves.png")

@@ -1,6 +1,7 @@
 """How much memory a training step takes, before it is taken."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,7 +34,7 @@ def activation_bytes(model: keras.Model) -> int:
             if operation.name not in forward:
                 kept.update({x.ref(): x for x in operation.inputs if x.op.name in forward})
 
-    kept = {}
+    kept: dict[Any, tf.Tensor] = {}
     shape = (1, *model.input_shape[1:])
     gradients.get_concrete_function(tf.TensorSpec(shape, tf.float32))
     return sum(_bytes(tensor) for tensor in kept.values())

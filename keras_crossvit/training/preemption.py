@@ -3,17 +3,18 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 
 
 class Preempted(SystemExit):
     """Ends the process with the exit status of one that SIGTERM ended, 143."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def watch_for_preemption():
+def watch_for_preemption() -> Iterator[threading.Event]:
     """A context in which SIGTERM sets the `threading.Event` that it gives, and no more.
 
     Outside of the main thread, where Python takes no signals, the event stays unset.

@@ -1,17 +1,22 @@
-"""Whether the export works: one held-out picture, as a file, through the SavedModel."""
+"""Whether the export works: one held-out image, as a file, through the SavedModel."""
 
+import os
 import pathlib
 
 import tensorflow as tf
 
+from keras_crossvit.data.sources import Source
 
-def classify_held_out_picture(source, export, output_dir):
-    """Writes the first held-out picture to a file and classifies it by the SavedModel.
+
+def classify_held_out_picture(
+    source: Source, export: str | os.PathLike[str], output_dir: str | os.PathLike[str]
+) -> tuple[pathlib.Path, str, list[tuple[str, float]]]:
+    """Writes the first held-out image to a file and classifies it by the SavedModel.
 
     Args:
         source: The `Source` that the model was trained on.
         export: Folder of the SavedModel, `.../export/<version>`.
-        output_dir: Where the picture is written, as `held_out.png` or `held_out.jpg`.
+        output_dir: Where the image is written, as `held_out.png` or `held_out.jpg`.
 
     Returns:
         `(path, true class name, [(class name, score), ...])`, the highest score first.

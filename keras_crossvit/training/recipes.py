@@ -66,6 +66,8 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # the path ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that dataclasses and saved classes find their module
     folder = str(path.resolve().parent)

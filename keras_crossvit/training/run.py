@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import math
+import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from keras_crossvit.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
+from keras_crossvit.data.sources import Source
 from keras_crossvit.training.assembly import (
     build_model,
     check_fit,
@@ -32,7 +35,7 @@ from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
 from keras_crossvit.training.progress import Progress
-from keras_crossvit.training.steps import Totals
+from keras_crossvit.training.steps import Step, Totals
 from keras_crossvit.training.strategy import is_chief, make_strategy, shard_of, spans_workers
 
 _LOOK = 10  # steps between looks at the loss, for which the devices must be waited for
@@ -104,7 +107,14 @@ def _train(config, on_step, on_epoch):
 class Run:
     """What the parts of a run share."""
 
-    def __init__(self, config, source, strategy, folder, step):
+    def __init__(
+        self,
+        config: TrainConfig,
+        source: Source,
+        strategy: Any,
+        folder: pathlib.Path | None,
+        step: Step,
+    ) -> None:
         self.config, self.source, self.folder, self.step = config, source, folder, step
         self.classes = len(source.class_names)
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
@@ -115,11 +125,16 @@ class Run:
         self.log = RunLog(folder, make_schedule(config, source))
         self.checkpoints = CheckpointWriter(folder and folder / "checkpoints")
 
-    def fit(self, stop, on_step=None, on_epoch=None):
+    def fit(
+        self,
+        stop: threading.Event,
+        on_step: StepHook | None = None,
+        on_epoch: EpochHook | None = None,
+    ) -> None:
         """The loop: trains from the step that is reached to the last, epoch by epoch."""
         progress, config, bar = self.progress, self.config, None
         total = config.epochs * self.steps
-        batches = self._training_batches() if progress.step < total else None
+        batches: Any = self._training_batches() if progress.step < total else None
         held_out = None
         while (progress.step < total and not progress.ended) or self._owes_an_epoch():
             if self._owes_an_epoch():
@@ -224,7 +239,7 @@ class Run:
                 "are all damaged, missing or of another format; the log names them"
             )
 
-    def restore(self, arrays, notes):
+    def restore(self, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
         """Goes back to the moment of a checkpoint."""
         notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
         self.log.rows = notes["log"]
@@ -236,7 +251,7 @@ class Run:
             self.log.write_table()
             print(f"Going on after step {self.progress.step}.", flush=True)
 
-    def save(self):
+    def save(self) -> None:
         """Begins to write a checkpoint of this moment."""
         if self.folder is not None:
             notes = {**self.progress.notes, "log": self.log.rows}
@@ -252,7 +267,7 @@ class Run:
         )
         raise Preempted
 
-    def finish(self):
+    def finish(self) -> dict[str, Any]:
         """Saves and exports the final weights, once."""
         last = self.log.rows[-1]
         results = {name: last[f"val_{name}"] for name in ("loss", "accuracy", "top5_accuracy")}

@@ -76,7 +76,8 @@ class JaxStep(Step):
 
     def _read_variables(self):
         # Copies, since a call of `train` gives away the arrays that it is given.
-        self.arrays = tuple([jnp.copy(v.value) for v in group] for group in self._variables())
+        groups = self._variables()
+        self.arrays: Any = tuple([jnp.copy(v.value) for v in group] for group in groups)
 
     def _on_devices(self, array, axis):
         """What this process has of a global batch, with rows along `axis`, on its devices."""

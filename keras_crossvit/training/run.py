@@ -131,39 +131,43 @@ class Run:
         on_step: StepHook | None = None,
         on_epoch: EpochHook | None = None,
     ) -> None:
-        """The loop: trains from the step that is reached to the last, epoch by epoch."""
-        progress, config, bar = self.progress, self.config, None
-        total = config.epochs * self.steps
-        batches: Any = self._training_batches() if progress.step < total else None
-        held_out = None
-        while (progress.step < total and not progress.ended) or self._owes_an_epoch():
-            if self._owes_an_epoch():
-                row = self._evaluate(held_out, bar, stop)
-                progress.ended = bool(on_epoch and on_epoch(row, self.step.model))
-                progress.begin_epoch()
-                self.save()
-                bar = held_out = None
-                continue
-            bar = bar or self._bar()
-            count = self._steps_until_something_is_due()
-            if (progress.step + count) % self.steps == 0:
-                held_out = self.step.feed(
-                    self._held_out_batches
-                )  # begins to read while the last steps are done
-            progress.add(self.step.train(batches, count, stop.is_set()), count)
+        """Trains from the step that is reached to the last.
 
-            due = self._checkpoint_is_due()
-            leave = stop.is_set() and self.alone
-            if progress.step % _LOOK < count or progress.step % self.steps == 0 or due or leave:
-                leave |= progress.look()
-                means = progress.totals.means
-                bar.update(self._in_epoch(), [*means.items(), *progress.speed.items()])
-                if on_step is not None:
-                    on_step(progress.step, means)
-            if due or leave:
-                self.save()
-            if leave:
-                self._leave()
+        Args:
+            stop: Set when the process is to end.
+            on_step: As in `train`.
+            on_epoch: As in `train`.
+
+        Raises:
+            Preempted: After `stop` was set, once everything is saved.
+        """
+        progress, step = self.progress, self.step
+        total = self.config.epochs * self.steps
+        batches: Any = self._training_batches() if progress.step < total else None
+        while (progress.step < total and not progress.ended) or self._owes_an_epoch():
+            bar, held_out = self._bar(), None
+            while not self._owes_an_epoch():
+                count = self._steps_until_something_is_due()
+                if (progress.step + count) % self.steps == 0:
+                    # Begins to read while the last steps are done.
+                    held_out = step.feed(self._held_out_batches)
+                progress.add(step.train(batches, count, stop.is_set()), count)
+
+                due, leave = self._checkpoint_is_due(), stop.is_set() and self.alone
+                if due or leave or self._owes_an_epoch() or progress.step % _LOOK < count:
+                    leave |= progress.look()
+                    means = progress.totals.means
+                    bar.update(self._in_epoch(), [*means.items(), *progress.speed.items()])
+                    if on_step is not None:
+                        on_step(progress.step, means)
+                if due or leave:
+                    self.save()
+                if leave:
+                    self._leave()
+            row = self._evaluate(held_out or step.feed(self._held_out_batches), bar, stop)
+            progress.ended = bool(on_epoch and on_epoch(row, step.model))
+            progress.begin_epoch()
+            self.save()
         self.checkpoints.wait()
 
     def _owes_an_epoch(self):
@@ -217,7 +221,6 @@ class Run:
     def _evaluate(self, batches, bar, stop):
         """Evaluates, and logs the epoch that is done; returns its row."""
         totals, progress = Totals(), self.progress
-        batches = batches or self.step.feed(self._held_out_batches)
         self._check_read(progress.totals, "train_split", self.source.train)
         for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
             totals.add(np.asarray(self.step.evaluate(batches)))
@@ -227,7 +230,7 @@ class Run:
         self._check_read(totals, "validation_split", self.source.validation)
         validation = {f"val_{name}": value for name, value in totals.means.items()}
         values = {**progress.totals.means, **validation, **progress.speed}
-        (bar or self._bar()).update(self.steps, values.items(), finalize=True)
+        bar.update(self.steps, values.items(), finalize=True)
         self.log.add(progress.step // self.steps - 1, values, progress.step)
         return self.log.rows[-1]
 

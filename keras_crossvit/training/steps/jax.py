@@ -22,7 +22,7 @@ class JaxStep(Step):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._read_variables()
+        self.arrays = self._read_variables()
         self._train = jax.jit(self._steps, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation_step)
         self._under_way: collections.deque[Any] = collections.deque()
@@ -60,12 +60,12 @@ class JaxStep(Step):
 
     def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
         super().restore(arrays, origin)
-        self._read_variables()
+        self.arrays = self._read_variables()
 
     def set_iterations(self, step: int) -> None:
         self.sync()
         super().set_iterations(step)
-        self._read_variables()
+        self.arrays = self._read_variables()
 
     def _variables(self):
         return (
@@ -76,8 +76,7 @@ class JaxStep(Step):
 
     def _read_variables(self):
         # Copies, since a call of `train` gives away the arrays that it is given.
-        groups = self._variables()
-        self.arrays: Any = tuple([jnp.copy(v.value) for v in group] for group in groups)
+        return tuple([jnp.copy(v.value) for v in group] for group in self._variables())
 
     def _on_devices(self, array, axis):
         """What this process has of a global batch, with rows along `axis`, on its devices."""

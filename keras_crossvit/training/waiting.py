@@ -1,9 +1,15 @@
-"""Waiting for other machines, out loud and not for ever."""
+"""Waiting for other machines, out loud and not for ever.
+
+Run as a program, it watches a process that waits: what waits inside of TensorFlow or JAX keeps
+Python's lock, so that no thread of that process could say anything.
+"""
 
 import contextlib
 import os
+import signal
 import socket
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -14,32 +20,33 @@ _EVERY = 15.0  # seconds between messages
 def waiting_for(addresses: Sequence[str], timeout: float) -> Iterator[None]:
     """A context in which this process waits for others to connect.
 
-    Every 15 seconds it prints which of them cannot be reached, and after `timeout` seconds it
-    ends the process with status 1: what waits inside cannot be interrupted otherwise.
+    Every 15 seconds it is printed which of them cannot be reached, and after `timeout` seconds
+    the process is killed.
 
     Args:
         addresses: Those of the other processes, "host:port" each.
         timeout: Seconds.
     """
-    done = threading.Event()
-    thread = threading.Thread(target=_watch, args=(addresses, timeout, done), daemon=True)
-    thread.start()
+    command = [sys.executable, "-I", __file__, str(os.getpid()), str(timeout), *addresses]
+    watcher = subprocess.Popen(command)
     try:
         yield
     finally:
-        done.set()
-        thread.join()
+        watcher.kill()
+        watcher.wait()
 
 
-def _watch(addresses, timeout, done):
+def _watch(process, timeout, addresses):
     start = time.monotonic()
-    while not done.wait(min(_EVERY, max(0.0, timeout - (time.monotonic() - start)))):
+    while os.getppid() == process:
+        time.sleep(min(_EVERY, max(0.0, timeout - (time.monotonic() - start))))
         waited = time.monotonic() - start
         missing = [address for address in addresses if not _answers(address)]
-        whom = ", ".join(missing) if missing else "workers that can be reached but have not joined"
+        whom = ", ".join(missing) or "processes that can be reached and have not joined"
         if waited >= timeout:
-            print(f"Gave up after {waited:.0f} s (worker_timeout) without {whom}.", flush=True)
-            os._exit(1)
+            print(f"Gave up after {waited:.0f} s (worker_timeout), without {whom}.", flush=True)
+            os.kill(process, signal.SIGKILL)
+            return
         print(
             f"Waiting for {whom}: {waited:.0f} of at most {timeout:.0f} s (worker_timeout).",
             flush=True,
@@ -53,3 +60,7 @@ def _answers(address):
             return True
     except (OSError, ValueError):
         return False
+
+
+if __name__ == "__main__":
+    _watch(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

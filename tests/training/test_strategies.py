@@ -86,7 +86,7 @@ def test_two_workers_are_one_and_a_killed_chief_joins_again(folder, values, alon
     chief, other = folder / "workers" / "0", folder / "workers" / "1"
     environments = [{"TF_CONFIG": cluster(n, ports), "TINY_EXPORT": "0"} for n in range(2)]
     checkpoints = folder / "workers" / "run" / "checkpoints"
-    with started(other, {**values, "output_dir": str(other / "run")}, **environments[1]) as second:
+    with started(other, values, **environments[1]) as second:
         with started(chief, values, **environments[0]) as first:
             wait_for(lambda: list(checkpoints.glob("step-*")), first, chief)
             first.send_signal(signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_missing_worker_is_named_and_given_up(folder, values):
     ports = free_ports()
     here, environment = folder / "missing", {"TF_CONFIG": cluster(0, ports)}
     values = {**values, "strategy": "multiworker", "worker_timeout": 3}
-    output = run(here, values, status=1, **environment)
+    output = run(here, values, status=-9, **environment)
     assert f"without localhost:{ports[1]}" in output
     assert "worker_timeout" in output
 

@@ -84,7 +84,7 @@ def training_batches(
 
     def read(number, name, image, label):
         seed = tf.stack([config.seed, number])
-        crop = config.crop_area, seed, config.horizontal_flip
+        crop = config.crop_area, seed, config.horizontal_flip, config.exif_orientation
         return augmentation.image(random_resized_crop(image, size, *crop), seed)
 
     def label(rows, images, good):
@@ -119,6 +119,7 @@ def evaluation_batches(
     batch_size: int,
     crop_ratio: float,
     shard: Shard | None = None,
+    exif_orientation: bool = True,
 ) -> tf.data.Dataset:
     """Batches to evaluate on: every image once, in order.
 
@@ -131,6 +132,7 @@ def evaluation_batches(
         shard: The `Shard` of this worker. With one, the last batch is filled up with rows of
             weight 0, so that all batches of all replicas have the same size; without one, it
             may hold fewer rows.
+        exif_orientation: As in `InputConfig`.
 
     Returns:
         `tf.data.Dataset` of images `(B, height, width, 3)`, float32, 0..255, one-hot labels
@@ -153,7 +155,7 @@ def evaluation_batches(
         return numbers, here.names + [""] * filling, here.images + [b""] * filling, labels
 
     def read(number, name, image, label):
-        return evaluation_transform(decode(image), size, crop_ratio)
+        return evaluation_transform(decode(image, exif_orientation), size, crop_ratio)
 
     def label(rows, images, good):
         _, names, _, labels = rows

@@ -223,6 +223,7 @@ class _Run:
             self.config.batch_size,
             self.crop_ratio,
             self.shard,
+            self.config.exif_orientation,
         )
         # Repeated, since Keras takes each epoch's steps from one iterator.
         return distribute(self.strategy, batches.repeat())
@@ -277,6 +278,7 @@ class _Run:
             self.folder / "export",
             labels=self.source.class_names,
             crop_ratio=self.crop_ratio,
+            exif_orientation=self.config.exif_orientation,
         )
         write_json(written, {**results, "export": str(export)})
         return export

@@ -45,7 +45,9 @@ def gif(before_frame=b""):
     "data", [b"", b"B", b"hello", b"\x00" * 100, b"RIFF\x00\x00\x00\x00WEBPVP8 ", b"<svg/>"]
 )
 def test_not_an_image(decode, data):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF or BMP"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF, BMP or WebP"
+    ):
         decode(data)
 
 

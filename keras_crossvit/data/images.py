@@ -5,6 +5,7 @@ image is the same in training, evaluation and serving.
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -23,10 +24,11 @@ from keras_crossvit.data.rows import map_good_rows
 _DECODERS = {
     b"\xff\xd8\xff": decode_jpeg,
     b"\x89PNG\r\n\x1a\n": decode_png,
-    b"GIF8": noinline(decode_gif),
-    b"BM": noinline(decode_bmp),
-    b"RIFF": noinline(decode_webp),
+    b"GIF8": decode_gif,
+    b"BM": decode_bmp,
+    b"RIFF": decode_webp,
 }
+_USUAL = (decode_jpeg, decode_png)  # of these the graph holds the operations themselves
 _PARALLEL_READS = 4  # in one batch; each may take as much memory as MAX_PIXELS allows
 
 
@@ -55,13 +57,32 @@ def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
         with tf.control_dependencies([_refusal(image_bytes)]):
             return tf.zeros([1, 1, 3], tf.uint8)
 
+    def decode_by(decoder):
+        if decoder not in _USUAL and not tf.executing_eagerly():
+            decoder = noinline(decoder)
+        return lambda: decoder(image_bytes)
+
     branches = [
-        (_starts_with(image_bytes, magic), lambda decoder=decoder: decoder(image_bytes))
+        (_starts_with(image_bytes, magic), decode_by(decoder))
         for magic, decoder in _DECODERS.items()
     ]
     pixels = tf.case(branches, default=refuse)
     pixels.set_shape([None, None, 3])
     return oriented(pixels, read_orientation(image_bytes)) if exif_orientation else pixels
+
+
+def why_unreadable(image_bytes: bytes) -> str:
+    """Why `decode` refuses a file, in a few words.
+
+    Runs operation by operation, not as a graph, so that it can be called from within one: a
+    graph within a graph may wait for the very thread that it occupies.
+    """
+    try:
+        decode(tf.constant(image_bytes), exif_orientation=False)
+    except tf.errors.InvalidArgumentError as error:
+        noise = r"\{\{.*?\}\}|\[Op:.*?\]| name: .*|assertion failed:|`image_bytes`:|[\[\]`]"
+        return " ".join(re.sub(noise, "", error.message).split())
+    return "it cannot be cropped"
 
 
 def _starts_with(image_bytes, magic):
@@ -74,7 +95,7 @@ def _refusal(image_bytes):
     message = (
         "`image_bytes` must be a JPEG, PNG, GIF, BMP or WebP file. Received: bytes that begin with"
     )
-    return tf.debugging.Assert(False, [message, begin])
+    return tf.raw_ops.Assert(condition=False, data=[message, begin], summarize=8)
 
 
 def default_crop_ratio(size: Sequence[int]) -> float:

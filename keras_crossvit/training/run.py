@@ -114,6 +114,7 @@ def _prepare_folder(folder, config, writes):
         state = read_last_checkpoint(checkpoints)
     if state is not None and saved.exists():
         before, now = json.loads(saved.read_text(encoding="utf-8")), _as_json(config)
+        before.setdefault("exif_orientation", False)  # before it was a value, no image was turned
         changed = [name for name in now if name not in _FREE and before.get(name) != now[name]]
         if changed:
             raise ValueError(

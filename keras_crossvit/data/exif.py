@@ -6,7 +6,7 @@ TensorFlow graph functions, so that a server without Python turns an image as tr
 import tensorflow as tf
 
 from keras_crossvit.common.tf_data import noinline
-from keras_crossvit.data.formats import padded_bytes, webp_chunk
+from keras_crossvit.data.formats import has, padded_bytes, webp_chunk
 
 _TAG, _SHORT = 0x0112, 3  # of the orientation: its number and the type of its value
 _MAX_ENTRIES = 128  # of a directory; cameras write about a dozen
@@ -24,13 +24,13 @@ def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     It is 1, upright, in a file of another format, without EXIF, or whose EXIF is broken.
     """
     finders = {
-        b"\xff\xd8\xff": _find_in_jpeg,
-        b"\x89PNG": noinline(_find_in_png),
-        b"RIFF": noinline(_find_in_webp),
+        (0, b"\xff\xd8\xff"): _find_in_jpeg,
+        (0, b"\x89PNG"): noinline(_find_in_png),
+        (8, b"WEBP"): noinline(_find_in_webp),
     }
     branches = [
-        (_has(image_bytes, 0, magic), lambda find=find: find(image_bytes))
-        for magic, find in finders.items()
+        (has(image_bytes, position, magic), lambda find=find: find(image_bytes))
+        for (position, magic), find in finders.items()
     ]
     at = tf.case(branches, default=lambda: tf.constant(_NOWHERE, tf.int64))
     read = noinline(_read)
@@ -92,7 +92,7 @@ def _find_in_jpeg(image_bytes):
     """Where the TIFF header of the EXIF is."""
 
     def is_exif(at):
-        return _has(image_bytes, at, b"\xff\xe1") & _has(image_bytes, at + 4, b"Exif\0\0")
+        return has(image_bytes, at, b"\xff\xe1") & has(image_bytes, at + 4, b"Exif\0\0")
 
     def after(at):
         length = padded_bytes(image_bytes, at + 2, 2)
@@ -110,7 +110,7 @@ def _find_in_jpeg(image_bytes):
 
     # Most files have it at once, after a JFIF header, or not at all: a loop would cost them more.
     first = tf.constant(2, tf.int64)
-    at = tf.where(_has(image_bytes, first, b"\xff\xe0"), after(first), first)
+    at = tf.where(has(image_bytes, first, b"\xff\xe0"), after(first), first)
     at = tf.cond(is_other(at), lambda: noinline(walk)(at), lambda: at)
     return tf.where(is_exif(at), at + 10, _NOWHERE)
 
@@ -120,19 +120,19 @@ def _find_in_png(image_bytes):
         tf.raw_ops.StringSplitV2(input=[image_bytes], sep=b"eXIf", maxsplit=1).values[:1], num=1
     )
     at = tf.cast(tf.strings.length(before), tf.int64)
-    return tf.where(_has(image_bytes, at, b"eXIf"), at + 4, _NOWHERE)
+    return tf.where(has(image_bytes, at, b"eXIf"), at + 4, _NOWHERE)
 
 
 def _find_in_webp(image_bytes):
     at, name, _ = webp_chunk(image_bytes, (b"EXIF",), 12)
     begin = at + 8
-    begin = tf.where(_has(image_bytes, begin, b"Exif\0\0"), begin + 6, begin)  # as in a JPEG
+    begin = tf.where(has(image_bytes, begin, b"Exif\0\0"), begin + 6, begin)  # as in a JPEG
     return tf.where(name == b"EXIF", begin, _NOWHERE)
 
 
 def _read(image_bytes, at):
     """The orientation in the EXIF whose TIFF header is at byte `at`."""
-    little_endian = _has(image_bytes, at, b"II*\0")
+    little_endian = has(image_bytes, at, b"II*\0")
 
     def number(stored):
         """`(..., count)` bytes to a whole number `(...)`."""
@@ -146,15 +146,8 @@ def _read(image_bytes, at):
     tags, types, counts, values = (number(entries[:, first:end]) for first, end in bounds)
     there = (tags == _TAG) & (types == _SHORT) & (counts == 1) & (values <= 8)
     there &= tf.range(_MAX_ENTRIES, dtype=tf.int64) < count
-    there &= little_endian | _has(image_bytes, at, b"MM\0*")
+    there &= little_endian | has(image_bytes, at, b"MM\0*")
     return tf.reduce_max(tf.where(there, tf.maximum(values, 1), 1))
-
-
-def _has(image_bytes, at, content):
-    """Whether the bytes `content` are at byte `at`."""
-    at = tf.cast(at, tf.int64)
-    length = tf.cast(tf.strings.length(image_bytes), tf.int64)
-    return tf.strings.substr(image_bytes, tf.minimum(at, length), len(content)) == content
 
 
 def _is_one_of(orientation, orientations):

@@ -161,11 +161,11 @@ def decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
     TensorFlow's decoder writes outside of its memory when it decodes an animation, so it is
     given nothing but the one still image.
     """
-    outer, name, _ = webp_chunk(image_bytes, (b"VP8 ", b"VP8L", b"ANMF"), 12)
-    animated = name == b"ANMF"
+    outer, outer_name, _ = webp_chunk(image_bytes, (b"VP8 ", b"VP8L", b"ANMF"), 12)
+    animated = outer_name == b"ANMF"
     inner = tf.where(animated, outer + 8 + _WEBP_FRAME, outer)  # a frame holds chunks, too
     at, name, size = webp_chunk(image_bytes, (b"VP8 ", b"VP8L"), inner)
-    whole = (name != b"") & (at + 8 + size <= _length(image_bytes))
+    whole = (outer_name != b"") & (name != b"") & (at + 8 + size <= _length(image_bytes))
     with _checks(whole, "a WebP must hold a whole image. Received: chunk at byte", at):
         sides = _webp_sides(image_bytes, at, name)
     # The header, then the image; what comes before it goes to the end, for the header's length.
@@ -229,6 +229,12 @@ def _on_canvas(image_bytes, frame, pixels):
         paddings = tf.stack([place, below], axis=1)
     with tf.control_dependencies([_limited(image_bytes, canvas)]):
         return tf.pad(pixels, tf.concat([paddings, [[0, 0]]], axis=0))
+
+
+def has(image_bytes: tf.Tensor, at: tf.Tensor | int, content: bytes) -> tf.Tensor:
+    """Whether the bytes `content` are at byte `at`, a bool scalar."""
+    at = tf.minimum(tf.cast(at, tf.int64), _length(image_bytes))
+    return tf.strings.substr(image_bytes, at, len(content)) == content
 
 
 def padded_bytes(image_bytes: tf.Tensor, start: tf.Tensor | int, count: int) -> tf.Tensor:

@@ -18,15 +18,16 @@ from keras_crossvit.data.formats import (
     decode_jpeg,
     decode_png,
     decode_webp,
+    has,
 )
 from keras_crossvit.data.rows import map_good_rows
 
 _DECODERS = {
-    b"\xff\xd8\xff": decode_jpeg,
-    b"\x89PNG\r\n\x1a\n": decode_png,
-    b"GIF8": decode_gif,
-    b"BM": decode_bmp,
-    b"RIFF": decode_webp,
+    (0, b"\xff\xd8\xff"): decode_jpeg,
+    (0, b"\x89PNG\r\n\x1a\n"): decode_png,
+    (0, b"GIF8"): decode_gif,
+    (0, b"BM"): decode_bmp,
+    (8, b"WEBP"): decode_webp,
 }
 _USUAL = (decode_jpeg, decode_png)  # of these the graph holds the operations themselves
 _PARALLEL_READS = 4  # in one batch; each may take as much memory as MAX_PIXELS allows
@@ -63,12 +64,16 @@ def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
         return lambda: decoder(image_bytes)
 
     branches = [
-        (_starts_with(image_bytes, magic), decode_by(decoder))
-        for magic, decoder in _DECODERS.items()
+        (has(image_bytes, at, magic), decode_by(decoder))
+        for (at, magic), decoder in _DECODERS.items()
     ]
     pixels = tf.case(branches, default=refuse)
     pixels.set_shape([None, None, 3])
-    return oriented(pixels, read_orientation(image_bytes)) if exif_orientation else pixels
+    if not exif_orientation:
+        return pixels
+    # Not at the same time: an error would cancel the other, and that be the error then.
+    with tf.control_dependencies([pixels]):
+        return oriented(pixels, read_orientation(image_bytes))
 
 
 def why_unreadable(image_bytes: bytes) -> str:
@@ -83,10 +88,6 @@ def why_unreadable(image_bytes: bytes) -> str:
         noise = r"\{\{.*?\}\}|\[Op:.*?\]| name: .*|assertion failed:|`image_bytes`:|[\[\]`]"
         return " ".join(re.sub(noise, "", error.message).split())
     return "it cannot be cropped"
-
-
-def _starts_with(image_bytes, magic):
-    return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
 
 
 def _refusal(image_bytes):

@@ -54,7 +54,8 @@ def random_resized_crop(
         sides = jpeg_sides(image_bytes)
         if not exif_orientation:
             return decode_jpeg_part(image_bytes, _draw_box(sides, area, crop_seed))
-        orientation = read_orientation(image_bytes)
+        with tf.control_dependencies([sides]):  # as in `decode`
+            orientation = read_orientation(image_bytes)
         sides = oriented_sides(sides, orientation)
         box = stored_box(_draw_box(sides, area, crop_seed), sides, orientation)
         return oriented(decode_jpeg_part(image_bytes, box), orientation)

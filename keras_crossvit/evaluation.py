@@ -25,6 +25,7 @@ def evaluate(
     batch_size: int = 64,
     crop_ratio: float | None = None,
     branches: bool = False,
+    exif_orientation: bool = True,
 ) -> dict[str, Any]:
     """Computes top-1 and top-5 accuracy, also per class and, on request, per branch.
 
@@ -36,6 +37,8 @@ def evaluate(
         crop_ratio: As in `evaluation_transform`; `None` for the published one at the model's size.
         branches: Whether to evaluate each branch's own head as well, by its logits (table 6,
             "single branch").
+        exif_orientation: Whether images are turned upright as their EXIF says; `False` to
+            compare with timm, which does not.
 
     Returns:
         A dictionary: `pictures` (the number of images that were read), `unreadable` (the number
@@ -56,7 +59,9 @@ def evaluate(
         )
     size = model.input_shape[1:3]
     ratio = crop_ratio or default_crop_ratio(size)
-    batches = evaluation_batches(split, classes, size, batch_size, ratio)
+    batches = evaluation_batches(
+        split, classes, size, batch_size, ratio, exif_orientation=exif_orientation
+    )
     heads = branch_logits(model) if branches else None
     results: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     unreadable = 0

@@ -1,7 +1,7 @@
 """Evaluates a model on a labelled set of pictures.
 
     python recipes/evaluate.py --model crossvit_15_dagger --weights imagenet \
-        --dataset imagenet2012 --data-dir DATA --branches
+        --dataset imagenet2012 --data-dir DATA --branches --no-exif-orientation
     python recipes/evaluate.py --model crossvit_digits --weights runs/digits/model.keras \
         --dataset digits --crop-ratio 1 --output-dir runs/digits/evaluation
 
@@ -38,6 +38,12 @@ def main():
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--input-size", type=int, help="by default the model's")
     parser.add_argument("--crop-ratio", type=float, help="by default the published one")
+    parser.add_argument(
+        "--exif-orientation",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="turn images upright as their EXIF says; timm does not",
+    )
     parser.add_argument("--output-dir", help="where to write evaluation.json, confusion.png")
     arguments = parser.parse_args()
     source = open_source(arguments.dataset, arguments.data_dir, validation_split=arguments.split)
@@ -55,6 +61,7 @@ def main():
         arguments.batch_size,
         arguments.crop_ratio,
         arguments.branches,
+        arguments.exif_orientation,
     )
     confusion = result.pop("confusion")
     short = {name: value for name, value in result.items() if name != "per_class"}

@@ -30,10 +30,11 @@ def main():
         from keras_crossvit.data.sources import open_source
 
         source = open_source(arguments.dataset, arguments.data_dir)
-        batches = evaluation_batches(source.validation, arguments.classes, size, 50, crop_ratio)
+        reading = crop_ratio, None, arguments.exif_orientation
+        batches = evaluation_batches(source.validation, arguments.classes, size, 50, *reading)
         if arguments.calibrate:
-            training = (source.train, arguments.classes, size, arguments.calibrate, crop_ratio)
-            samples = next(iter(evaluation_batches(*training)))[0].numpy()
+            training = (source.train, arguments.classes, size, arguments.calibrate)
+            samples = next(iter(evaluation_batches(*training, *reading)))[0].numpy()
     for name in arguments.format:
         path = export(
             model,
@@ -44,6 +45,7 @@ def main():
             labels=arguments.labels,
             top_k=arguments.top_k,
             crop_ratio=arguments.crop_ratio,
+            exif_orientation=arguments.exif_orientation,
         )
         print(f"{name}: {path}" + (f" ({top1(path, batches):.2%} top-1)" if batches else ""))
 

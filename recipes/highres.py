@@ -33,5 +33,6 @@ RECIPE = TrainConfig(
     label_smoothing=0.1,
     drop_path_rate=0.1,
     augment="reference",
+    exif_orientation=False,  # the published models never saw an image turned
     mixing_batch_size=64,
 )

@@ -31,6 +31,7 @@ RECIPE = TrainConfig(
     label_smoothing=0.1,
     drop_path_rate=0.1,
     augment="reference",
+    exif_orientation=False,  # the published models never saw an image turned
     crop_area=(0.08, 1.0),
     horizontal_flip=True,
     randaugment_magnitude=9,

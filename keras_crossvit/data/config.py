@@ -31,6 +31,8 @@ class InputConfig:
         augment: "reference" (rand-m9-mstd0.5-inc1 and batch-mode mixing, which made the
             published weights), "kerascv" (KerasCV's own layers), "none", or a name that
             `register_augmentation` was given.
+        exif_orientation: Whether images are turned upright as their EXIF says, in training and
+            evaluation alike. `False` leaves them as they are stored, as timm does.
         crop_area: Lowest and highest share of an image's area in a random training crop.
         horizontal_flip: Whether half of the training images are mirrored.
         translation: Largest shift of a training image, as a share of its sides, in [0, 1),
@@ -59,6 +61,7 @@ class InputConfig:
     epochs: int = 1
     seed: int = 0
     augment: str = "reference"
+    exif_orientation: bool = True
     crop_area: tuple[float, float] = (0.08, 1.0)
     horizontal_flip: bool = True
     translation: float = 0.0
@@ -76,7 +79,8 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         AUGMENTATIONS.check("augment", self.augment)
-        check_choice("horizontal_flip", self.horizontal_flip, {True, False})
+        for name in ("exif_orientation", "horizontal_flip"):
+            check_choice(name, getattr(self, name), {True, False})
         for name in ("batch_size", "epochs", "repeated_augmentation"):
             check_positive_int(name, getattr(self, name))
         for name in ("mixing_batch_size", "parallel_calls"):

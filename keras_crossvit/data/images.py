@@ -5,64 +5,98 @@ image is the same in training, evaluation and serving.
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from keras_crossvit.common.tf_data import noinline
-from keras_crossvit.data.formats import decode_bmp, decode_gif, decode_jpeg, decode_png
+from keras_crossvit.data.exif import oriented, read_orientation
+from keras_crossvit.data.formats import (
+    decode_bmp,
+    decode_gif,
+    decode_jpeg,
+    decode_png,
+    decode_webp,
+    has,
+)
 from keras_crossvit.data.rows import map_good_rows
 
 _DECODERS = {
-    b"\xff\xd8\xff": decode_jpeg,
-    b"\x89PNG\r\n\x1a\n": decode_png,
-    b"GIF8": noinline(decode_gif),
-    b"BM": noinline(decode_bmp),
+    (0, b"\xff\xd8\xff"): decode_jpeg,
+    (0, b"\x89PNG\r\n\x1a\n"): decode_png,
+    (0, b"GIF8"): decode_gif,
+    (0, b"BM"): decode_bmp,
+    (8, b"WEBP"): decode_webp,
 }
+_USUAL = (decode_jpeg, decode_png)  # of these the graph holds the operations themselves
 _PARALLEL_READS = 4  # in one batch; each may take as much memory as MAX_PIXELS allows
 
 
-def decode(image_bytes: tf.Tensor) -> tf.Tensor:
+def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
     """Decodes an image file.
 
     An animation gives its first frame; grey and CMYK become RGB; alpha is dropped, not
-    blended; of 16 bits the upper 8 are kept; an orientation tag (EXIF) is not applied, just as
-    PIL and timm do not apply it.
+    blended; of 16 bits the upper 8 are kept.
 
     Args:
-        image_bytes: The file, JPEG, PNG, GIF or BMP; a scalar string.
+        image_bytes: The file, JPEG, PNG, GIF, BMP or WebP; a scalar string.
+        exif_orientation: Whether an image is turned upright as its EXIF says. `False` leaves
+            it as it is stored, as timm does.
 
     Returns:
         uint8 `(H, W, 3)`, RGB.
 
     Raises:
         tf.errors.InvalidArgumentError: When it runs, if the bytes are not a whole image in one
-            of these formats, or claim more than `formats.MAX_PIXELS` pixels. The claim is read
-            from the header, before any pixel is decoded.
+            of these formats, or claim more than `formats.MAX_PIXELS` pixels, or so many for
+            the size of the file, in so many passes, that it would take seconds. The claim is
+            read from the headers, before any pixel is decoded.
     """
 
     def refuse():
         with tf.control_dependencies([_refusal(image_bytes)]):
             return tf.zeros([1, 1, 3], tf.uint8)
 
+    def decode_by(decoder):
+        if decoder not in _USUAL and not tf.executing_eagerly():
+            decoder = noinline(decoder)
+        return lambda: decoder(image_bytes)
+
     branches = [
-        (_starts_with(image_bytes, magic), lambda decoder=decoder: decoder(image_bytes))
-        for magic, decoder in _DECODERS.items()
+        (has(image_bytes, at, magic), decode_by(decoder))
+        for (at, magic), decoder in _DECODERS.items()
     ]
     pixels = tf.case(branches, default=refuse)
     pixels.set_shape([None, None, 3])
-    return pixels
+    if not exif_orientation:
+        return pixels
+    # Not at the same time: an error would cancel the other, and that be the error then.
+    with tf.control_dependencies([pixels]):
+        return oriented(pixels, read_orientation(image_bytes))
 
 
-def _starts_with(image_bytes, magic):
-    return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
+def why_unreadable(image_bytes: bytes) -> str:
+    """Why `decode` refuses a file, in a few words.
+
+    Runs operation by operation, not as a graph, so that it can be called from within one: a
+    graph within a graph may wait for the very thread that it occupies.
+    """
+    try:
+        decode(tf.constant(image_bytes), exif_orientation=False)
+    except tf.errors.InvalidArgumentError as error:
+        noise = r"\{\{.*?\}\}|\[Op:.*?\]| name: .*|assertion failed:|`image_bytes`:|[\[\]`]"
+        return " ".join(re.sub(noise, "", error.message).split())
+    return "it cannot be cropped"
 
 
 def _refusal(image_bytes):
     # As numbers, because an error message must be text, which these bytes need not be.
     begin = tf.io.decode_raw(tf.strings.substr(image_bytes, 0, 8), tf.uint8)
-    message = "`image_bytes` must be a JPEG, PNG, GIF or BMP file. Received: bytes that begin with"
-    return tf.debugging.Assert(False, [message, begin])
+    message = (
+        "`image_bytes` must be a JPEG, PNG, GIF, BMP or WebP file. Received: bytes that begin with"
+    )
+    return tf.raw_ops.Assert(condition=False, data=[message, begin], summarize=8)
 
 
 def default_crop_ratio(size: Sequence[int]) -> float:
@@ -96,16 +130,15 @@ def evaluation_transform(
     resized = _resized_size(original, [math.floor(side / crop_ratio) for side in size])
     first = _round((resized - size) / 2)
     scale = resized / original
-    # As PIL does it: along the rows and rounded, then along the columns and rounded. The axis
-    # that is not resized is given as one of length 1, since the operation goes over both.
+    # As PIL does it: along the rows and rounded, then along the columns and rounded. Each time
+    # the axis is moved to the front, which is where the operation is quickest.
     height, width = size
     top, bottom = _rows_that_count(first[0], height, scale[0], original[0])
-    pixels = image[top:bottom, tf.newaxis]
-    pixels = _resize(pixels, (1, width), (1.0, scale[1]), (0, first[1]))
-    pixels = tf.reshape(pixels, (1, bottom - top, 1, width * 3))
+    pixels = tf.transpose(image[top:bottom], [1, 0, 2])
+    pixels = tf.transpose(_resize_first_axis(pixels, width, scale[1], first[1]), [1, 0, 2])
     down = tf.cast(first[0], tf.float64) - tf.cast(top, tf.float64) * scale[0]
-    pixels = _resize(pixels, (height, 1), (scale[0], 1.0), (down, 0))
-    return tf.reshape(pixels, (height, width, 3))
+    pixels = _resize_first_axis(pixels, height, scale[0], down)
+    return tf.ensure_shape(pixels, (height, width, 3))
 
 
 def _rows_that_count(first, height, scale, rows):
@@ -133,21 +166,27 @@ def _round(x):
     return tf.cast(tf.round(x), tf.int64)
 
 
-def _resize(images, size, scale, first):
-    """The part of `size` that begins at `first` of the images `(B, H, W, C)` times `scale`."""
+def _resize_first_axis(pixels, size, scale, first):
+    """`(H, W, 3)` to `(size, W, 3)`: the part from `first` on of `H * scale` rows."""
+    height, width = tf.unstack(tf.shape(pixels)[:2])
+    # The axis that is not resized is given as one of length 1, since the operation goes over both.
     pixels = tf.raw_ops.ScaleAndTranslate(
-        images=images,
-        size=size,
-        scale=tf.cast(tf.stack(scale), tf.float32),
-        translation=[-tf.cast(offset, tf.float32) for offset in first],
+        images=tf.reshape(pixels, (1, height, 1, width * 3)),
+        size=(size, 1),
+        scale=tf.stack([tf.cast(scale, tf.float32), 1.0]),
+        translation=tf.stack([-tf.cast(first, tf.float32), 0.0]),
         kernel_type="keyscubic",
         antialias=True,
     )
-    return tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
+    pixels = tf.clip_by_value(tf.floor(pixels + 0.5), 0.0, 255.0)
+    return tf.reshape(pixels, (size, width, 3))
 
 
 def read_images(
-    image_bytes: tf.Tensor, size: Sequence[int], crop_ratio: float = 0.875
+    image_bytes: tf.Tensor,
+    size: Sequence[int],
+    crop_ratio: float = 0.875,
+    exif_orientation: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and transforms a batch of image files, some of which may not be images.
 
@@ -155,6 +194,7 @@ def read_images(
         image_bytes: The files, `(N,)` strings.
         size: As in `evaluation_transform`.
         crop_ratio: As in `evaluation_transform`.
+        exif_orientation: As in `decode`.
 
     Returns:
         float32 `(N, height, width, 3)` and bool `(N,)`: the pixels, 0 where a file could not
@@ -162,6 +202,6 @@ def read_images(
     """
 
     def read(encoded):
-        return evaluation_transform(decode(encoded), size, crop_ratio)
+        return evaluation_transform(decode(encoded, exif_orientation), size, crop_ratio)
 
     return map_good_rows(read, (image_bytes,), _PARALLEL_READS)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_crossvit.common.tf_data import without_autotune
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import InputConfig
-from keras_crossvit.data.images import decode, evaluation_transform
+from keras_crossvit.data.images import decode, evaluation_transform, why_unreadable
 from keras_crossvit.data.order import EpochOrder
 from keras_crossvit.data.random_crop import random_resized_crop
 from keras_crossvit.data.rows import map_all_rows
@@ -84,12 +84,12 @@ def training_batches(
 
     def read(number, name, image, label):
         seed = tf.stack([config.seed, number])
-        crop = config.crop_area, seed, config.horizontal_flip
+        crop = config.crop_area, seed, config.horizontal_flip, config.exif_orientation
         return augmentation.image(random_resized_crop(image, size, *crop), seed)
 
     def label(rows, images, good):
-        numbers, names, _, labels = rows
-        good = tf.cast(_name_unreadable(names, good), tf.float32)
+        numbers, names, files, labels = rows
+        good = tf.cast(_name_unreadable(names, files, good), tf.float32)
         return numbers, images, targets(labels) * good[:, tf.newaxis]
 
     def mix(numbers, images, labels):
@@ -119,6 +119,7 @@ def evaluation_batches(
     batch_size: int,
     crop_ratio: float,
     shard: Shard | None = None,
+    exif_orientation: bool = True,
 ) -> tf.data.Dataset:
     """Batches to evaluate on: every image once, in order.
 
@@ -131,6 +132,7 @@ def evaluation_batches(
         shard: The `Shard` of this worker. With one, the last batch is filled up with rows of
             weight 0, so that all batches of all replicas have the same size; without one, it
             may hold fewer rows.
+        exif_orientation: As in `InputConfig`.
 
     Returns:
         `tf.data.Dataset` of images `(B, height, width, 3)`, float32, 0..255, one-hot labels
@@ -153,11 +155,11 @@ def evaluation_batches(
         return numbers, here.names + [""] * filling, here.images + [b""] * filling, labels
 
     def read(number, name, image, label):
-        return evaluation_transform(decode(image), size, crop_ratio)
+        return evaluation_transform(decode(image, exif_orientation), size, crop_ratio)
 
     def label(rows, images, good):
-        _, names, _, labels = rows
-        weights = tf.cast(_name_unreadable(names, good), tf.float32)
+        _, names, files, labels = rows
+        weights = tf.cast(_name_unreadable(names, files, good), tf.float32)
         return images, targets(labels), weights
 
     whole = split.size if shard is None else split.size + -split.size % batch_size
@@ -197,29 +199,37 @@ def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) 
     return tf.data.Dataset.range(rows.start, rows.stop, _CHUNK).map(chunk, parallel_calls)
 
 
-def _name_unreadable(names, good):
+def _name_unreadable(names, files, good):
     """Names the images that could not be read in the log, each once in a process.
 
     Args:
         names: `(N,)` strings; an empty name is a row that fills the batch up.
+        files: `(N,)` strings; an empty file was not read, and its name says why.
         good: bool `(N,)`, whether it could be read.
 
     Returns:
         `good`, after the rest has been named.
     """
-    unreadable = tf.boolean_mask(names, ~good & (names != ""))
+    unreadable = ~good & (names != "")
 
     def name_them():
-        with tf.control_dependencies([tf.numpy_function(_warn, [unreadable], [], stateful=True)]):
+        rows = [tf.boolean_mask(tensor, unreadable) for tensor in (names, files)]
+        with tf.control_dependencies([tf.numpy_function(_warn, rows, [], stateful=True)]):
             return tf.identity(good)
 
-    return tf.cond(tf.size(unreadable) > 0, name_them, lambda: good)
+    return tf.cond(tf.reduce_any(unreadable), name_them, lambda: good)
 
 
-def _warn(names):
-    for name in {name.decode(errors="replace") for name in names} - _named:
+def _warn(names, files):
+    for name, file in zip(names, files, strict=True):
+        name = name.decode(errors="replace")
+        if name in _named:
+            continue
         _named.add(name)
-        _logger.warning("skipped an image that cannot be read (%d so far): %s", len(_named), name)
+        reason = f" ({why_unreadable(file)})" if file else ""
+        _logger.warning(
+            "skipped an image that cannot be read (%d so far): %s%s", len(_named), name, reason
+        )
 
 
 def _targets(split, classes):

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_crossvit.data.exif import (
+    oriented,
+    oriented_sides,
+    read_orientation,
+    stored_box,
+)
 from keras_crossvit.data.formats import decode_jpeg_part, is_whole_jpeg, jpeg_sides
 from keras_crossvit.data.images import decode
 
@@ -18,6 +24,7 @@ def random_resized_crop(
     area: Sequence[float],
     seed: tf.Tensor | Sequence[int],
     horizontal_flip: bool = True,
+    exif_orientation: bool = True,
 ) -> tf.Tensor:
     """A random part of an image file, resized; the seed decides which part.
 
@@ -33,6 +40,7 @@ def random_resized_crop(
             aspect ratio lies between 3/4 and 4/3. `(1.0, 1.0)` takes all of a square image.
         seed: Two integers that decide the part and the flip.
         horizontal_flip: Whether the part is mirrored with probability 1/2.
+        exif_orientation: As in `images.decode`.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -43,13 +51,21 @@ def random_resized_crop(
     crop_seed, flip_seed = (tf.random.experimental.stateless_fold_in(seed, i) for i in (0, 1))
 
     def part_of_jpeg():
-        return decode_jpeg_part(image_bytes, _draw_box(jpeg_sides(image_bytes), area, crop_seed))
+        sides = jpeg_sides(image_bytes)
+        if not exif_orientation:
+            return decode_jpeg_part(image_bytes, _draw_box(sides, area, crop_seed))
+        with tf.control_dependencies([sides]):  # as in `decode`
+            orientation = read_orientation(image_bytes)
+        sides = oriented_sides(sides, orientation)
+        box = stored_box(_draw_box(sides, area, crop_seed), sides, orientation)
+        return oriented(decode_jpeg_part(image_bytes, box), orientation)
 
-    part = tf.cond(
-        is_whole_jpeg(image_bytes),
-        part_of_jpeg,
-        lambda: _part_of_other(image_bytes, area, crop_seed),
-    )
+    def part_of_other():
+        pixels = decode(image_bytes, exif_orientation)
+        box = _draw_box(tf.shape(pixels)[:2], area, crop_seed)
+        return tf.slice(pixels, [box[0], box[1], 0], [box[2], box[3], 3])
+
+    part = tf.cond(is_whole_jpeg(image_bytes), part_of_jpeg, part_of_other)
     part.set_shape([None, None, 3])
     height, width = size
     pixels = _resize_first_axis(tf.transpose(part, [1, 0, 2]), width)
@@ -59,12 +75,6 @@ def random_resized_crop(
         columns = tf.where(flipped, columns[::-1], columns)
     pixels = tf.transpose(tf.gather(pixels, columns), [1, 0, 2])
     return _resize_first_axis(pixels, height)
-
-
-def _part_of_other(image_bytes, area, seed):
-    pixels = decode(image_bytes)
-    box = _draw_box(tf.shape(pixels)[:2], area, seed)
-    return tf.slice(pixels, [box[0], box[1], 0], [box[2], box[3], 3])
 
 
 def _draw_box(sides, area, seed):

@@ -33,6 +33,12 @@ def parse_export(description: str, argv: Sequence[str] | None = None) -> argpars
     add("--classes", type=int, help="by default the number of labels, or 1000")
     add("--top-k", type=int, default=5, help="classes in the response of classify_bytes")
     add("--crop-ratio", type=float, help="of the evaluation transform")
+    add(
+        "--exif-orientation",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether classify_bytes turns images upright as their EXIF says",
+    )
     add("--int8", action="store_true", help=f"for {' and '.join(INT8_FORMATS)}")
     add("--dataset", help="to measure the accuracy of each file: NAME or folder:PATH")
     add("--data-dir", help="where tensorflow-datasets keeps its data")

@@ -19,6 +19,7 @@ def export_saved_model(
     top_k: int = 5,
     *,
     crop_ratio: float | None = None,
+    exif_orientation: bool = True,
 ) -> pathlib.Path:
     """Writes `directory/<version>/`, a SavedModel that TensorFlow Serving can load.
 
@@ -27,12 +28,12 @@ def export_saved_model(
 
     - `serving_default`: from `images`, float32 `(N, H, W, 3)`, to `probabilities`
       `(N, classes)`;
-    - `classify_bytes`: from `image_bytes`, string `(N,)`, the contents of JPEG, PNG, GIF or BMP
-      files, to `classes` (string), `indices` (int32) and `scores` (float32), each `(N, k)`, the
-      highest score first. The images are decoded, resized and cropped as in evaluation. For a
-      file that is not a complete image, or is larger than
-      `keras_crossvit.data.formats.MAX_PIXELS`, the classes are "", the indices -1 and the
-      scores 0; the other rows are not affected;
+    - `classify_bytes`: from `image_bytes`, string `(N,)`, the contents of JPEG, PNG, GIF, BMP
+      or WebP files, to `classes` (string), `indices` (int32) and `scores` (float32), each
+      `(N, k)`, the highest score first. The images are decoded, turned upright, resized and
+      cropped as in evaluation. For a file that is not a complete image, or is beyond the limits
+      of `keras_crossvit.data.formats`, the classes are "", the indices -1 and the scores 0; the
+      other rows are not affected;
     - `features`: from `images` to `features`, float32 `(N, C_small + C_large)`, the input of
       the heads: the normalised class tokens of both branches.
 
@@ -50,6 +51,8 @@ def export_saved_model(
         top_k: How many classes `classify_bytes` returns, k, positive; at most all of them.
         crop_ratio: As in `evaluation_transform`; `None` for 0.875, or 1.0 if the model's
             input is 408 x 408, as the published checkpoints were evaluated.
+        exif_orientation: Whether `classify_bytes` turns images upright as their EXIF says, as in
+            `InputConfig`.
 
     Returns:
         The path `directory/<version>`.
@@ -74,17 +77,17 @@ def export_saved_model(
         labels_file = pathlib.Path(aside, "labels.txt")
         labels_file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         written = pathlib.Path(aside, "saved_model")
-        _write(written, model, labels_file, top_k, crop_ratio)
+        _write(written, model, labels_file, top_k, crop_ratio, exif_orientation)
         return _publish(written, directory)
 
 
-def _write(folder, model, labels_file, top_k, crop_ratio):
+def _write(folder, model, labels_file, *values):
     # Imported here, so that the package can be imported without TensorFlow.
     from keras_crossvit.export.signatures import add_signatures
     from keras_crossvit.export.warmup import write_warmup_requests
 
     archive = keras.export.ExportArchive()
-    add_signatures(archive, model, labels_file, top_k, crop_ratio)
+    add_signatures(archive, model, labels_file, *values)
     archive.write_out(str(folder), verbose=False)
     write_warmup_requests(folder, model.input_shape[1:3])
 

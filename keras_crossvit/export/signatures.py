@@ -18,6 +18,7 @@ def add_signatures(
     labels_file: str | os.PathLike,
     top_k: int,
     crop_ratio: float | None,
+    exif_orientation: bool = True,
 ) -> None:
     """Adds the signatures of `export_saved_model` to an archive.
 
@@ -27,6 +28,7 @@ def add_signatures(
         labels_file: File with the class names, one per line; it becomes an asset.
         top_k: How many classes `classify_bytes` returns, at most all.
         crop_ratio: As in `export_saved_model`.
+        exif_orientation: As in `export_saved_model`.
     """
     size = model.input_shape[1:3]
     crop_ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
@@ -40,7 +42,7 @@ def add_signatures(
         return {"features": run(images)[1]}
 
     def classify_bytes(image_bytes):
-        images, readable = read_images(image_bytes, size, crop_ratio)
+        images, readable = read_images(image_bytes, size, crop_ratio, exif_orientation)
         scores, indices = tf.math.top_k(run(images)[0], top_k)
         indices = tf.where(readable[:, tf.newaxis], indices, -1)
         return {

@@ -78,7 +78,7 @@ def _print_data(config, source, size):
         f"{np.max(images):.0f}, labels {labels.shape}"
     )
     ratio = config.crop_ratio or default_crop_ratio(size)
-    rows = config.batch_size, ratio
+    rows = config.batch_size, ratio, None, config.exif_orientation
     images, _, weights = next(
         iter(evaluation_batches(source.validation, classes, size, *rows).take(1))
     )

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -26,8 +27,7 @@ def write_result(
     folder: pathlib.Path,
     model: CrossViT,
     results: Mapping[str, float],
-    labels: Sequence[str],
-    crop_ratio: float,
+    options: Mapping[str, Any],
     resume: bool,
 ) -> str:
     """Saves and exports a model, once: what is there already and whole is left as it is.
@@ -36,8 +36,7 @@ def write_result(
         folder: The run's folder; gets `model.keras`, `export/<version>/` and `result.json`.
         model: The model with its final weights.
         results: What `result.json` holds beside the export.
-        labels: The classes' names.
-        crop_ratio: As in `export_saved_model`.
+        options: Further arguments of `export_saved_model`.
         resume: Whether the run may have written all this before.
 
     Returns:
@@ -54,7 +53,7 @@ def write_result(
     export = before["export"] if written else str(exports / str(_next_version(exports)))
     write_json(path, {**results, "export": export, "digest": digest})
     if not pathlib.Path(export).is_dir():
-        made = _export(model, saved, exports, labels, crop_ratio)
+        made = _export(model, saved, exports, options)
         if made != export:
             write_json(path, {**results, "export": made, "digest": digest})
             export = made
@@ -62,29 +61,28 @@ def write_result(
 
 
 def export_file(
-    model: str, directory: str, labels: Sequence[str], crop_ratio: float, recipes: Sequence[str]
+    model: str, directory: str, options: Mapping[str, Any], recipes: Sequence[str]
 ) -> None:
     """Exports a `.keras` file and prints the version's folder.
 
     Args:
         model: Path of the file.
         directory: As in `export_saved_model`.
-        labels: As there.
-        crop_ratio: As there.
+        options: Its further arguments.
         recipes: Python files of recipes, which may register parts of the model.
     """
     for path in recipes:
         run_file(pathlib.Path(path))
     loaded = keras.saving.load_model(model, compile=False)
-    print(export_saved_model(loaded, directory, labels=labels, crop_ratio=crop_ratio))
+    print(export_saved_model(loaded, directory, **options))
 
 
-def _export(model, saved, exports, labels, crop_ratio):
+def _export(model, saved, exports, options):
     """The new version's folder, made by a process of its own where Keras has another backend."""
-    arguments = {"labels": list(labels), "crop_ratio": crop_ratio}
     if keras.backend.backend() == "tensorflow":
-        return str(export_saved_model(model, exports, **arguments))
-    arguments |= {"model": str(saved), "directory": str(exports), "recipes": loaded_files()}
+        return str(export_saved_model(model, exports, **options))
+    arguments = {"model": str(saved), "directory": str(exports), "options": dict(options)}
+    arguments["recipes"] = loaded_files()
     # Away from the accelerator, which this process holds.
     environment = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     process = subprocess.run(

@@ -29,6 +29,7 @@ _CHANGING = {
     "epochs": "the learning rate follows the schedule of the new number of epochs from here on",
     "batch_size": "steps count in the new size from here on, as does the learning rate",
     "mixing_batch_size": "other images are mixed",
+    "exif_orientation": "images that say so are turned upright, or no longer",
     "precision": "numbers are rounded otherwise",
     "accumulation_steps": "sums are rounded otherwise",
     "gradient_checkpointing": "sums may be rounded otherwise",
@@ -98,6 +99,7 @@ def open_run(
         put_aside(folder / "checkpoints")
         put_aside(folder / "result.json")
     if before is not None:
+        before.setdefault("exif_orientation", False)  # version 0.1 turned no image
         _compare(folder, before, config)
     if state is not None:  # version 0.1 noted no batch size
         state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))

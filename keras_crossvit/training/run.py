@@ -213,6 +213,7 @@ class Run:
             self.config.batch_size,
             self.crop_ratio,
             self.shard,
+            self.config.exif_orientation,
         )
         options = tf.data.Options()
         options.experimental_warm_start = True  # reads from when there is an iterator
@@ -280,8 +281,12 @@ class Run:
         export = None
         if self.folder is not None:
             self.log.finish()
-            labels, resume = self.source.class_names, self.config.resume
-            export = write_result(self.folder, model, results, labels, self.crop_ratio, resume)
+            options = {
+                "labels": self.source.class_names,
+                "crop_ratio": self.crop_ratio,
+                "exif_orientation": self.config.exif_orientation,
+            }
+            export = write_result(self.folder, model, results, options, self.config.resume)
         found = {"model": model, "source": self.source, "history": self.log.rows}
         return {**results, **found, "export": export}
 

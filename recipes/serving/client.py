@@ -103,7 +103,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", type=pathlib.Path, help="JPEG, PNG, GIF or BMP")
+    parser.add_argument("files", nargs="+", type=pathlib.Path, help="JPEG, PNG, GIF, BMP or WebP")
     parser.add_argument("--protocol", choices=PORTS, default="rest")
     parser.add_argument("--server", help="HOST:PORT, by default localhost and the usual port")
     parser.add_argument("--model", default="crossvit", help="its name in models.config")
@@ -130,7 +130,7 @@ def main():
 def _show(path, row):
     """Prints one answer; returns whether the file is no picture."""
     if row[0][0] == "":
-        print(f"{path}: no whole JPEG, PNG, GIF or BMP picture, or too large", file=sys.stderr)
+        print(f"{path}: no whole JPEG, PNG, GIF, BMP or WebP image, or too large", file=sys.stderr)
         return True
     print(path)
     for name, score in row:

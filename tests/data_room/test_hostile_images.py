@@ -1,6 +1,8 @@
 """Bytes that are not an image, or would be a very large one, end in one clear error."""
 
+import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from keras_crossvit.data import images
 from keras_crossvit.data.formats import MAX_PIXELS
 from tests.data_room.image_files import encoded, noise
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FILES = {name: encoded(noise(), name, "P" if name == "GIF" else "RGB") for name in FORMATS}
 
 
@@ -29,6 +31,8 @@ def with_sides(name, width, height):
         file[16:24] = struct.pack(">II", width, height)
     elif name == "GIF":
         file[6:10] = struct.pack("<HH", width, height)
+    elif name == "WEBP":
+        file[26:30] = struct.pack("<HH", width & 0x3FFF, height & 0x3FFF)
     else:
         file[18:26] = struct.pack("<ii", width, height)
     return bytes(file)
@@ -42,10 +46,12 @@ def gif(before_frame=b""):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"B", b"hello", b"\x00" * 100, b"RIFF\x00\x00\x00\x00WEBPVP8 ", b"<svg/>"]
+    "data", [b"", b"B", b"hello", b"\x00" * 100, b"RIFF\x00\x00\x00\x00WAVEfmt ", b"<svg/>"]
 )
 def test_not_an_image(decode, data):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF or BMP"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF, BMP or WebP"
+    ):
         decode(data)
 
 
@@ -116,6 +122,114 @@ def test_jpeg_with_more_scans_than_are_decoded(decode):
     assert decode(allowed).shape == (21, 34, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match="a JPEG must have at most 100 scans"):
         decode(allowed[:-2] + last + allowed[-2:])
+
+
+def flat(file_format, side, mode="L", **options):
+    """The file of an image of one shade, as small as it gets."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new(mode, (side, side), 1).save(file, file_format, **options)
+    return file.getvalue()
+
+
+def repeat_last_scan(file, scans):
+    last = file[file.rindex(b"\xff\xda") : -2]
+    return file[:-2] + last * (scans - file.count(b"\xff\xda")) + file[-2:]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        flat("PNG", 4100),
+        flat("JPEG", 4100),
+        flat("GIF", 2900),
+        flat("WEBP", 4100, lossless=True),
+        repeat_last_scan(flat("JPEG", 2048, progressive=True), 60),
+        flat("PNG", 2900, "I;16"),
+    ],
+    ids=["PNG", "JPEG", "GIF", "WEBP", "JPEG of many scans", "PNG of 16 bits"],
+)
+def test_more_work_than_a_small_file_may_make(decode, file):
+    assert len(file) < 700_000
+    with pytest.raises(tf.errors.InvalidArgumentError, match="fewer pixels for its size in bytes"):
+        decode(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "side"),
+    [
+        (flat("PNG", 4096), 4096),
+        (flat("JPEG", 4096, progressive=True), 4096),
+        (repeat_last_scan(flat("JPEG", 1024, progressive=True), 60), 1024),
+        (flat("GIF", 2800), 2800),
+        (flat("WEBP", 4096, lossless=True), 4096),
+        # What follows a PNG stands for the bytes of a photograph of this size.
+        (flat("PNG", 5000) + bytes(1_050_000), 5000),
+    ],
+    ids=["PNG", "JPEG", "JPEG of many scans", "GIF", "WEBP", "PNG of 1 MB"],
+)
+def test_large_images_that_are_read(decode, file, side):
+    pixels = decode(file)
+    assert pixels.shape == (side, side, 3)
+    assert len(np.unique(pixels[::97, ::97])) == 1
+
+
+def test_arithmetic_jpeg_counts_more(decode):
+    """Its scans take four times as long. PIL writes none, so that one is made by its marker."""
+    file = flat("JPEG", 2100, progressive=True)
+    assert decode(file).shape == (2100, 2100, 3)
+    file = file.replace(b"\xff\xc2\x00", b"\xff\xca\x00")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="fewer pixels for its size in bytes"):
+        decode(file)
+
+
+def png_with(*chunks):
+    """The PNG, with more chunks before its pixels."""
+    data = b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+    return FILES["PNG"][:33] + data + FILES["PNG"][33:]
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
+def test_png_with_more_compressed_texts_than_are_inflated(decode, name):
+    """A hundred of 7.8 kB each take three seconds: each becomes 8 MB."""
+    text = name, b"key\0\0" + zlib.compress(bytes(8_000_000), 9)
+    np.testing.assert_array_equal(decode(png_with(*[text] * 8)), decode(FILES["PNG"]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 8 compressed texts"):
+        decode(png_with(*[text] * 9))
+
+
+def test_png_with_plain_texts(decode):
+    texts = [(b"tEXt", b"key\0" + b"some text " * 500)] * 40
+    np.testing.assert_array_equal(decode(png_with(*texts)), decode(FILES["PNG"]))
+
+
+@pytest.mark.parametrize("scans", [20, 101])
+def test_a_training_crop_has_the_same_limits(scans):
+    """Of a JPEG the crop decodes a part alone, by another way than `decode`."""
+    from keras_crossvit.data.random_crop import random_resized_crop
+
+    file = repeat_last_scan(flat("JPEG", 4096, progressive=True), scans)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"fewer pixels|at most 100 scans"):
+        random_resized_crop(file, (24, 24), (0.01, 0.01), [0, 1])
+
+
+def test_webp_with_more_chunks_than_are_walked(decode):
+    file = FILES["WEBP"]
+    for count, read in ((1000, True), (1030, False)):
+        body = b"WEBP" + b"JUNK\x02\0\0\0ab" * count + file[12:]
+        other = b"RIFF" + struct.pack("<I", len(body)) + body
+        if read:
+            np.testing.assert_array_equal(decode(other), decode(file))
+        else:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="must hold a whole image"):
+                decode(other)
 
 
 def test_gif_with_more_blocks_than_are_walked(decode):

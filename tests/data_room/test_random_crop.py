@@ -144,7 +144,9 @@ def test_broken_files(file_format):
 
 
 def test_not_an_image_and_too_many_pixels():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF or BMP"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="must be a JPEG, PNG, GIF, BMP or WebP"
+    ):
         random_resized_crop(b"hello", (8, 8), (0.1, 1.0), (0, 0))
     file = bytearray(encoded(noise(), "JPEG"))
     frame = file.index(b"\xff\xc0")

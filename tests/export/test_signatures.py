@@ -1,12 +1,16 @@
 """What the SavedModel answers, by value; which models and arguments it takes."""
 
+import io
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageOps
 
 import keras_crossvit as kc
 from tests import base
+from tests.data_room.image_files import decoded, encoded, noise
 from tests.export.helpers import LABELS, picture, probabilities
 
 
@@ -30,7 +34,7 @@ class TestSignatures:
             answer["features"], np.concatenate([small, large], axis=-1), atol=1e-5
         )
 
-    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
     def test_classify_bytes(self, classifier, signatures, file_format):
         files = [picture(seed, file_format) for seed in (1, 2)]
         answer = signatures["classify_bytes"](image_bytes=tf.constant(files))
@@ -43,6 +47,26 @@ class TestSignatures:
         )
         names = [[name.decode() for name in row] for row in answer["classes"].numpy()]
         assert names == [[LABELS[index] for index in row] for row in order]
+
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+    def test_classify_bytes_turns_upright(self, classifier, signatures, file_format):
+        exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06" + bytes(6)
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        file = encoded(noise(50, 70), file_format, exif=exif, **options)
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(file)))
+        upright = encoded(np.asarray(image), "PNG")
+        answer = signatures["classify_bytes"](image_bytes=tf.constant([file]))
+        expected = np.sort(probabilities(classifier, [upright]))[:, :-4:-1]
+        np.testing.assert_allclose(answer["scores"], expected, atol=1e-5)
+        stored = np.sort(probabilities(classifier, [encoded(decoded(file), "PNG")]))[:, :-4:-1]
+        assert np.abs(answer["scores"] - stored).max() > 1e-4
+
+    def test_older_servers_know_every_operation(self, signatures):
+        """TensorFlow 2.20 and later decode WebP; its own operation would shut out all others."""
+        graph = signatures["classify_bytes"].graph.as_graph_def()
+        functions = [node.op for function in graph.library.function for node in function.node_def]
+        assert "DecodeImage" in functions
+        assert "DecodeWebP" not in functions
 
     def test_bad_pictures_leave_the_others_as_they_are(self, signatures):
         classify = signatures["classify_bytes"]

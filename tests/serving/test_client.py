@@ -80,7 +80,7 @@ def test_a_file_that_is_no_picture(addresses, tmp_path, monkeypatch, capsys, pro
         capsys,
         *(bad, good, "--protocol", protocol, "--server", addresses[protocol]),
     )
-    assert err == f"{bad}: no whole JPEG, PNG, GIF or BMP picture, or too large\n"
+    assert err == f"{bad}: no whole JPEG, PNG, GIF, BMP or WebP image, or too large\n"
     assert out.splitlines()[0] == str(good)
     assert len(out.splitlines()) == 4
     assert status == 1

@@ -64,7 +64,10 @@ def _good_rows(function, rows, parallel_calls):
 def _filled(numbers, values):
     """The results at the rows that they belong to, and which rows have one."""
     count = numbers[-1] + 1  # the row that stands for no row comes last
-    numbers = numbers[:, tf.newaxis]
-    values = tf.scatter_nd(numbers, values, [count, *values.shape[1:]])
-    good = tf.scatter_nd(numbers, tf.ones_like(numbers[:, 0]), [count])
-    return values[:-1], good[:-1] > 0
+
+    def fill():
+        return tf.scatter_nd(numbers[:, tf.newaxis], values, [count, *values.shape[1:]])[:-1]
+
+    good = tf.scatter_nd(numbers[:, tf.newaxis], tf.ones_like(numbers), [count])[:-1] > 0
+    # A copy of all pixels, which is seldom needed.
+    return tf.cond(tf.size(numbers, tf.int64) == count, lambda: values[:-1], fill), good

@@ -7,6 +7,7 @@
     python recipes/benchmark.py --mode train --model crossvit_15_dagger --json train.json
     python recipes/benchmark.py --mode first-step --model crossvit_15_dagger --json first.json
     python recipes/benchmark.py --mode input --json input.json
+    python recipes/benchmark.py --mode scale --records 1000000 --workers 8 --json scale.json
     python recipes/benchmark.py --mode serve --model crossvit_15_dagger --json serve.json
 
 `summary` counts parameters and multiply-accumulates of every model of the paper's tables 2, 3,
@@ -21,7 +22,9 @@ several models, presets and CNNs of `keras.applications`, it gives images/s, the
 NAME@SIDE is a model at another input size. `train` gives images/s, peak memory and the first
 step of training with AdamW; `first-step` the first step alone, in new processes, with what comes
 before it: the import beyond Keras' own, and building the model. `input` gives images/s per core of
-a training run's pipeline, `serve` those of the exported model through gRPC.
+a training run's pipeline, `serve` those of the exported model through gRPC. `scale` makes a
+synthetic dataset of so many records and prints what its order is worth, what each of so many
+workers reads, and what it costs to resume.
 
 `--precision` is a Keras dtype policy: bfloat16 for inference, mixed_bfloat16 for training.
 """
@@ -45,7 +48,7 @@ def main():
     keras.config.set_dtype_policy(arguments.precision)
     result = {**vars(arguments), **MODES[arguments.mode](arguments)}
     text = json.dumps(result, indent=2, ensure_ascii=False)
-    if arguments.mode != "summary":  # which has printed its tables
+    if arguments.mode not in WITH_TABLES:  # which are printed already
         print(text)
     if arguments.json:
         write_text(arguments.json, text + "\n")
@@ -59,6 +62,8 @@ def _parse():
     parser.add_argument("--model", metavar="NAME", help="a model; for infer: NAME,NAME,...")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5, help="timed turns")
+    parser.add_argument("--records", type=int, default=1_000_000, help="of scale")
+    parser.add_argument("--workers", type=int, default=8, help="of scale")
     parser.add_argument("--precision", default="float32", help="Keras dtype policy")
     parser.add_argument("--jit-compile", action="store_true", help="ours by XLA")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="of train, ours")
@@ -132,6 +137,14 @@ def pipeline(arguments):
     return measure_input(repeats=arguments.repeats)
 
 
+def scale(arguments):
+    from benchmarks.scale import measure_scale, to_markdown
+
+    figures = measure_scale(arguments.records, arguments.workers)
+    print(to_markdown(figures), end="")
+    return figures
+
+
 def serve(arguments):
     from benchmarks import models, serving
 
@@ -144,9 +157,11 @@ MODES = {
     "train": train,
     "first-step": first_step,
     "input": pipeline,
+    "scale": scale,
     "serve": serve,
 }
-WITHOUT_MODEL = {"summary", "input"}
+WITHOUT_MODEL = {"summary", "input", "scale"}
+WITH_TABLES = {"summary", "scale"}
 
 
 if __name__ == "__main__":

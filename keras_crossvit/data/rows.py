@@ -23,7 +23,7 @@ def map_good_rows(
         `(N, ...)` and bool `(N,)`: the results, 0 where the function raised, and whether it
         did not.
     """
-    return _filled(*_good_rows(function, rows, parallel_calls).get_single_element())
+    return _filled(rows, *_good_rows(function, rows, parallel_calls).get_single_element())
 
 
 def map_all_rows(
@@ -47,24 +47,30 @@ def map_all_rows(
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(rows), results)
 
     chunks = dataset.interleave(map_chunk, parallel_calls, 1, parallel_calls)
-    return chunks.map(lambda rows, results: (rows, *_filled(*results)), parallel_calls)
+    return chunks.map(lambda rows, results: (rows, *_filled(rows, *results)), parallel_calls)
 
 
 def _good_rows(function, rows, parallel_calls):
-    """A dataset of one element: how many rows, numbers of the good ones, their results."""
-    count = tf.shape(rows[0], tf.int64)[0]
+    """A dataset of one element: the numbers of the good rows and their results."""
     numbered = tf.data.Dataset.from_tensor_slices(rows).enumerate()
     results = numbered.map(lambda number, row: (number, function(*row)), parallel_calls)
-    _, spec = results.element_spec
-    # One row that stands for no row, so that there is always something to batch.
-    none = tf.data.Dataset.from_tensors((count, tf.zeros(spec.shape, spec.dtype)))
-    return results.ignore_errors().concatenate(none).batch(count + 1)
+    number, result = results.element_spec
+    # In case no row is good, or there is none: without it there would be no element.
+    none = tf.zeros([0], number.dtype), tf.zeros([0, *result.shape], result.dtype)
+    good = results.ignore_errors().batch(tf.maximum(_count(rows), 1))
+    return good.concatenate(tf.data.Dataset.from_tensors(none)).take(1)
 
 
-def _filled(numbers, values):
+def _filled(rows, numbers, values):
     """The results at the rows that they belong to, and which rows have one."""
-    count = numbers[-1] + 1  # the row that stands for no row comes last
-    numbers = numbers[:, tf.newaxis]
-    values = tf.scatter_nd(numbers, values, [count, *values.shape[1:]])
-    good = tf.scatter_nd(numbers, tf.ones_like(numbers[:, 0]), [count])
-    return values[:-1], good[:-1] > 0
+    count, places = _count(rows), numbers[:, tf.newaxis]
+    filled = tf.cond(
+        tf.size(numbers, tf.int64) == count,
+        lambda: values,  # as nearly always: a copy of all pixels takes time
+        lambda: tf.scatter_nd(places, values, [count, *values.shape[1:]]),
+    )
+    return filled, tf.scatter_nd(places, tf.ones_like(numbers), [count]) > 0
+
+
+def _count(rows):
+    return tf.shape(rows[0], tf.int64)[0]

@@ -11,7 +11,7 @@ import pytest
 
 import benchmark as command
 import keras_crossvit as kc
-from benchmarks import compare, input, models, paper, serving, tables
+from benchmarks import compare, input, models, paper, scale, serving, tables
 from tests import base
 from tests.benchmarks.rows import cost, paper_row
 
@@ -83,6 +83,9 @@ def test_commands_pass_on_what_the_command_line_says(monkeypatch, tmp_path):
     assert (found["of"], found["kwargs"]) == ("first_step", {"jit_compile": True})
     assert result("serve")["served"] == "x"
     assert result("input", "--repeats", 9)["turns"] == 9
+    monkeypatch.setattr(scale, "measure_scale", lambda *numbers: {"numbers": numbers})
+    monkeypatch.setattr(scale, "to_markdown", lambda figures: str(figures["numbers"]))
+    assert result("scale", "--records", 500, "--workers", 4)["numbers"] == [500, 4]
 
 
 @pytest.mark.parametrize("mode", ["infer", "train", "first-step", "serve"])

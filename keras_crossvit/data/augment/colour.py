@@ -7,7 +7,6 @@ gives the same numbers as a look-up table, it is used, because it is several tim
 import numpy as np
 import tensorflow as tf
 
-_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)
 _GREY = np.array([19595, 38470, 7471], np.float32)  # of 65536; ITU-R 601-2, as PIL rounds it
 
 
@@ -89,11 +88,16 @@ def sharpness(pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
     The outermost pixels stay as they are.
     """
-    original = tf.cast(pixels, tf.float32)
-    kernel = tf.tile(_SMOOTH[:, :, None, None], [1, 1, 3, 1])
-    sums = tf.nn.depthwise_conv2d(original[None], kernel, [1, 1, 1, 1], "VALID")[0]
-    detail = original[1:-1, 1:-1] - tf.floor(sums / 13 + 0.5)
-    return _blend(original - tf.pad(detail, [[1, 1], [1, 1], [0, 0]]), original, factor)
+    height, width = pixels.shape[:2]
+    original = tf.reshape(tf.cast(pixels, tf.float32), [height, width * 3])
+    # Each pixel and the eight around it, the pixel itself five times: two sums of three, which
+    # are exact, in a sixth of the time of a convolution of three channels.
+    columns = original[:-2] + original[1:-1] + original[2:]
+    middle = original[1:-1, 3:-3]
+    sums = columns[:, :-6] + columns[:, 3:-3] + columns[:, 6:] + 4 * middle
+    detail = middle - tf.floor(sums / 13 + 0.5)
+    blurred = original - tf.pad(detail, [[1, 1], [3, 3]])
+    return tf.reshape(_blend(blurred, original, factor), pixels.shape)
 
 
 def _grey(pixels):

@@ -91,19 +91,26 @@ class _Table:
             text = storage.read(path).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} must be a table in UTF-8. Received: {error}") from error
-        reader = csv.reader(io.StringIO(text, newline=""))
-        header = next(reader, [])
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        rows = self._rows_of(reader)
+        header = next(rows, [])
         if len(header) != len(set(header)) or set(header) - {"split"} not in _COLUMNS:
             raise ValueError(
                 f"{path}, row 1, must name the columns path, label or labels, and possibly "
                 f"split. Received: {','.join(header)}"
             )
         self.multi_label = "labels" in header
-        for fields in reader:
+        for fields in rows:
             if fields:
                 self._add(reader.line_num, header, fields)
         if not self.rows:
             raise ValueError(f"{path} must have a row per image. Received: none")
+
+    def _rows_of(self, reader):
+        try:
+            yield from reader
+        except csv.Error as error:
+            self._refuse(reader.line_num, "must be one that can be read", str(error))
 
     def _add(self, line, header, fields):
         row = dict(zip(header, fields, strict=False))

@@ -36,20 +36,26 @@ def read(path: str) -> bytes:
 
 def read_range(path: str, start: int, size: int) -> bytes:
     """`size` bytes of a file from byte `start`; fewer if it ends before."""
-    with open_file(path, buffering=0) as file:
-        file.seek(start)
-        return file.read(size)
+    if is_remote(path):
+        with open_file(path) as file:
+            file.seek(start)
+            return file.read(size)
+    file = os.open(path, os.O_RDONLY)  # as a Python file it would take four times as long
+    try:
+        return os.pread(file, size, start)
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager
-def open_file(path: str, buffering: int = -1) -> Iterator[BinaryIO]:
-    """A file, open to be read. `buffering` is that of `open`, for local files."""
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """A file, open to be read."""
     with _os_errors():
         if is_remote(path):
             with tf.io.gfile.GFile(path, "rb") as file:
                 yield file
         else:
-            with open(path, "rb", buffering) as file:
+            with open(path, "rb") as file:
                 yield file
 
 

@@ -41,11 +41,16 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
             f"{source.name}. Received: batch_size={config.batch_size}"
         )
     shard_of(strategy).check(config.batch_size, config.mixing_batch_size or config.batch_size)
-    replicas = replicas_of(strategy)
-    if config.batch_size % (replicas * config.accumulation_steps):
+    rows, left = divmod(config.batch_size, replicas_of(strategy))
+    if left:
         raise ValueError(
-            "`batch_size` must be a multiple of replicas times accumulation_steps, "
-            f"{replicas} x {config.accumulation_steps}. Received: batch_size={config.batch_size}"
+            f"`batch_size` must be a multiple of the {replicas_of(strategy)} replicas. "
+            f"Received: batch_size={config.batch_size}"
+        )
+    if rows % config.accumulation_steps:
+        raise ValueError(
+            f"`accumulation_steps` must divide the {rows} rows of a replica. "
+            f"Received: accumulation_steps={config.accumulation_steps}"
         )
 
 

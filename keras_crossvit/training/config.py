@@ -131,7 +131,7 @@ class TrainConfig(InputConfig):
             check_positive("clip_norm", self.clip_norm)
         if self.ema_momentum is not None:
             check_rate("ema_momentum", self.ema_momentum)
-        for name in ("weight_decay", "final_learning_rate"):
+        for name in ("weight_decay", "final_learning_rate", "max_restarts"):
             check_not_negative(name, getattr(self, name))
 
     @property

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from keras_crossvit.training.checkpoints import (
-    put_aside,
+    CheckpointWriter,
     read_last_checkpoint,
     write_checkpoint,
 )
+from keras_crossvit.training.folder import put_aside
 
 ARRAYS = {
     "kernel": np.arange(12, dtype="float32").reshape(3, 4),
@@ -82,3 +83,27 @@ def test_put_aside_keeps_what_is_there(tmp_path):
     put_aside(tmp_path / "checkpoints")  # there is none
     assert files(tmp_path) == ["checkpoints.1", "checkpoints.2"]
     assert read_last_checkpoint(tmp_path / "checkpoints.1")[1] == {"step": 0}
+
+
+def test_a_thread_writes_them_in_order(tmp_path):
+    writer = CheckpointWriter(tmp_path / "new")
+    for step in (1, 2, 3):
+        writer.write(step, ARRAYS, {"step": step})
+    writer.wait()
+    assert files(tmp_path / "new") == ["step-000000002.safetensors", "step-000000003.safetensors"]
+    assert read_last_checkpoint(tmp_path / "new")[1] == {"step": 3}
+
+
+def test_what_stops_a_write_is_raised_in_the_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    writer = CheckpointWriter(tmp_path / "file")
+    writer.write(1, ARRAYS, {"step": 1})
+    with pytest.raises(FileExistsError):
+        writer.write(2, ARRAYS, {"step": 2})
+    writer.wait()  # says it once
+
+
+def test_without_a_folder_nothing_is_written():
+    writer = CheckpointWriter(None)
+    writer.write(1, ARRAYS, {})
+    writer.wait()

@@ -35,7 +35,7 @@ def test_dry_run_checks_everything_and_writes_nothing(train, tmp_path, capsys):
     for line in (
         model,
         "memory of a replica, estimated",
-        "digits, 10 classes, 176 pictures to train on, 50 held out; 11 steps an epoch, 22 in all",
+        "digits, 10 classes, 176 images to train on, 50 held out; 11 steps an epoch, 22 in all",
         "a training batch: images (16, 40, 40, 3)",
         "labels (16, 10)",
         "a held-out batch: images (16, 40, 40, 3), of which 16 can be read",

@@ -20,12 +20,13 @@ RECIPE = TrainConfig(
 # Older runs go on by these names, and commands with `--set` use them.
 NAMES = """
     accumulation_steps augment batch_size checkpoint_steps clip_norm crop_area crop_ratio
-    cutmix_alpha data_dir dataset drop_path_rate ema_momentum epochs erasing_probability exif_orientation
-    final_learning_rate gradient_checkpointing horizontal_flip input_size jit_compile
-    label_smoothing learning_rate learning_rate_batch_size lora_rank max_restarts mixing_batch_size
-    mixup_alpha model optimizer output_dir parallel_calls precision randaugment_magnitude
-    randaugment_num_ops randaugment_std repeated_augmentation resume rotation seed steps_per_call strategy
-    train_split translation validation_split warmup_epochs weight_decay weights worker_timeout
+    cutmix_alpha data_dir dataset drop_path_rate ema_momentum epochs erasing_probability
+    exif_orientation final_learning_rate gradient_checkpointing horizontal_flip input_size
+    jit_compile label_smoothing learning_rate learning_rate_batch_size lora_rank max_restarts
+    mixing_batch_size mixup_alpha model optimizer output_dir parallel_calls precision
+    randaugment_magnitude randaugment_num_ops randaugment_std repeated_augmentation resume
+    rotation seed steps_per_call strategy train_split translation validation_split
+    warmup_epochs weight_decay weights worker_timeout
 """
 
 

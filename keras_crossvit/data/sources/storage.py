@@ -40,11 +40,11 @@ def read_range(path: str, start: int, size: int) -> bytes:
         with open_file(path) as file:
             file.seek(start)
             return file.read(size)
-    number = os.open(path, os.O_RDONLY)  # as a Python file it would take four times as long
+    descriptor = os.open(path, os.O_RDONLY)  # a Python file would take four times as long
     try:
-        return os.pread(number, size, start)
+        return os.pread(descriptor, size, start)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

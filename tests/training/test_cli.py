@@ -96,3 +96,18 @@ def test_a_folder_with_broken_files_is_trained_to_the_end(train, tmp_path, caplo
     ninths = result["accuracy"] * 9
     assert ninths == pytest.approx(round(ninths), abs=1e-4)
     assert "SavedModel: run/export/1" in capsys.readouterr().out
+
+
+def test_a_split_of_which_nothing_can_be_read(train, tmp_path):
+    for split in ("train", "validation"):
+        for name in ("ant", "bee"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(8):
+                (folder / f"{number}.jpg").write_bytes(b"no image")
+    dataset = f"folder:{tmp_path / 'images'}"
+    values = ["warmup_epochs=0", "train_split=train", "validation_split=validation"]
+    message = refusal(train, "--dataset", dataset, "--epochs", "1", "--set", *values)
+    assert "`train_split` must hold images that can be read" in message
+    assert "whose 16 are all damaged" in message
+    assert not (tmp_path / "run" / "export").exists()

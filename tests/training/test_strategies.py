@@ -164,6 +164,45 @@ def test_two_processes_of_jax_are_one(folder, values, alone):
     assert sorted(path.name for path in (folder / "p1").iterdir()) == ["output.txt", "weights.npz"]
 
 
+def test_replicas_draw_masks_of_their_own(tmp_path):
+    """Two replicas drop other paths of the same images, and leave the seeds as one would."""
+    code = """if True:
+        import sys
+        import numpy as np
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, devices)
+        from keras_crossvit.training import make_optimizer, make_strategy
+        from keras_crossvit.training.steps import step_class
+        from tests.base import pixels, small_config, small_model
+
+        def forward(name):
+            strategy = make_strategy(name)
+            with strategy.scope():
+                config = small_config(num_stages=1)
+                model = small_model(config, classifier_activation=None, drop_path_rate=0.5)
+                optimizer = make_optimizer(model, 1e-3, 0.05, 10, 0)
+                step = step_class()(model, optimizer, strategy)
+            images = tf.constant(pixels(8))
+            run = tf.function(lambda: strategy.run(step._forward, (images,)))
+            logits = strategy.experimental_local_results(run())
+            weights = {id(v) for v in model.non_trainable_weights}
+            seeds = [v for v in model.non_trainable_variables if id(v) not in weights]
+            draws = [int(np.array(seed)[1]) for seed in seeds]
+            return [np.array(x) for x in logits], draws
+
+        logits, draws = forward("mirrored")
+        _, alone = forward("none")
+        np.savez(sys.argv[1], first=logits[0], second=logits[1], draws=draws, alone=alone)
+    """
+    run_python(code, tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as found:
+        assert np.abs(found["first"] - found["second"]).max() > 0.01
+        np.testing.assert_array_equal(found["draws"], found["alone"])
+        assert found["draws"].min() > 0
+
+
 def test_a_backend_has_its_own_strategies():
     with pytest.raises(ValueError, match="'data_parallel', which needs KERAS_BACKEND=jax"):
         make_strategy("data_parallel")

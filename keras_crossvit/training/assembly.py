@@ -29,6 +29,12 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
         source: The `Source` of its data.
         strategy: What `make_strategy` returned.
     """
+    for label in source.class_names:
+        if label.splitlines() != [label] or not label.isprintable():
+            raise ValueError(
+                "`dataset` must have class names that can be written in one line of UTF-8, as the "
+                f"SavedModel's labels are. Received: {source.name}, with the class {label!r}"
+            )
     for name, split in (("train_split", source.train), ("validation_split", source.validation)):
         if split.size == 0:
             raise ValueError(

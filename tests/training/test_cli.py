@@ -1,5 +1,7 @@
 """The command: what it checks, says and refuses."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -96,6 +98,18 @@ def test_a_folder_with_broken_files_is_trained_to_the_end(train, tmp_path, caplo
     ninths = result["accuracy"] * 9
     assert ninths == pytest.approx(round(ninths), abs=1e-4)
     assert "SavedModel: run/export/1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["two\nlines", os.fsdecode(b"not utf-8 \xff")])
+def test_class_names_that_no_export_can_hold(name, train, tmp_path):
+    for split in ("train", "validation"):
+        for folder in (tmp_path / "images" / split / name, tmp_path / "images" / split / "ant"):
+            folder.mkdir(parents=True)
+            (folder / "0.jpg").write_bytes(b"")
+    message = refusal(train, "--dataset", f"folder:{tmp_path / 'images'}")
+    assert "`dataset` must have class names that can be written in one line" in message
+    assert repr(name) in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_split_of_which_nothing_can_be_read(train, tmp_path):

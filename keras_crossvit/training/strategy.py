@@ -37,6 +37,8 @@ def make_strategy(name: str, worker_timeout: int = _TIMEOUT) -> Any:
     if name == "auto":
         name = strategy_from_environment()
     backend = keras.backend.backend()
+    if backend == "jax":  # TensorFlow reads the images, and must leave the devices to JAX
+        tf.config.set_visible_devices([], "GPU")
     makers = _JAX if backend == "jax" else _TENSORFLOW
     if name not in makers:
         wanted = "jax" if name in _JAX else "tensorflow"
@@ -109,8 +111,11 @@ def _data_parallel(timeout):
 
 
 def _jax_processes():
-    count = os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or os.environ.get("SLURM_NTASKS")
-    return int(count or 1)
+    """Processes that the environment names: Keras' own variable, Slurm's srun, a TPU pod."""
+    for name in ("KERAS_DISTRIBUTION_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS"):
+        if os.environ.get(name):
+            return int(os.environ[name])
+    return len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
 
 
 def _jax_devices():

@@ -11,6 +11,7 @@ import pytest
 
 import keras_crossvit as kc
 from keras_crossvit.export import load_exported
+from keras_crossvit.training import strategy
 from keras_crossvit.training.strategy import make_strategy, strategy_from_environment
 from tests.base import pixels, run_python
 from tests.training.processes import finish, run, started, wait_for, weights
@@ -164,6 +165,23 @@ def test_two_processes_of_jax_are_one(folder, values, alone):
     assert sorted(path.name for path in (folder / "p1").iterdir()) == ["output.txt", "weights.npz"]
 
 
+@pytest.mark.parametrize(
+    ("environment", "processes"),
+    [
+        ({}, 1),
+        ({"KERAS_DISTRIBUTION_NUM_PROCESSES": "3"}, 3),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, 4),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, 2),
+    ],
+)
+def test_processes_of_jax(environment, processes, monkeypatch):
+    for name in ("KERAS_DISTRIBUTION_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert strategy._jax_processes() == processes
+
+
 def test_replicas_draw_masks_of_their_own(tmp_path):
     """Two replicas drop other paths of the same images, and leave the seeds as one would."""
     code = """if True:
@@ -254,12 +272,12 @@ def test_no_tpu_here():
 
 
 @pytest.mark.parametrize(
-    ("environment", "strategy"),
+    ("environment", "name"),
     [({}, "none"), ({"TF_CONFIG": "{}"}, "multiworker"), ({"TPU_NAME": "x"}, "tpu")],
 )
-def test_auto_takes_what_the_environment_speaks_for(environment, strategy, monkeypatch):
-    for name in ("TF_CONFIG", "TPU_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert strategy_from_environment() == strategy
+def test_auto_takes_what_the_environment_speaks_for(environment, name, monkeypatch):
+    for variable in ("TF_CONFIG", "TPU_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert strategy_from_environment() == name

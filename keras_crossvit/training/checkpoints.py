@@ -32,7 +32,7 @@ class CheckpointWriter:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: concurrent.futures.Future[None] | None = None
 
-    def write(self, step: int, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> None:
+    def write(self, step: int, tensors: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
         """Begins to write a checkpoint, once the one before is on the disk.
 
         Raises:
@@ -43,7 +43,7 @@ class CheckpointWriter:
         if self._writing is not None and not self._writing.done():
             print("\nWaiting for the checkpoint before to be written.", flush=True)
         self.wait()
-        self._writing = self._thread.submit(write_checkpoint, self.folder, step, arrays, notes)
+        self._writing = self._thread.submit(write_checkpoint, self.folder, step, tensors, notes)
 
     def wait(self) -> None:
         """Waits until the last one is on the disk; raises what stopped it."""
@@ -55,7 +55,7 @@ class CheckpointWriter:
 def write_checkpoint(
     folder: str | os.PathLike[str],
     step: int,
-    arrays: Mapping[str, np.ndarray],
+    tensors: Mapping[str, Any],
     notes: Mapping[str, Any],
 ) -> None:
     """Writes a checkpoint aside, renames it, and removes those that are too old.
@@ -63,15 +63,16 @@ def write_checkpoint(
     Args:
         folder: Where the checkpoints of the run are; made if need be.
         step: Number of steps that are done.
-        arrays: `{name: array}`.
+        tensors: `{name: tensor}`, of NumPy or of any backend.
         notes: What else belongs to the state, as JSON can hold it.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(notes)
+    arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
     with write_atomically(folder / _NAME.format(step)) as aside:
         metadata = {"notes": text, "digest": _digest(arrays, text)}
-        save_file(dict(arrays), aside, metadata=metadata)
+        save_file(arrays, aside, metadata=metadata)
     for path in _paths(folder)[:-_KEPT]:
         path.unlink()
 

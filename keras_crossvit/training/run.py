@@ -259,7 +259,7 @@ class Run:
         """Begins to write a checkpoint of this moment."""
         if self.folder is not None:
             notes = {**self.progress.notes, "log": self.log.rows}
-            self.checkpoints.write(self.progress.step, self.step.capture(), notes)
+            self.checkpoints.write(self.progress.step, self.step.snapshot(), notes)
 
     def _leave(self):
         self.checkpoints.wait()

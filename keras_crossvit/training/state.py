@@ -6,23 +6,18 @@ import keras
 import numpy as np
 
 
-def capture(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
-    """Copies of the values of all variables of a model and its optimizer, `{name: array}`."""
-    return {name: value_of(v) for name, v in variables(model, optimizer).items()}
-
-
 def restore(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     arrays: Mapping[str, np.ndarray],
     origin: str,
 ) -> None:
-    """Assigns what `capture` copied, all or nothing.
+    """Assigns what a checkpoint holds, all or nothing.
 
     Args:
         model: The model.
         optimizer: Its optimizer, built.
-        arrays: What was copied, on whichever backend.
+        arrays: `{name: array}`, as `variables` names them, of a run on whichever backend.
         origin: Where it was read from, for the message.
 
     Raises:
@@ -54,8 +49,3 @@ def variables(
         for group, variables in (("model", model.variables), ("optimizer", optimizer.variables))
         for number, variable in enumerate(variables)
     }
-
-
-def value_of(variable: keras.Variable) -> np.ndarray:
-    """A copy of a variable's value."""
-    return np.asarray(keras.ops.convert_to_numpy(variable))

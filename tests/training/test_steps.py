@@ -38,6 +38,11 @@ def train(step, steps=2, count=1):
     return values_of(step.model), np.concatenate(sums)
 
 
+def arrays_of(step):
+    """What a checkpoint would hold."""
+    return {name: np.array(tensor) for name, tensor in step.snapshot().items()}
+
+
 @pytest.fixture(scope="module")
 def plain():
     return train(make_step(optimizer="sgd"))
@@ -123,12 +128,22 @@ def test_state_is_everything():
     straight, first, second = make(), make(), make()
     train(straight, 2)
     train(first, 1)
-    second.restore(first.capture(), "a test")
+    second.restore(arrays_of(first), "a test")
     train(second, 1)
-    expected, ours = straight.capture(), second.capture()
+    expected, ours = arrays_of(straight), arrays_of(second)
     assert len(expected) > 3 * len(straight.model.trainable_variables)
     for name, value in expected.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
+def test_a_snapshot_stays_as_it_is_while_training_goes_on():
+    step = make_step()
+    snapshot, before = step.snapshot(), arrays_of(step)
+    train(step, 1)
+    for name, tensor in snapshot.items():
+        np.testing.assert_array_equal(tensor, before[name], err_msg=name)
+    changed = arrays_of(step)
+    assert any(np.any(changed[name] != value) for name, value in before.items())
 
 
 def test_mixed_float16_holds_the_optimizer_once():
@@ -138,7 +153,7 @@ def test_mixed_float16_holds_the_optimizer_once():
     finally:
         keras.config.set_dtype_policy("float32")
     train(step, 2)
-    captured = step.capture()
+    captured = arrays_of(step)
     trained = len(step.model.trainable_variables)
     assert sum("momentum" in name for name in captured) == trained
     assert sum("velocity" in name for name in captured) == trained
@@ -147,7 +162,7 @@ def test_mixed_float16_holds_the_optimizer_once():
 
 def test_state_of_another_model_is_refused_and_nothing_changes():
     step = make_step()
-    before, state = values_of(step.model), step.capture()
+    before, state = values_of(step.model), arrays_of(step)
     name = next(iter(state))
     wrong = {**state, name: np.zeros((1, 2, 3), "float32")}
     with pytest.raises(ValueError, match="1 variables differ"):

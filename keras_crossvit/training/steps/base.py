@@ -76,13 +76,15 @@ class Step(abc.ABC):
         Computed with the moving average of the weights, where there is one.
         """
 
-    def capture(self) -> dict[str, np.ndarray]:
-        """Copies of all state that decides how training goes on, `{name: array}`."""
-        self.sync()
-        return state.capture(self.model, self.optimizer)
+    @abc.abstractmethod
+    def snapshot(self) -> dict[str, Tensor]:
+        """All state that decides how training goes on, `{name: tensor}`, as it is now.
+
+        Steps that come later leave the tensors as they are, so that another thread can read them.
+        """
 
     def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
-        """Assigns what `capture` copied, all or nothing.
+        """Assigns the arrays of a `snapshot`, all or nothing.
 
         Raises:
             ValueError: If the variables are others; `origin` is named.

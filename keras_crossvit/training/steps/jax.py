@@ -49,14 +49,15 @@ class JaxStep(Step):
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)
 
-    def capture(self) -> dict[str, np.ndarray]:
+    def snapshot(self) -> dict[str, Tensor]:
         values = {
             id(variable): array
             for variables, arrays in zip(self._variables(), self.arrays, strict=True)
             for variable, array in zip(variables, arrays, strict=True)
         }
         named = state.variables(self.model, self.optimizer)
-        return {name: np.array(_local(values[id(v)])) for name, v in named.items()}
+        # Copies, since the next call of `train` gives these away.
+        return {name: jnp.copy(_local(values[id(v)])) for name, v in named.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
         super().restore(arrays, origin)

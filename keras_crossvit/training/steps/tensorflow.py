@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_crossvit.common.typing import Tensor
+from keras_crossvit.training import state
 from keras_crossvit.training.optimizer import sum_over_replicas
 from keras_crossvit.training.steps.base import COLUMNS, Step, row_losses, row_sums
 
@@ -39,6 +40,11 @@ class TensorFlowStep(Step):
 
     def evaluate(self, batches: Iterator[Any]) -> Tensor:
         return self._evaluate(batches)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        # No copies: TensorFlow makes one of a variable that is read elsewhere when it changes it.
+        named = state.variables(self.model, self.optimizer)
+        return {name: variable.value.read_value() for name, variable in named.items()}
 
     def sync(self) -> None:
         """Nothing to do: the steps work on the variables themselves."""

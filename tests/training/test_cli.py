@@ -106,7 +106,8 @@ def test_class_names_that_no_export_can_hold(name, train, tmp_path):
         for folder in (tmp_path / "images" / split / name, tmp_path / "images" / split / "ant"):
             folder.mkdir(parents=True)
             (folder / "0.jpg").write_bytes(b"")
-    message = refusal(train, "--dataset", f"folder:{tmp_path / 'images'}")
+    splits = ["train_split=train", "validation_split=validation"]
+    message = refusal(train, "--dataset", f"folder:{tmp_path / 'images'}", "--set", *splits)
     assert "`dataset` must have class names that can be written in one line" in message
     assert repr(name) in message
     assert not (tmp_path / "run").exists()

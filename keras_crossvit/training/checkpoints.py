@@ -65,14 +65,21 @@ def write_checkpoint(
         step: Number of steps that are done.
         tensors: `{name: tensor}`, of NumPy or of any backend.
         notes: What else belongs to the state, as JSON can hold it.
+
+    Raises:
+        OSError: If it cannot be written; the checkpoints before stay.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(notes)
     arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
-    with write_atomically(folder / _NAME.format(step)) as aside:
+    path = folder / _NAME.format(step)
+    with write_atomically(path) as aside:
         metadata = {"notes": text, "digest": _digest(arrays, text)}
-        save_file(arrays, aside, metadata=metadata)
+        try:
+            save_file(arrays, aside, metadata=metadata)
+        except SafetensorError as error:  # a full disk, for instance
+            raise OSError(f"{path} cannot be written: {error}") from error
     for path in _paths(folder)[:-_KEPT]:
         path.unlink()
 

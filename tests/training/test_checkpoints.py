@@ -4,7 +4,9 @@ import logging
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
+from keras_crossvit.training import checkpoints
 from keras_crossvit.training.checkpoints import (
     CheckpointWriter,
     read_last_checkpoint,
@@ -83,6 +85,17 @@ def test_put_aside_keeps_what_is_there(tmp_path):
     put_aside(tmp_path / "checkpoints")  # there is none
     assert files(tmp_path) == ["checkpoints.1", "checkpoints.2"]
     assert read_last_checkpoint(tmp_path / "checkpoints.1")[1] == {"step": 0}
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise SafetensorError("No space left on device (os error 28)")
+
+    write_checkpoint(tmp_path, 1, ARRAYS, {"step": 1})
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError, match=r"step-000000002\.safetensors cannot be written: No space"):
+        write_checkpoint(tmp_path, 2, ARRAYS, {"step": 2})
+    assert files(tmp_path) == ["step-000000001.safetensors"]
 
 
 def test_a_thread_writes_them_in_order(tmp_path):

@@ -2,8 +2,9 @@
 
     python recipes/train.py --recipe digits --output-dir runs/digits
 
-Measured by that command with the seeds 0, 1 and 2: 98.3, 99.2 and 98.9 % of 359 held-out
-pictures, in three minutes on two cores.
+Measured by that command with the seeds 0, 1 and 2: 99.2, 95.8 and 99.4 % of 359 held-out images
+(mean 98.1, deviation 2.0), and with seed 0 and KERAS_BACKEND=jax 98.6 %; in three to four minutes
+on two cores.
 """
 
 from keras_crossvit.training import TrainConfig

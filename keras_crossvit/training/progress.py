@@ -107,7 +107,7 @@ class Progress:
             epoch, done = divmod(self.step, int(notes["steps_per_epoch"]))
             inside = done * before // self.config.batch_size
             self.step = epoch * self.steps + inside
-            if inside == 0:
+            if done and inside == 0:  # the epoch begins anew
                 self.totals = Totals()
         self._looked_at = self.step
 

@@ -107,7 +107,7 @@ def compare_training(
 
     Returns:
         `images_per_second` (median) and `spread`, `peak_memory_gb` of the process and
-        `first_step_seconds`, from the call of `fit` to its end; the same of timm under names
+        `first_step_seconds`, from its call to its end; the same of timm under names
         that begin with `timm_`, and `ratio` and `ratios` of the speeds. timm's are `None` where
         timm or its model is missing, or it failed.
 
@@ -149,7 +149,7 @@ def compare_first_step(
     repeats: int = 3,
     jit_compile: bool = False,
 ) -> dict[str, Any]:
-    """Seconds from the call of `fit` to the end of its first step, in a new process each time.
+    """Seconds from the first call of the training step to its end, in a new process each time.
 
     Args:
         name: A preset, as in `make_model`.

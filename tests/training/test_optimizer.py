@@ -77,6 +77,14 @@ def test_adamw_follows_pytorch_on_jax(tmp_path):
     np.testing.assert_allclose(ours, theirs, rtol=0.01)
 
 
+def test_it_comes_built():
+    model = small()
+    optimizer = make_optimizer(model, 0.1, 0.05, total_steps=3, warmup_steps=1)
+    assert optimizer.built
+    # Two moments for each variable, and the number of the step.
+    assert len(optimizer.variables) == 2 * len(model.trainable_variables) + 1
+
+
 def test_adamw_is_the_formula():
     """Three steps by hand, in float64."""
     model = small()

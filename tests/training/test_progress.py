@@ -1,0 +1,83 @@
+"""How far a run is: sums in the order of the steps, and the way back to a checkpoint."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from keras_crossvit.training.progress import Progress
+from tests.training.tiny import RECIPE
+
+STEPS = 11  # of an epoch of 176 images in batches of 16
+
+
+def row(loss, right=4):
+    """What a step of 16 rows returns."""
+    return np.array([[16 * loss, right, 2 * right, 16, 0]], "float32")
+
+
+def restored(notes, arrays=None, **changes):
+    config = dataclasses.replace(RECIPE, **changes)
+    progress = Progress(config, 176 // config.batch_size)
+    before = {"batch_size": 16, "steps_per_epoch": STEPS, "epochs": 2, **notes}
+    progress.restore(before, {} if arrays is None else arrays)
+    return progress
+
+
+def test_sums_do_not_depend_on_when_they_are_looked_at():
+    often, once = Progress(RECIPE, STEPS), Progress(RECIPE, STEPS)
+    for step in range(5):
+        often.add(row(0.1 * step), 1)
+        assert not often.look()
+        once.add(row(0.1 * step), 1)
+    once.look()
+    assert once.totals == often.totals
+    assert once.totals.means == pytest.approx(
+        {"loss": 0.2, "accuracy": 0.25, "top5_accuracy": 0.5}
+    )
+
+
+def test_a_process_that_wants_to_end_is_seen():
+    progress = Progress(RECIPE, STEPS)
+    progress.add(np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 2]], "float32"), 2)
+    assert progress.look()
+
+
+def test_the_step_that_diverged_is_named_however_late_it_is_looked_at():
+    progress = restored({"step": 12, "totals": [1, 1, 1, 16]})
+    for loss in (1.0, np.nan, 1.0):
+        progress.add(row(loss), 1)
+    with pytest.raises(FloatingPointError, match="in epoch 2, step 3"):
+        progress.look()
+
+
+def test_running_means_of_version_0_1():
+    """Total and count of loss, top-1 and top-5, which are taken out of the arrays."""
+    values = [40.0, 16.0, 4.0, 16.0, 8.0, 16.0]
+    arrays = {f"mean {i:02d}": np.float32(value) for i, value in enumerate(values)}
+    arrays["model 0000 kernel"] = np.zeros(2)
+    progress = restored({"step": 1}, arrays)
+    assert list(arrays) == ["model 0000 kernel"]
+    assert progress.totals.means == {"loss": 2.5, "accuracy": 0.25, "top5_accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("step", "batch_size", "reached", "kept"),
+    [
+        (13, 16, 13, True),
+        (13, 8, 26, True),  # two steps of 16 images into the second epoch
+        (12, 32, 5, False),  # less than a step into it: the epoch begins anew
+        (22, 8, 44, True),  # cut off in the evaluation, which is still owed
+    ],
+)
+def test_another_batch_size(step, batch_size, reached, kept):
+    notes = {"step": step, "totals": [16.0, 4.0, 8.0, 16.0]}
+    progress = restored(notes, batch_size=batch_size, mixing_batch_size=8)
+    assert progress.step == reached
+    assert progress.totals.rows == (16.0 if kept else 0.0)
+
+
+@pytest.mark.parametrize(("epochs", "ended"), [(2, True), (3, False)])
+def test_an_end_by_a_hook_holds_for_its_number_of_epochs(epochs, ended):
+    notes = {"step": 11, "totals": [0, 0, 0, 0], "ended": True}
+    assert restored(notes, epochs=epochs).ended is ended

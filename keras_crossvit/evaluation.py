@@ -57,7 +57,7 @@ def evaluate(
             f"`model` must have the {classes} classes of the images. "
             f"Received: a model with {model.output_shape[-1]}"
         )
-    size = model.input_shape[1:3]
+    size = model.input_shape[1:]
     ratio = crop_ratio or default_crop_ratio(size)
     batches = evaluation_batches(
         split, classes, size, batch_size, ratio, exif_orientation=exif_orientation

@@ -21,7 +21,7 @@ def main():
     arguments = parse_export(__doc__)
     config = kc.CrossViTConfig.preset(arguments.model)
     model = kc.CrossViT(config, weights=arguments.weights, classes=arguments.classes)
-    size = model.input_shape[1:3]
+    size = model.input_shape[1:]
     crop_ratio = arguments.crop_ratio or default_crop_ratio(size)
     samples = batches = None
     if arguments.dataset:

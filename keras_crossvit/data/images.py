@@ -101,7 +101,28 @@ def _refusal(image_bytes):
 
 def default_crop_ratio(size: Sequence[int]) -> float:
     """The crop ratio of the published evaluation: 1.0 at 408 x 408 pixels, else 0.875."""
-    return 1.0 if tuple(size) == (408, 408) else 0.875
+    return 1.0 if tuple(size[:2]) == (408, 408) else 0.875
+
+
+def image_shape(size: Sequence[int]) -> tuple[int, int, int]:
+    """`(height, width, channels)` of a model's images, of which 3 channels need not be given.
+
+    Raises:
+        ValueError: If they are not 1 or 3, as an image file becomes.
+    """
+    height, width, channels = (*size, 3) if len(size) == 2 else size
+    if channels not in (1, 3):
+        raise ValueError(
+            "`size` must be of 1 or 3 channels, (height, width[, channels]), to read image files; "
+            "for others make a tf.data pipeline and train by model.fit. "
+            f"Received: size={tuple(size)}"
+        )
+    return height, width, channels
+
+
+def to_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
+    """RGB `(..., 3)` as it is, or with `channels=1` as luminance `(..., 1)`."""
+    return pixels if channels == 3 else tf.image.rgb_to_grayscale(pixels)
 
 
 def evaluation_transform(
@@ -192,16 +213,18 @@ def read_images(
 
     Args:
         image_bytes: The files, `(N,)` strings.
-        size: As in `evaluation_transform`.
+        size: `(height, width)`, or `(height, width, channels)` with 1 or 3 channels.
         crop_ratio: As in `evaluation_transform`.
         exif_orientation: As in `decode`.
 
     Returns:
-        float32 `(N, height, width, 3)` and bool `(N,)`: the pixels, 0 where a file could not
-        be read, and which files could be.
+        float32 `(N, height, width, channels)` and bool `(N,)`: the pixels, 0 where a file could
+        not be read, and which files could be.
     """
+    *sides, channels = image_shape(size)
 
     def read(encoded):
-        return evaluation_transform(decode(encoded, exif_orientation), size, crop_ratio)
+        return evaluation_transform(decode(encoded, exif_orientation), sides, crop_ratio)
 
-    return map_good_rows(read, (image_bytes,), _PARALLEL_READS)
+    images, readable = map_good_rows(read, (image_bytes,), _PARALLEL_READS)
+    return to_channels(images, channels), readable

@@ -16,7 +16,13 @@ import tensorflow as tf
 from keras_crossvit.common.tf_data import without_autotune
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import InputConfig
-from keras_crossvit.data.images import decode, evaluation_transform, why_unreadable
+from keras_crossvit.data.images import (
+    decode,
+    evaluation_transform,
+    image_shape,
+    to_channels,
+    why_unreadable,
+)
 from keras_crossvit.data.order import EpochOrder
 from keras_crossvit.data.random_crop import random_resized_crop
 from keras_crossvit.data.rows import map_all_rows
@@ -49,7 +55,8 @@ def training_batches(
     Args:
         split: A `Split`.
         classes: Number of classes.
-        size: `(height, width)` of the model's input, in pixels.
+        size: `(height, width)` of the model's input, in pixels, or with 1 or 3 channels,
+            `(height, width, channels)`; images of one are grey.
         config: An `InputConfig`.
         shard: The `Shard` of this worker, whose batches are then those of its replicas, in
             turn; `None` makes whole batches.
@@ -69,6 +76,7 @@ def training_batches(
     group_size = config.mixing_batch_size or batch_size
     part = shard or Shard()
     part.check(batch_size, group_size)
+    *sides, channels = image_shape(size)
     augmentation = make_augmentation(config, classes)
     targets = _targets(split, classes)
     smoothing = 0.0 if split.label_shape else config.label_smoothing
@@ -85,7 +93,7 @@ def training_batches(
     def read(number, name, image, label):
         seed = tf.stack([config.seed, number])
         crop = config.crop_area, seed, config.horizontal_flip, config.exif_orientation
-        return augmentation.image(random_resized_crop(image, size, *crop), seed)
+        return augmentation.image(random_resized_crop(image, sides, *crop), seed)
 
     def label(rows, images, good):
         numbers, names, files, labels = rows
@@ -97,7 +105,7 @@ def training_batches(
         numbers = numbers[0] // batch_size * (batch_size // group_size) + groups
         stream = tf.fill(tf.shape(numbers), tf.constant(~config.seed, tf.int64))
         images, labels = augmentation.batch(images, labels, tf.stack([stream, numbers], 1))
-        return images, _smooth(labels, smoothing)
+        return to_channels(images, channels), _smooth(labels, smoothing)
 
     calls = config.parallel_calls or os.cpu_count() or 1
     rows = range(first_step * local_size, config.epochs * steps * local_size)
@@ -126,7 +134,8 @@ def evaluation_batches(
     Args:
         split: A `Split`.
         classes: Number of classes.
-        size: `(height, width)` of the model's input, in pixels.
+        size: `(height, width)` of the model's input, in pixels, or with 1 or 3 channels,
+            `(height, width, channels)`; images of one are grey.
         batch_size: Images in a batch, over all replicas together.
         crop_ratio: As in `evaluation_transform`.
         shard: The `Shard` of this worker. With one, the last batch is filled up with rows of
@@ -144,7 +153,7 @@ def evaluation_batches(
     """
     part = shard or Shard()
     part.check(batch_size, 1)
-
+    *sides, channels = image_shape(size)
     targets = _targets(split, classes)
 
     def examples(rows):
@@ -155,12 +164,12 @@ def evaluation_batches(
         return numbers, here.names + [""] * filling, here.images + [b""] * filling, labels
 
     def read(number, name, image, label):
-        return evaluation_transform(decode(image, exif_orientation), size, crop_ratio)
+        return evaluation_transform(decode(image, exif_orientation), sides, crop_ratio)
 
     def label(rows, images, good):
         _, names, files, labels = rows
         weights = tf.cast(_name_unreadable(names, files, good), tf.float32)
-        return images, targets(labels), weights
+        return to_channels(images, channels), targets(labels), weights
 
     whole = split.size if shard is None else split.size + -split.size % batch_size
     calls = os.cpu_count() or 1

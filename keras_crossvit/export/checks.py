@@ -12,7 +12,7 @@ def check_classifier(model: CrossViT) -> None:
 
     Raises:
         ValueError: If `model` is not a classifier of this package, or does not have a single
-            input of 3 channels.
+            input of 1 or 3 channels.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
@@ -20,9 +20,9 @@ def check_classifier(model: CrossViT) -> None:
             f"Received: model={getattr(model, 'name', model)!r}"
         )
     shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] not in (1, 3):
         raise ValueError(
-            "`model` must have one input of 3 channels, (None, H, W, 3). "
+            "`model` must have one input of 1 or 3 channels, (None, H, W, channels). "
             f"Received: an input of shape {shape}"
         )
 
@@ -58,4 +58,6 @@ def takes_pixels(model: CrossViT) -> bool:
     One that was built on an `input_tensor` does: what comes before that tensor is its own
     preprocessing.
     """
-    return model.include_preprocessing or all(x is not model.image for x in model.inputs)
+    return model.include_preprocessing or all(
+        x is not image for x in model.inputs for image in model.images.values()
+    )

@@ -31,7 +31,9 @@ def freeze(model: CrossViT) -> Any:
 
     @tf.function(autograph=False, input_signature=[spec])
     def forward(images):
-        images = preprocess_input(images, include_preprocessing=normalises)
+        images = preprocess_input(
+            images, include_preprocessing=normalises, mean=model.mean, std=model.std
+        )
         return model(images, training=False)
 
     constants = convert_variables_to_constants_v2(forward.get_concrete_function())

@@ -43,7 +43,7 @@ def export_saved_model(
     names, and `assets.extra/tf_serving_warmup_requests` a request for each signature.
 
     Args:
-        model: A classifier of this package, `include_top=True`, for images of 3 channels.
+        model: A classifier of this package, `include_top=True`, for images of 1 or 3 channels.
             If its `classifier_activation` is `None` or "linear", the probabilities are the
             softmax of its output, otherwise they are its output.
         directory: Folder of the versions; created if it does not exist.
@@ -89,7 +89,7 @@ def _write(folder, model, labels_file, *values):
     archive = keras.export.ExportArchive()
     add_signatures(archive, model, labels_file, *values)
     archive.write_out(str(folder), verbose=False)
-    write_warmup_requests(folder, model.input_shape[1:3])
+    write_warmup_requests(folder, model.input_shape[1:])
 
 
 def _publish(written, directory):

@@ -30,8 +30,8 @@ def add_signatures(
         crop_ratio: As in `export_saved_model`.
         exif_orientation: As in `export_saved_model`.
     """
-    size = model.input_shape[1:3]
-    crop_ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
+    shape = model.input_shape[1:]
+    crop_ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
     names = _names(labels_file)
     run = make_runner(model)
 
@@ -42,7 +42,7 @@ def add_signatures(
         return {"features": run(images)[1]}
 
     def classify_bytes(image_bytes):
-        images, readable = read_images(image_bytes, size, crop_ratio, exif_orientation)
+        images, readable = read_images(image_bytes, shape, crop_ratio, exif_orientation)
         scores, indices = tf.math.top_k(run(images)[0], top_k)
         indices = tf.where(readable[:, tf.newaxis], indices, -1)
         return {
@@ -51,7 +51,7 @@ def add_signatures(
             "scores": tf.where(readable[:, tf.newaxis], scores, 0.0),
         }
 
-    images = [tf.TensorSpec((None, *size, 3), tf.float32, name="images")]
+    images = [tf.TensorSpec((None, *shape), tf.float32, name="images")]
     image_bytes = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
     archive.track(names)
     archive.add_endpoint("serving_default", serving_default, images)
@@ -80,9 +80,12 @@ def make_runner(model: CrossViT) -> Any:
     # A separate function, so that the signatures share one graph in the file.
     @tf.function(autograph=False)
     def run(images):
-        images = preprocess_input(images, include_preprocessing=normalises)
+        images = preprocess_input(
+            images, include_preprocessing=normalises, mean=model.mean, std=model.std
+        )
         output, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))
-        probabilities = tf.nn.softmax(output) if logits else output
-        return probabilities, tf.concat(tokens, axis=-1)
+        if logits:
+            output = tf.nn.sigmoid(output) if model.classes == 1 else tf.nn.softmax(output)
+        return output, tf.concat(tokens, axis=-1)
 
     return run

@@ -18,16 +18,16 @@ _SIGNATURE_NAME = 3  # ModelSpec.signature_name
 _KEY, _VALUE = 1, 2  # an entry of a map
 
 
-def write_warmup_requests(saved_model: pathlib.Path, size: tuple[int, int]) -> None:
+def write_warmup_requests(saved_model: pathlib.Path, shape: tuple[int, int, int]) -> None:
     """Writes a request with one image for each signature of a SavedModel.
 
     Args:
         saved_model: Folder of the SavedModel.
-        size: `(height, width)` of the model's input, in pixels.
+        shape: `(height, width, channels)` of the model's input.
     """
     # A single grey value and a shape, so that the message is small at any image size.
-    images = tf.make_tensor_proto(127.0, dtype=tf.float32, shape=(1, *size, 3))
-    image = tf.io.encode_jpeg(tf.fill([*size, 3], tf.constant(127, tf.uint8)))
+    images = tf.make_tensor_proto(127.0, dtype=tf.float32, shape=(1, *shape))
+    image = tf.io.encode_jpeg(tf.fill([*shape[:2], 3], tf.constant(127, tf.uint8)))
     image_bytes = tf.make_tensor_proto([image.numpy()], dtype=tf.string)
     path = saved_model / _FILE
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from keras_crossvit.models.crossvit import (
     CrossViTTiny,
     branch_logits,
 )
+from keras_crossvit.models.freezing import freeze
 from keras_crossvit.models.macs import count_macs
 from keras_crossvit.models.preprocessing import decode_predictions, preprocess_input
 from keras_crossvit.models.presets import presets, register_preset
@@ -37,6 +38,7 @@ __all__ = [
     "branch_logits",
     "count_macs",
     "decode_predictions",
+    "freeze",
     "preprocess_input",
     "presets",
     "register_preset",

@@ -87,9 +87,9 @@ class Assembly:
         self.branches = {branch: BranchLayers() for branch in config.branches}
         self.stages: list[keras.layers.Layer] = []
 
-    def embed(self, pixels: Any) -> dict[str, Any]:
-        """From the normalised image to the tokens of each branch: equation 1, first line."""
-        return {branch: self._embed(pixels, branch) for branch in self.branches}
+    def embed(self, pixels: dict[str, Any]) -> dict[str, Any]:
+        """From the normalised images to the tokens of each branch: equation 1, first line."""
+        return {branch: self._embed(pixels[branch], branch) for branch in self.branches}
 
     def _embed(self, pixels, branch):
         config, layers = self.config.branches[branch], self.branches[branch]

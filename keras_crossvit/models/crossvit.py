@@ -18,7 +18,7 @@ distillation.
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -26,11 +26,13 @@ import numpy as np
 
 from keras_crossvit import weights as checkpoints
 from keras_crossvit.common.checks import check_choice, check_positive_int, check_rate
+from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.common.tf_data import batches_of_arrays
 from keras_crossvit.models.assembly import Assembly
 from keras_crossvit.models.config import CrossViTConfig
-from keras_crossvit.models.preprocessing import normalization
+from keras_crossvit.models.inputs import make_images
+from keras_crossvit.models.preprocessing import check_normalization, normalize
 from keras_crossvit.models.presets import preset_name, published_weights
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
@@ -52,24 +54,38 @@ class CrossViT(keras.Model):
             one at 408 (15 and 18 dagger; the default input is then 408);
             `"hf://owner/name"` for a repository on the Hugging Face hub; or the path of a
             `.safetensors`, `.pth`, `.weights.h5` or `.keras` file. Position embeddings of
-            another input size are resized; an ImageNet head is left out, and this is said,
-            if `classes` is not 1000.
-        input_tensor: Keras tensor to build on, pixels `(B, H, W, 3)`.
-        input_shape: `(H, W, 3)`, any size of at least one patch, square or not.
+            another input size are resized, patch embeddings of other channels added up or
+            repeated by timm's rule; an ImageNet head is left out, and this is said, if
+            `classes` is not 1000.
+        input_tensor: Keras tensor to build on, pixels `(B, H, W, channels)`.
+        input_shape: `(H, W, channels)`, any size of at least one patch, square or not; any
+            number of channels.
         pooling: What a model without a top returns. `None`: `[small_tokens, large_tokens]`,
             normalised, class token first; `"token"`: the two class tokens concatenated,
             `(B, C_small + C_large)`, not without class tokens; `"avg"` or `"max"`: over the
             patch tokens, concatenated. Not used with a top.
         classes: Number of classes of the heads, positive.
-        classifier_activation: Activation of the averaged logits; `None` returns the logits.
+        classifier_activation: Activation of the averaged logits; `None` returns the logits. The
+            softmax of a single class would always be 1, so with `classes=1` "softmax" is a
+            sigmoid.
         include_preprocessing: Whether the model normalises pixels in 0..255 itself.
-            `False`: it expects images normalised by ImageNet's mean and deviation.
+            `False`: it expects images normalised by `mean` and `std`.
         drop_rate: Dropout before the heads, in [0, 1), as in timm.
         drop_path_rate: Stochastic depth of the last encoder, in [0, 1); grows linearly
             from 0 at the first, counted in the deeper branch.
         name: Name of the model; by default the preset's name, or "crossvit".
         gradient_checkpointing: Whether training keeps only the input of each transformer
             encoder and computes the rest again: less memory, more time.
+        mean: Mean of each channel, of pixels in 0..1; `None` for ImageNet's. A grey image,
+            `input_shape=(H, W, 1)`, is then normalised as red, as green and as blue, and the
+            model answers as one of three channels does to the same picture; with `mean` and
+            `std` of one number it stays one channel. More than three channels repeat
+            ImageNet's three.
+        std: Standard deviation of each channel, likewise.
+        inputs: "shared": both branches see one image. "separate": the model takes a list of
+            two images of `input_shape`, the small branch's and the large branch's.
+        reset_heads: Whether the heads in `weights` are left out whatever their classes, so that
+            weights of any classes start a model of any others.
         dtype: Keras dtype policy of the layers, or its name; `None` for the global one.
             Whatever it is, images are normalised and resized, and logits averaged, in float32.
 
@@ -79,16 +95,19 @@ class CrossViT(keras.Model):
             role. Without "small" in a model of one branch, and so for `grids`.
         grids: `{"small": (rows, columns), "large": (rows, columns)}` of patches.
         stages: The K `MultiScaleBlock`s, or the encoders of a model of one branch.
-        image: Keras tensor of the image that the branches share, `(B, H, W, channels)`: the
-            model's input, or the `input_tensor`.
+        images: `{"small": tensor, "large": tensor}`: Keras tensors of the images that the
+            branches see, `(B, H, W, channels)`: the model's input or inputs, or twice the
+            `input_tensor`.
         logits: Keras tensor of the averaged logits `(B, classes)`, before the activation;
             `None` without a top.
         feature_dim: Width of the features, `C_small + C_large`.
+        mean: Mean of each channel that is normalised, of pixels in 0..1; so is `std`.
         include_preprocessing: The argument; so are `include_top`, `pooling`, `classes`,
             `classifier_activation`, `drop_rate`, `drop_path_rate`, `gradient_checkpointing`.
 
     Call arguments:
-        images: `(B, H, W, 3)`, channels last, pixels in 0..255.
+        images: `(B, H, W, channels)`, channels last, pixels in 0..255; with
+            `inputs="separate"` a list of two.
 
     Raises:
         ValueError: If an argument is not allowed, or the weights do not fit.
@@ -111,6 +130,10 @@ class CrossViT(keras.Model):
         name: str | None = None,
         *,
         gradient_checkpointing: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        inputs: str = "shared",
+        reset_heads: bool = False,
         dtype: Any = None,
     ) -> None:
         classes = int(classes) if isinstance(classes, np.integer) else classes
@@ -121,17 +144,19 @@ class CrossViT(keras.Model):
         source = checkpoints.resolve(weights, preset_name(config), published_weights())
 
         # Figure 2, from bottom to top: the image, its patches, K multi-scale blocks, the heads.
-        image = _image_input(config, source, input_tensor, input_shape, include_preprocessing)
-        parts = Assembly(
-            config, image.shape[1:3], drop_path_rate, gradient_checkpointing, policy.name
-        )
-        pixels = normalization("normalization")(image) if include_preprocessing else image
+        images = make_images(config, source, input_tensor, input_shape, inputs)
+        size, channels = images["large"].shape[1:3], images["large"].shape[3]
+        as_rgb = channels == 1 and include_preprocessing
+        mean = check_normalization("mean", mean, MEAN, channels, as_rgb)
+        std = check_normalization("std", std, STD, channels, as_rgb)
+        parts = Assembly(config, size, drop_path_rate, gradient_checkpointing, policy.name)
+        pixels = normalize(images, mean, std) if include_preprocessing else images
         tokens = parts.encode(parts.embed(pixels))
         logits = None
         if include_top:
             features = parts.pool(tokens, "token" if config.class_token else "avg")
             logits = parts.classify(features, classes, drop_rate)
-            outputs = _activate(logits, classifier_activation)
+            outputs = _activate(logits, classifier_activation, classes)
         elif pooling is None:
             outputs = list(parts.norm(tokens).values())
             outputs = outputs if len(outputs) > 1 else outputs[0]
@@ -139,10 +164,11 @@ class CrossViT(keras.Model):
             join = keras.layers.Concatenate(name="features", dtype=policy.name)
             outputs = join(list(parts.pool(tokens, pooling).values()))
 
-        inputs = [image] if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-        inputs = inputs[0] if len(inputs) == 1 else inputs  # Keras warns of a list of one
+        given = list({id(image): image for image in images.values()}.values())
+        given = given if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+        given = given[0] if len(given) == 1 else given  # Keras warns of a list of one
         super().__init__(
-            inputs=inputs, outputs=outputs, name=name or preset_name(config) or "crossvit"
+            inputs=given, outputs=outputs, name=name or preset_name(config) or "crossvit"
         )
         self.dtype_policy = policy
         self.config = config
@@ -154,9 +180,10 @@ class CrossViT(keras.Model):
         self.include_preprocessing = include_preprocessing
         self.drop_rate, self.drop_path_rate = drop_rate, drop_path_rate
         self.gradient_checkpointing = gradient_checkpointing
-        self.image, self._built_on_tensor = image, input_tensor is not None
+        self.mean, self.std = mean, std
+        self.images, self._built_on_tensor = images, input_tensor is not None
         if source is not None:
-            source.load_into(self)
+            source.load_into(self, reset_heads)
 
     def get_config(self) -> dict:
         """The arguments, as JSON can hold them; weights are apart, so `weights` is None.
@@ -166,14 +193,14 @@ class CrossViT(keras.Model):
         """
         stem = None
         if self._built_on_tensor:
-            stem = keras.Model(self.inputs, self.image, name="stem")
+            stem = keras.Model(self.inputs, self.images["large"], name="stem")
             stem = keras.saving.serialize_keras_object(stem)
         return {
             "config": dataclasses.asdict(self.config),
             "include_top": self.include_top,
             "weights": None,
             "input_tensor": stem,
-            "input_shape": tuple(self.image.shape[1:]),
+            "input_shape": tuple(self.images["large"].shape[1:]),
             "pooling": self.pooling,
             "classes": self.classes,
             "classifier_activation": _serialize_activation(self.classifier_activation),
@@ -182,6 +209,9 @@ class CrossViT(keras.Model):
             "drop_path_rate": self.drop_path_rate,
             "name": self.name,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "mean": self.mean,
+            "std": self.std,
+            "inputs": "separate" if len(set(map(id, self.images.values()))) > 1 else "shared",
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "trainable": self.trainable,
             "frozen": [layer.name for layer in self.layers if not layer.trainable],
@@ -280,46 +310,11 @@ def _check_arguments(config, include_top, pooling, classes, classifier_activatio
         ) from error
 
 
-def _image_input(config, source, input_tensor, input_shape, include_preprocessing):
-    """The Keras tensor `(B, H, W, channels)` that the graph begins with."""
-    if input_shape is not None:
-        input_shape = tuple(input_shape) if np.iterable(input_shape) else (input_shape,)
-    if input_tensor is not None:
-        if not keras.utils.is_keras_tensor(input_tensor):
-            raise ValueError(
-                f"`input_tensor` must be a Keras tensor. Received: {type(input_tensor).__name__}"
-            )
-        shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and input_shape != shape:
-            raise ValueError(
-                f"`input_shape` must be that of `input_tensor`, {shape}, or None. "
-                f"Received: input_shape={input_shape}"
-            )
-    elif input_shape is not None:
-        shape = input_shape
-    else:
-        side = (source and source.input_size) or config.input_size
-        shape = (side, side, 3)
-    known = len(shape) == 3 and all(isinstance(n, (int, np.integer)) and n > 0 for n in shape)
-    if not known:
-        raise ValueError(
-            "`input_shape` must be three positive integers `(height, width, 3)`: position "
-            f"embeddings need a known size. Received: input_shape={input_shape or shape}"
-        )
-    if shape[2] != 3 and (include_preprocessing or source is not None):
-        raise ValueError(
-            "`input_shape` must have 3 channels, unless `weights=None` and "
-            f"`include_preprocessing=False`. Received: input_shape={input_shape or shape}"
-        )
-    if input_tensor is not None:
-        return input_tensor
-    config.branch_sizes(*shape[:2])  # so that a size that is too small makes no graph
-    return keras.Input(shape, name="images")
-
-
-def _activate(logits, activation):
+def _activate(logits, activation, classes):
     if activation is None:
         return logits
+    if classes == 1 and keras.activations.get(activation) is keras.activations.softmax:
+        activation = "sigmoid"
     return keras.layers.Activation(activation, dtype="float32", name="predictions")(logits)
 
 

@@ -1,23 +1,80 @@
 """The normalisation of the input, and the names of the predicted classes."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
+import numpy as np
 
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.common.typing import Tensor
 
 
-def normalization(name: str) -> keras.layers.Normalization:
-    """The layer `(pixels / 255 - MEAN) / STD`, in float32: bfloat16 would halve the bits."""
-    return keras.layers.Normalization(
-        mean=[255 * mean for mean in MEAN],
-        variance=[(255 * std) ** 2 for std in STD],
+def normalize(
+    images: Mapping[str, Any], mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """The Keras tensors `(pixels / 255 - mean) / std`, by one layer, in float32.
+
+    In bfloat16 pixels would lose half of their bits. One channel becomes as many as there are
+    means: a grey image is normalised as red, as green and as blue.
+    """
+    layer = keras.layers.Normalization(
+        mean=[255 * value for value in mean],
+        variance=[(255 * value) ** 2 for value in std],
         dtype="float32",
-        name=name,
+        name="normalization",
     )
+    normalized: dict[int, Any] = {}  # one for each image, also where two branches share it
+    for image in images.values():
+        if id(image) not in normalized:
+            channels = image
+            if image.shape[-1] != len(mean):
+                channels = keras.layers.Concatenate(dtype="float32")([image] * len(mean))
+            normalized[id(image)] = layer(channels)
+    return {branch: normalized[id(image)] for branch, image in images.items()}
+
+
+def check_normalization(
+    name: str,
+    values: Sequence[float] | None,
+    default: Sequence[float],
+    channels: int,
+    as_rgb: bool,
+) -> tuple[float, ...]:
+    """The `mean` or `std` of a model, one number for each channel that is normalised.
+
+    Args:
+        name: "mean" or "std".
+        values: The argument of `CrossViT`.
+        default: ImageNet's three, repeated for more channels as the published weights are.
+        channels: Channels of the model's input.
+        as_rgb: Whether one channel may be normalised as three.
+
+    Raises:
+        ValueError: If they are not as many numbers as channels, or a deviation is not positive.
+    """
+    if values is None:
+        if channels == 1:
+            return tuple(default) if as_rgb else (float(np.mean(default)),)
+        return tuple(np.resize(default, channels).tolist())
+    found = tuple(values) if np.iterable(values) and not isinstance(values, str) else (values,)
+    known = all(isinstance(x, (int, float, np.number)) and np.isfinite(x) for x in found)
+    fits = len(found) == channels or (as_rgb and len(found) == len(default))
+    if not known or not fits or (name == "std" and min(found) <= 0):
+        positive = "positive " if name == "std" else ""
+        raise ValueError(
+            f"`{name}` must be None or {channels} {positive}numbers, one for each channel, of "
+            f"pixels in 0..1. Received: {name}={values!r}"
+        )
+    return tuple(map(float, found))
 
 
 def preprocess_input(
-    x: Tensor, data_format: str | None = None, include_preprocessing: bool = True
+    x: Tensor,
+    data_format: str | None = None,
+    include_preprocessing: bool = True,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
 ) -> Tensor:
     """Prepares images for a model, like the functions of this name in `keras.applications`.
 
@@ -29,10 +86,11 @@ def preprocess_input(
         x: Array or tensor of RGB pixels in 0..255, `(..., H, W, 3)`.
         data_format: `None` or `"channels_last"`, the only format of these models.
         include_preprocessing: The value of this argument when the model was built.
+        mean: `model.mean`; by default ImageNet's.
+        std: `model.std`, likewise.
 
     Returns:
-        `x` itself, or `(x / 255 - mean) / std` as float32 with ImageNet's mean and
-        standard deviation.
+        `x` itself, or `(x / 255 - mean) / std` as float32.
 
     Raises:
         ValueError: If `data_format` is anything else.
@@ -44,7 +102,7 @@ def preprocess_input(
     if include_preprocessing:
         return x
     x = keras.ops.cast(x, "float32") / 255.0
-    return (x - keras.ops.array(MEAN, "float32")) / keras.ops.array(STD, "float32")
+    return (x - keras.ops.array(mean, "float32")) / keras.ops.array(std, "float32")
 
 
 def decode_predictions(preds: Tensor, top: int = 5) -> list[list[tuple[str, str, float]]]:

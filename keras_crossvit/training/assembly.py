@@ -6,7 +6,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_crossvit.data.pipeline import steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
-from keras_crossvit.models import CrossViT, CrossViTConfig
+from keras_crossvit.models import CrossViT, CrossViTConfig, freeze
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
 from keras_crossvit.training.optimizer import learning_rate_schedule, make_optimizer
@@ -71,7 +71,8 @@ def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossV
     side = config.input_size
     values = {
         "weights": config.weights,
-        "input_shape": None if side is None else (side, side, 3),
+        "reset_heads": config.reset_heads and config.weights is not None,
+        "input_shape": None if side is None else (side, side, config.channels),
         "classes": len(source.class_names),
         "drop_path_rate": config.drop_path_rate,
         "gradient_checkpointing": config.gradient_checkpointing,
@@ -86,7 +87,7 @@ def make_schedule(config: TrainConfig, source: Source) -> LearningRateSchedule:
     return learning_rate_schedule(
         *config.scaled_learning_rates,
         total_steps=config.epochs * steps,
-        warmup_steps=config.warmup_epochs * steps,
+        warmup_steps=round(config.warmup_epochs * steps),
     )
 
 
@@ -104,16 +105,19 @@ def make_step(config: TrainConfig, source: Source, strategy: Any) -> Step:
         model = build_model(config, source, classifier_activation=None)
         if config.lora_rank is not None:
             enable_attention_lora(model, config.lora_rank)
+        if config.freeze_stages is not None:
+            freeze(model, config.freeze_stages)
         optimizer = make_optimizer(
             model,
             highest,
             config.weight_decay,
             total_steps=config.epochs * steps,
-            warmup_steps=config.warmup_epochs * steps,
+            warmup_steps=round(config.warmup_epochs * steps),
             optimizer=config.optimizer,
             final_learning_rate=final,
             clip_norm=config.clip_norm,
             ema_momentum=config.ema_momentum,
+            layer_decay=config.layer_decay,
         )
         return step_class()(
             model,

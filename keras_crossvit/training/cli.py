@@ -140,9 +140,22 @@ def parse_config(
     only_check = arguments.pop("dry_run")
     try:
         changes = {**arguments, **dict(_setting(text) for text in settings)}
-        return dataclasses.replace(find_recipe(recipe, recipes), **changes), only_check
+        values = find_recipe(recipe, recipes)
+        return dataclasses.replace(values, **_warmup(values, changes), **changes), only_check
     except ValueError as error:
         parser.error(str(error))
+
+
+def _warmup(recipe, changes):
+    """A warm-up that fits fewer epochs than the recipe's, unless it was given.
+
+    Of the recipe's share of all epochs, or if that is more, of a tenth of them.
+    """
+    epochs = changes.get("epochs", recipe.epochs)
+    if "warmup_epochs" in changes or epochs not in range(1, recipe.epochs):
+        return {}
+    share = recipe.warmup_epochs * epochs / recipe.epochs
+    return {"warmup_epochs": max(share, min(recipe.warmup_epochs, epochs / 10))}
 
 
 def _setting(text):

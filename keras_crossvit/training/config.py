@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from keras_crossvit.common.checks import (
+    check_between,
     check_choice,
     check_not_negative,
     check_positive,
@@ -36,12 +37,18 @@ class TrainConfig(InputConfig):
         train_split: As in `open_source`.
         validation_split: As in `open_source`.
         weights: Weights to start from, as in `CrossViT`.
+        reset_heads: As in `CrossViT`.
+        freeze_stages: Stages that are not trained, nor the embeddings before them, as `stages` of
+            `freeze`; `None` trains all.
         input_size: Side of the model's input, in pixels; `None` for the preset's.
+        channels: 3, or 1 to train on images made grey; not 3 only with an `input_size`.
         crop_ratio: Part of the resized image's shorter side that the evaluation crop keeps;
             `None` for the published one of that input size.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         weight_decay: Decay of kernels; biases, norms and tokens do not decay.
-        warmup_epochs: Epochs in which the learning rate rises linearly from 0.
+        layer_decay: As in `make_optimizer`.
+        warmup_epochs: Epochs in which the learning rate rises linearly from 0; also a part of
+            one, as 0.5.
         final_learning_rate: Where the cosine ends; scaled as `learning_rate`.
         drop_path_rate: As in `CrossViT`.
         ema_momentum: Momentum of a moving average of the weights, in [0, 1), which is then
@@ -81,11 +88,15 @@ class TrainConfig(InputConfig):
     train_split: str = "train"
     validation_split: str | float | None = None
     weights: str | None = None
+    reset_heads: bool = False
+    freeze_stages: int | None = None
     input_size: int | None = None
+    channels: int = 3
     crop_ratio: float | None = None
     optimizer: str = "adamw"
     weight_decay: float = 0.05
-    warmup_epochs: int = 5
+    layer_decay: float | None = None
+    warmup_epochs: float = 5
     final_learning_rate: float = 0.0
     drop_path_rate: float = 0.1
     ema_momentum: float | None = None
@@ -107,9 +118,14 @@ class TrainConfig(InputConfig):
         self._check_counts()
         self._check_numbers()
         check_choice("optimizer", self.optimizer, {"adamw", "sgd"})
+        check_choice("channels", self.channels, {1, 3})
+        if self.channels != 3 and self.input_size is None:
+            raise ValueError(
+                "`input_size` must be given with channels=1. Received: input_size=None"
+            )
         check_choice("strategy", self.strategy, set(STRATEGIES))
         check_choice("precision", self.precision, set(PRECISIONS))
-        for name in ("gradient_checkpointing", "jit_compile", "resume"):
+        for name in ("gradient_checkpointing", "jit_compile", "reset_heads", "resume"):
             check_choice(name, getattr(self, name), {True, False})
 
     def _check_counts(self) -> None:
@@ -118,7 +134,8 @@ class TrainConfig(InputConfig):
         for name in ("learning_rate_batch_size", "input_size", "lora_rank", "checkpoint_steps"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
-        if not 0 <= self.warmup_epochs < self.epochs:
+        check_not_negative("warmup_epochs", self.warmup_epochs)
+        if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"`warmup_epochs` must be at least 0 and less than epochs={self.epochs}. "
                 f"Received: warmup_epochs={self.warmup_epochs}"
@@ -126,6 +143,15 @@ class TrainConfig(InputConfig):
 
     def _check_numbers(self) -> None:
         check_rate("drop_path_rate", self.drop_path_rate)
+        if self.layer_decay is not None:
+            check_between("layer_decay", self.layer_decay, 0, 1)
+        if self.freeze_stages is not None:
+            check_not_negative("freeze_stages", self.freeze_stages)
+            if self.lora_rank is not None:
+                raise ValueError(
+                    "`freeze_stages` must be None with a `lora_rank`, which freezes by itself. "
+                    f"Received: freeze_stages={self.freeze_stages}"
+                )
         check_positive("learning_rate", self.learning_rate)
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)

@@ -41,7 +41,7 @@ def dry_run(config: TrainConfig) -> None:
     finally:
         keras.config.set_dtype_policy(policy)
     _print_model(config, step, replicas_of(strategy))
-    _print_data(config, source, step.model.input_shape[1:3])
+    _print_data(config, source, step.model.input_shape[1:])
 
 
 def _print_model(config, step, replicas):

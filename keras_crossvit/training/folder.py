@@ -27,6 +27,7 @@ _FREE = {
 # and those that change its course, which is then said.
 _CHANGING = {
     "epochs": "the learning rate follows the schedule of the new number of epochs from here on",
+    "warmup_epochs": "the learning rate follows the schedule of the new warm-up from here on",
     "batch_size": "steps count in the new size from here on, as does the learning rate",
     "mixing_batch_size": "other images are mixed",
     "exif_orientation": "images that say so are turned upright, or no longer",

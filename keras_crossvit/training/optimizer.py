@@ -1,5 +1,6 @@
 """AdamW and SGD as vision transformers are trained with them, on every backend."""
 
+import re
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,10 @@ from keras_crossvit.common.typing import Tensor
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # PyTorch's, and so the paper's
 _MOMENTUM = 0.9
+# Where a variable lies, by the first part of its path; what is none of these is a head.
+_EMBEDDING = re.compile("(small|large)_(patch_embed|class_token|position_embedding)/")
+_STAGE = re.compile(r"(?:stage|large_block)_(\d+)/")
+_NORM = re.compile("(small|large)_norm/")
 
 
 def make_optimizer(
@@ -23,6 +28,7 @@ def make_optimizer(
     final_learning_rate: float = 0.0,
     clip_norm: float | None = None,
     ema_momentum: float | None = None,
+    layer_decay: float | None = None,
 ) -> keras.optimizers.Optimizer:
     """AdamW or SGD; linear warm-up, then cosine, per step (section 4.1).
 
@@ -42,6 +48,8 @@ def make_optimizer(
         clip_norm: Highest norm of all gradients together, over the global batch; `None` clips
             nothing.
         ema_momentum: Momentum of the moving average of the weights; `None` for no average.
+        layer_decay: Factor of the learning rate, and of the decay with it, from each stage to the
+            one before, in (0, 1]: the groups of timm's `--layer-decay`. `None` for 1.
 
     Returns:
         An optimizer built for `model`, in a `LossScaleOptimizer` under `mixed_float16`. It can be
@@ -53,6 +61,7 @@ def make_optimizer(
         weight_decay,
         clip_norm=clip_norm,
         ema_momentum=ema_momentum,
+        layer_decay=layer_decay,
     )
     if keras.config.dtype_policy().name == "mixed_float16":
         made = keras.optimizers.LossScaleOptimizer(made)
@@ -76,6 +85,31 @@ def learning_rate_schedule(
     )
 
 
+def learning_rate_scales(paths: Sequence[str], layer_decay: float | None) -> list[float]:
+    """What the learning rate of each variable is multiplied by: timm's `--layer-decay`.
+
+    1 for the heads, and a power of `layer_decay` below: once for the last stage and the norms
+    after it, twice for the one before, and so on, to the embeddings.
+
+    Args:
+        paths: The variables' paths.
+        layer_decay: The factor from a stage to the one before, in (0, 1]; `None` for 1.
+    """
+    stages = [_STAGE.match(path) for path in paths]
+    last = max((int(found[1]) for found in stages if found), default=0)
+    scales = []
+    for path, stage in zip(paths, stages, strict=True):
+        below = 0
+        if stage:
+            below = last - int(stage[1]) + 1
+        elif _EMBEDDING.match(path):
+            below = last + 2
+        elif _NORM.match(path):
+            below = 1
+        scales.append((layer_decay or 1.0) ** below)
+    return scales
+
+
 class _Optimizer(keras.optimizers.Optimizer):
     """What both share: decay of kernels, clipping of the global gradient, a moving average.
 
@@ -88,6 +122,7 @@ class _Optimizer(keras.optimizers.Optimizer):
         clip_norm: Highest norm of all gradients together; `None` clips nothing.
         ema_momentum: Momentum of the moving average of the weights, which begins with those of
             the first step; `None` for no average.
+        layer_decay: As in `make_optimizer`.
         name: Name of the optimizer.
     """
 
@@ -97,18 +132,22 @@ class _Optimizer(keras.optimizers.Optimizer):
         weight_decay: float,
         clip_norm: float | None = None,
         ema_momentum: float | None = None,
+        layer_decay: float | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(learning_rate, name=name)
         self.kernel_decay = weight_decay
         self.clip_norm = clip_norm
         self.average_momentum = ema_momentum
+        self.layer_decay = layer_decay
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
-        self.decays = [variable.path.endswith("/kernel") for variable in variables]
+        paths = [variable.path for variable in variables]
+        self.decays = [path.endswith("/kernel") for path in paths]
+        self.scales = learning_rate_scales(paths, self.layer_decay)
         if self.average_momentum is not None:
             self.averages = self.add_optimizer_variables(variables, "average")
 
@@ -149,6 +188,7 @@ class _Optimizer(keras.optimizers.Optimizer):
             "weight_decay": self.kernel_decay,
             "clip_norm": self.clip_norm,
             "ema_momentum": self.average_momentum,
+            "layer_decay": self.layer_decay,
             "name": self.name,
         }
 
@@ -190,13 +230,16 @@ class AdamW(_Optimizer):
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         index = self._get_variable_index(variable)
         momentum, velocity = self.momentums[index], self.velocities[index]
-        *rates, decay = self.step.rates
+        *rates, learning_rate, epsilon, decay = self.step.rates
+        if self.scales[index] != 1:
+            learning_rate, decay = (rate * self.scales[index] for rate in (learning_rate, decay))
         gradient = ops.cast(gradient, variable.dtype)
         if keras.backend.backend() == "tensorflow":
             _decay_in_place(variable, gradient, decay if self.decays[index] else None)
+            rates = [*rates, learning_rate, epsilon]
             _update_in_place(variable, momentum, velocity, gradient, rates)
         else:
-            power_1, power_2, learning_rate, epsilon = rates
+            power_1, power_2 = rates
             if self.decays[index]:
                 variable.assign(variable - variable * decay)
             momentum.assign(momentum + (gradient - momentum) * (1 - _BETA_1))
@@ -226,7 +269,8 @@ class SGD(_Optimizer):
         gradient = ops.cast(gradient, variable.dtype)
         if self.decays[index]:
             gradient = gradient + self.kernel_decay * variable
-        step = _MOMENTUM * momentum - gradient * ops.cast(learning_rate, variable.dtype)
+        rate = ops.cast(learning_rate, variable.dtype) * self.scales[index]
+        step = _MOMENTUM * momentum - gradient * rate
         self.assign(momentum, step)
         self.assign_add(variable, step)
         self.update_average(index, variable)

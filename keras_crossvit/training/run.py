@@ -119,7 +119,7 @@ class Run:
         self.classes = len(source.class_names)
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
         self.steps = steps_per_epoch(source.train, config)
-        self.size = step.model.input_shape[1:3]
+        self.size = step.model.input_shape[1:]
         self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
         self.progress = Progress(config, self.steps)
         self.log = RunLog(folder, make_schedule(config, source))

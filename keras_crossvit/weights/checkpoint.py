@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from keras_crossvit.common.files import write_atomically
 from keras_crossvit.weights.names import from_torch, named_variables, shorten, to_torch
 
 T = TypeVar("T")  # an array, or a variable
+
+_FIRST_PROJECTION = re.compile(r"patch_embed(\.\d)?\.proj(\.0)?\.weight")  # of the pixels
 
 
 def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
@@ -179,6 +182,8 @@ def assign_state(
         array = state[name]
         if name.startswith("pos_embed") and array.ndim == 3:
             array = _resize_positions(model, name, array, variables[name])
+        if _FIRST_PROJECTION.fullmatch(name) and array.ndim == 4:
+            array = _adapt_channels(array, variables[name].shape[2])
         arrays[name] = from_torch(array)
     wrong = [
         f"{name} {arrays[name].shape} for {tuple(variables[name].shape)}"
@@ -194,6 +199,20 @@ def assign_state(
         )
     for name, variable in variables.items():
         variable.assign(arrays[name].astype("float32"))
+
+
+def _adapt_channels(kernel, channels):
+    """A kernel `(C, 3, rows, columns)` for images of other channels, by timm's rule.
+
+    One channel gets the sum of the three; others repeat them, so scaled that the same image in
+    all channels gives the same sum.
+    """
+    if kernel.shape[1] != 3 or channels == 3:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=1, keepdims=True)
+    repeated = np.tile(kernel, (1, -(-channels // 3), 1, 1))[:, :channels]
+    return repeated * (3 / channels)
 
 
 def _resize_positions(model, name, positions, variable):

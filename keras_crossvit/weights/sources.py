@@ -52,12 +52,16 @@ class WeightSource:
     repository: str | None = None
     input_size: int | None = None
 
-    def load_into(self, model: keras.Model) -> None:
+    def load_into(self, model: keras.Model, reset_heads: bool = False) -> None:
         """Loads the weights into `model`, either all or none, after a download if needed.
 
         Heads for ImageNet's 1000 classes are left out if the model has another number of
         classes or no heads. In the first case the model's heads keep their initial values, and
         a warning is logged.
+
+        Args:
+            model: A CrossViT.
+            reset_heads: Whether heads of any classes are left out.
 
         Raises:
             ValueError: If the weights do not fit.
@@ -65,18 +69,22 @@ class WeightSource:
         """
         path = self.path or _download(self.repository, self.origin)
         if path.name.endswith(".weights.h5"):
+            if reset_heads:
+                raise ValueError(
+                    "`reset_heads` must be false for a .weights.h5 file, whose weights have no "
+                    f"names: save the model as .keras. Received: weights={self.origin!r}"
+                )
             return self._load_keras_weights(model, path)
         state = self._read_state(path)
         heads = [layers.head for layers in model.branches.values() if layers.head is not None]
         wanted = heads[0].units if heads else None
         given = head_classes(state)
-        if given == wanted or given is None:
+        if given is None or (given == wanted and not reset_heads):
             return assign_state(model, state, self.origin)
-        if heads and given != _IMAGENET_CLASSES:
+        if heads and given != _IMAGENET_CLASSES and not reset_heads:
             raise ValueError(
-                f"`classes` must be {given}, as in the weights. Received: classes={wanted}, "
-                f"weights={self.origin!r}. (Only the heads of ImageNet's 1000 classes are "
-                "replaced by new ones.)"
+                f"`classes` must be {given}, as in the weights, unless reset_heads=True gives the "
+                f"model new heads. Received: classes={wanted}, weights={self.origin!r}"
             )
         assign_state(model, without_heads(state), self.origin, keep_heads=True)
         if heads:

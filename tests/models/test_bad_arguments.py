@@ -46,11 +46,35 @@ WRONG_MODELS = {
     "input of floats": (lambda: model(input_shape=(40.0, 40, 3)), ["`input_shape`", "40.0"]),
     "input of negative size": (lambda: model(input_shape=(-40, 40, 3)), ["`input_shape`", "-40"]),
     "input is a number": (lambda: model(input_shape=40), ["`input_shape`", "40"]),
-    "input of four channels": (
-        lambda: model(input_shape=(40, 40, 4)),
-        ["`input_shape` must have 3 channels", "(40, 40, 4)"],
+    "channels first": (
+        lambda: model(input_shape=(3, 40, 40)),
+        ["`input_shape` must be", "channels last", "(3, 40, 40)"],
     ),
-    "channels first": (lambda: model(input_shape=(3, 40, 40)), ["`input_shape`", "(3, 40, 40)"]),
+    "mean of other channels": (
+        lambda: model(input_shape=(40, 40, 2), mean=(0.5, 0.5, 0.5)),
+        ["`mean` must be None or 2 numbers", "mean=(0.5, 0.5, 0.5)"],
+    ),
+    "std of 0": (
+        lambda: model(std=(0.2, 0.0, 0.2)),
+        ["`std` must be None or 3 positive numbers", "std=(0.2, 0.0, 0.2)"],
+    ),
+    "other inputs": (lambda: model(inputs="two"), ["`inputs` must be one of", "inputs='two'"]),
+    "separate inputs of one branch": (
+        lambda: kc.CrossViT(base.small_config(small=None, fusion="none"), inputs="separate"),
+        ["`inputs` must be \"shared\"", "inputs='separate'"],
+    ),
+    "stages to freeze": (
+        lambda: kc.freeze(model(), stages=3),
+        ["`stages` must be one of 0, 1, 2", "stages=3"],
+    ),
+    "freezing another model": (
+        lambda: kc.freeze(keras.Sequential()),
+        ["`model` must be a CrossViT", "Sequential"],
+    ),
+    "freezing all": (
+        lambda: kc.freeze(model(include_top=False)),
+        ["`stages` must be a number for a model without heads"],
+    ),
     "input_tensor is an array": (
         lambda: model(input_tensor=np.zeros((1, 40, 40, 3))),
         ["`input_tensor` must be a Keras tensor", "ndarray"],
@@ -226,7 +250,7 @@ def test_wrong_arguments_are_found_before_the_download(monkeypatch):
         {"classes": 0},
         {"pooling": "mean"},
         {"input_shape": (8, 8, 3)},
-        {"input_shape": (240, 240, 4)},
+        {"input_shape": (240, 240, 3), "mean": (0.5, 0.5)},
         {"drop_path_rate": 2.0},
         {"classifier_activation": "soft"},
     )

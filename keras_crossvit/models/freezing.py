@@ -1,0 +1,50 @@
+"""Which weights of a model learn."""
+
+import keras
+
+from keras_crossvit.common.checks import check_choice
+from keras_crossvit.models.crossvit import CrossViT
+
+
+def freeze(model: CrossViT, stages: int | None = None) -> None:
+    """Freezes the first layers of a model, from the embeddings up.
+
+    Frozen weights are not trained, and neither their gradients nor the optimizer's state are
+    kept. They stay frozen when the model is saved and loaded or cloned; `model.trainable = True`
+    thaws them all. Call it before `compile`.
+
+    Args:
+        model: A CrossViT.
+        stages: How many stages are frozen after the embeddings (patches, class tokens,
+            positions), from 0 to `len(model.stages)`. `None` freezes all but the heads, as a
+            linear probe does.
+
+    Raises:
+        ValueError: If `model` is no CrossViT, it has no such stages, or nothing would be trained.
+    """
+    if not isinstance(model, CrossViT):
+        raise ValueError(
+            "`model` must be a CrossViT. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    if stages is None and not model.include_top:
+        raise ValueError(
+            "`stages` must be a number for a model without heads. Received: stages=None"
+        )
+    if stages is not None:
+        check_choice("stages", stages, range(len(model.stages) + 1))
+    for layer in _first_layers(model, stages):
+        layer.trainable = False
+
+
+def _first_layers(model: CrossViT, stages: int | None) -> list[keras.layers.Layer]:
+    if stages is None:
+        heads = [branch.head for branch in model.branches.values()]
+        return [layer for layer in model.layers if layer not in heads]
+    embeddings = [
+        layer
+        for branch in model.branches.values()
+        for layer in (branch.patch_embed, branch.class_token, branch.position_embedding)
+        if layer is not None
+    ]
+    return [*embeddings, *model.stages[:stages]]

@@ -10,7 +10,8 @@ def freeze(model: CrossViT, stages: int | None = None) -> None:
     """Freezes the first layers of a model, from the embeddings up.
 
     Frozen weights are not trained, and neither their gradients nor the optimizer's state are
-    kept. They stay frozen when the model is saved and loaded or cloned; `model.trainable = True`
+    kept. They stay frozen when the model is saved and loaded (not in
+    `keras.models.clone_model`, which makes their inner layers anew); `model.trainable = True`
     thaws them all. Call it before `compile`.
 
     Args:

@@ -60,7 +60,9 @@ WRONG_MODELS = {
     ),
     "other inputs": (lambda: model(inputs="two"), ["`inputs` must be one of", "inputs='two'"]),
     "separate inputs of one branch": (
-        lambda: kc.CrossViT(base.small_config(small=None, fusion="none"), inputs="separate"),
+        lambda: kc.CrossViT(
+            base.small_config(small=None, fusion="none"), weights=None, inputs="separate"
+        ),
         ["`inputs` must be \"shared\"", "inputs='separate'"],
     ),
     "stages to freeze": (

@@ -75,7 +75,7 @@ def test_new_heads_whatever_the_classes(rgb, weights):
         for ours, theirs in zip(model.weights, rgb.weights, strict=True):
             if "_head/" in ours.path:
                 assert ours.shape[-1] == classes
-                assert "kernel" not in ours.path or np.abs(ours - theirs).max() > 0.01
+                assert np.abs(ours).max() < 0.1 < np.abs(theirs).max()
             else:
                 np.testing.assert_array_equal(ours, theirs)
 
@@ -149,12 +149,15 @@ def test_frozen_layers_stay_frozen(stages, wanted, tmp_path):
     model = base.small_model()
     kc.freeze(model, stages=stages)
     assert trained(model) == wanted
-    assert trained(keras.models.clone_model(model)) == wanted
+    assert trained(kc.CrossViT.from_config(model.get_config())) == wanted
     model.save(tmp_path / "frozen.keras")
     again = keras.saving.load_model(tmp_path / "frozen.keras")
     assert trained(again) == wanted
     again.compile("sgd", "sparse_categorical_crossentropy")
     again.fit(base.pixels(4), np.arange(4), verbose=0)
-    for ours, before in zip(again.weights, model.weights, strict=True):
-        changed = np.abs(ours - before).max() > 0
-        assert changed == (ours.path.partition("/")[0] in wanted) or "token" in ours.path
+    changed = {
+        ours.path.partition("/")[0]
+        for ours, before in zip(again.weights, model.weights, strict=True)
+        if np.abs(ours - before).max() > 0
+    }
+    assert changed == wanted

@@ -6,8 +6,8 @@ import pytest
 
 import keras_crossvit as kc
 from keras_crossvit.training import make_optimizer
-from keras_crossvit.training.optimizer import learning_rate_schedule
-from tests.base import run_python
+from keras_crossvit.training.optimizer import learning_rate_scales, learning_rate_schedule
+from tests.base import run_python, small_config, small_model
 from tests.data.pytorch_adamw import LEARNING_RATE, WEIGHT_DECAY
 from tests.training.adamw_on_digits import follow
 
@@ -164,3 +164,42 @@ def test_a_compiled_model_is_saved_with_its_optimizer(kind, tmp_path):
     states = zip(model.optimizer.variables, loaded.optimizer.variables, strict=True)
     for ours, theirs in [*pairs, *states]:
         np.testing.assert_array_equal(ours, theirs)
+
+
+class TestLayerDecay:
+    """The groups of timm's `param_groups_layer_decay`."""
+
+    WANTED = {
+        "small_patch_embed": 0.5**4,
+        "large_class_token": 0.5**4,
+        "small_position_embedding": 0.5**4,
+        "stage_0": 0.5**3,
+        "stage_1": 0.5**2,
+        "stage_2": 0.5,
+        "large_norm": 0.5,
+        "large_head": 1.0,
+    }
+
+    def test_factors(self):
+        model = small_model(small_config(num_stages=3))
+        paths = [variable.path for variable in model.trainable_variables]
+        found = dict(zip(paths, learning_rate_scales(paths, 0.5), strict=True))
+        for path, scale in found.items():
+            assert scale == self.WANTED.get(path.partition("/")[0], scale), path
+        assert {path.partition("/")[0] for path in paths} > self.WANTED.keys()
+
+    def test_of_one_branch(self):
+        paths = ["large_patch_embed/x", "large_block_0/x", "large_block_11/x", "large_head/x"]
+        assert learning_rate_scales(paths, 0.5) == [0.5**13, 0.5**12, 0.5, 1.0]
+
+    @pytest.mark.parametrize("name", ["adamw", "sgd"])
+    def test_a_step_is_as_much_smaller(self, name):
+        """The first step of AdamW is as long as the rate, that of SGD as rate times gradient."""
+        model = small_model(small_config(num_stages=3))
+        before = [np.array(v) for v in model.trainable_variables]
+        optimizer = make_optimizer(model, 0.4, 0.0, 30, 0, optimizer=name, layer_decay=0.5)
+        optimizer.apply([keras.ops.ones(v.shape) for v in model.trainable_variables])
+        for variable, value in zip(model.trainable_variables, before, strict=True):
+            scale = self.WANTED.get(variable.path.partition("/")[0])
+            if scale is not None:
+                np.testing.assert_allclose(value - variable, 0.4 * scale, rtol=1e-3)

@@ -1,16 +1,19 @@
 """What a run is put together from: data, model, optimizer, step."""
 
+import pathlib
 from typing import Any
 
+import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_crossvit.data.pipeline import steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
-from keras_crossvit.models import CrossViT, CrossViTConfig, freeze
+from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
 from keras_crossvit.training.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.steps import Step, step_class
+from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from keras_crossvit.training.strategy import replicas_of, scope_of, shard_of
 
 
@@ -74,6 +77,7 @@ def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossV
         "reset_heads": config.reset_heads and config.weights is not None,
         "input_shape": None if side is None else (side, side, config.channels),
         "classes": len(source.class_names),
+        "classifier_activation": config.loss,
         "drop_path_rate": config.drop_path_rate,
         "gradient_checkpointing": config.gradient_checkpointing,
         **arguments,
@@ -126,4 +130,52 @@ def make_step(config: TrainConfig, source: Source, strategy: Any) -> Step:
             accumulation_steps=config.accumulation_steps,
             steps_per_call=config.steps_per_call,
             jit_compile=config.jit_compile,
+            loss=make_loss(config, source, model),
         )
+
+
+def make_loss(config: TrainConfig, source: Source, model: CrossViT) -> RowLoss:
+    """The loss of a run, with the weights of the classes and the teacher, if there are any.
+
+    Args:
+        config: A `TrainConfig`.
+        source: The `Source` of its data.
+        model: The model that is trained.
+
+    Raises:
+        ValueError: If the teacher does not fit the model, or a class has no image.
+    """
+    weights = teacher = None
+    classes = len(source.class_names)
+    if config.class_weights is not None:
+        weights = balanced_weights(source.train.labels(), classes, config.loss)
+    if config.teacher is not None:
+        teacher = Teacher(
+            _load_teacher(config.teacher, model, classes),
+            config.distillation,
+            config.distillation_alpha,
+            config.distillation_temperature,
+        )
+    return RowLoss(config.loss, weights, teacher)
+
+
+def _load_teacher(name, model, classes):
+    if name in presets():
+        teacher = CrossViT(
+            CrossViTConfig.preset(name), input_shape=model.input_shape[1:], classes=classes
+        )
+    elif pathlib.Path(name).is_file():
+        teacher = keras.saving.load_model(name, compile=False)
+    else:
+        raise ValueError(
+            "`teacher` must be the name of a preset or an existing .keras file. "
+            f"Received: teacher={name!r}"
+        )
+    wanted = model.input_shape, (None, classes)
+    if (teacher.input_shape, teacher.output_shape) != wanted:
+        raise ValueError(
+            f"`teacher` must take images {wanted[0]} and answer {wanted[1]}, as the model does. "
+            f"Received: teacher={name!r}, which takes {teacher.input_shape} and answers "
+            f"{teacher.output_shape}"
+        )
+    return teacher

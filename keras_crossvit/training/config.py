@@ -13,6 +13,7 @@ from keras_crossvit.common.checks import (
 )
 from keras_crossvit.common.files import write_json
 from keras_crossvit.data.config import InputConfig
+from keras_crossvit.training.best import METRICS
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu", "data_parallel")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -44,6 +45,16 @@ class TrainConfig(InputConfig):
         channels: 3, or 1 to train on images made grey; not 3 only with an `input_size`.
         crop_ratio: Part of the resized image's shorter side that the evaluation crop keeps;
             `None` for the published one of that input size.
+        loss: "softmax": one class of all. "sigmoid": each class a question of its own, for images
+            of several labels, or for one label as DeiT III does.
+        class_weights: "balanced": rare classes count more, as `balanced_weights` says; `None`
+            for all alike.
+        teacher: A model to learn from beside the labels, of the same classes and images: the name
+            of a preset, with its published weights, or a `.keras` file of any Keras model.
+            `None` for none. Only with the softmax.
+        distillation: "soft" or "hard", as in `Teacher`.
+        distillation_alpha: Share of the teacher's part in the loss, in [0, 1].
+        distillation_temperature: As in `Teacher`.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         weight_decay: Decay of kernels; biases, norms and tokens do not decay.
         layer_decay: As in `make_optimizer`.
@@ -71,6 +82,10 @@ class TrainConfig(InputConfig):
         checkpoint_steps: Steps between checkpoints; `None` for one an epoch.
         worker_timeout: Seconds that a process waits for the others of its run before it gives up.
         max_restarts: How often a run of several workers starts itself again after it lost one.
+        best: What decides which epoch is the best, whose weights are kept in `best.keras` beside
+            the last: "val_accuracy", "val_loss" or "val_top5_accuracy"; `None` keeps none.
+        patience: Epochs without a better one (by `best`, or by the loss) after which the run ends
+            early; `None` never.
         resume: Whether to go on from the last checkpoint in `output_dir`. `False` puts what
             is there aside.
 
@@ -93,6 +108,12 @@ class TrainConfig(InputConfig):
     input_size: int | None = None
     channels: int = 3
     crop_ratio: float | None = None
+    loss: str = "softmax"
+    class_weights: str | None = None
+    teacher: str | None = None
+    distillation: str = "soft"
+    distillation_alpha: float = 0.5
+    distillation_temperature: float = 1.0
     optimizer: str = "adamw"
     weight_decay: float = 0.05
     layer_decay: float | None = None
@@ -111,6 +132,8 @@ class TrainConfig(InputConfig):
     checkpoint_steps: int | None = None
     worker_timeout: int = 1800
     max_restarts: int = 10
+    best: str | None = None
+    patience: int | None = None
     resume: bool = True
 
     def __post_init__(self) -> None:
@@ -118,6 +141,9 @@ class TrainConfig(InputConfig):
         self._check_counts()
         self._check_numbers()
         check_choice("optimizer", self.optimizer, {"adamw", "sgd"})
+        self._check_loss()
+        if self.best is not None:
+            check_choice("best", self.best, set(METRICS))
         check_choice("channels", self.channels, {1, 3})
         if self.channels != 3 and self.input_size is None:
             raise ValueError(
@@ -128,10 +154,24 @@ class TrainConfig(InputConfig):
         for name in ("gradient_checkpointing", "jit_compile", "reset_heads", "resume"):
             check_choice(name, getattr(self, name), {True, False})
 
+    def _check_loss(self) -> None:
+        check_choice("loss", self.loss, {"softmax", "sigmoid"})
+        check_choice("distillation", self.distillation, {"soft", "hard"})
+        check_between("distillation_alpha", self.distillation_alpha, 0, 1)
+        check_positive("distillation_temperature", self.distillation_temperature)
+        if self.class_weights is not None:
+            check_choice("class_weights", self.class_weights, {"balanced"})
+        if self.teacher is not None and self.loss != "softmax":
+            raise ValueError(
+                "`loss` must be 'softmax' with a `teacher`. "
+                f"Received: loss={self.loss!r}, teacher={self.teacher!r}"
+            )
+
     def _check_counts(self) -> None:
         for name in ("accumulation_steps", "steps_per_call", "worker_timeout"):
             check_positive_int(name, getattr(self, name))
-        for name in ("learning_rate_batch_size", "input_size", "lora_rank", "checkpoint_steps"):
+        optional = ("learning_rate_batch_size", "input_size", "lora_rank", "checkpoint_steps")
+        for name in (*optional, "patience"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
         check_not_negative("warmup_epochs", self.warmup_epochs)

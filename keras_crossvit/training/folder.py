@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 # Values that may change between the parts of a run: they decide nothing of its course,
 _FREE = {
     *("output_dir", "data_dir", "strategy", "checkpoint_steps", "resume", "parallel_calls"),
-    *("steps_per_call", "worker_timeout", "max_restarts"),
+    *("steps_per_call", "worker_timeout", "max_restarts", "best", "patience"),
 }
 # and those that change its course, which is then said.
 _CHANGING = {

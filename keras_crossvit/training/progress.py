@@ -85,6 +85,7 @@ class Progress:
             "batch_size": self.config.batch_size,
             "steps_per_epoch": self.steps,
             "epochs": self.config.epochs,
+            "patience": self.config.patience,
             "ended": self.ended,
         }
 
@@ -101,11 +102,13 @@ class Progress:
             totals = [*(float(total) for total in means[::2]), float(means[1])]
         self.step = int(notes["step"])
         self.totals = Totals(*totals) if totals else Totals()
-        self.ended = notes.get("ended", False) and notes["epochs"] == self.config.epochs
-        before = notes["batch_size"]
-        if before != self.config.batch_size:
+        before = notes.get("epochs"), notes.get("patience")
+        same = before == (self.config.epochs, self.config.patience)
+        self.ended = notes.get("ended", False) and same
+        rows = notes["batch_size"]
+        if rows != self.config.batch_size:
             epoch, done = divmod(self.step, int(notes["steps_per_epoch"]))
-            inside = done * before // self.config.batch_size
+            inside = done * rows // self.config.batch_size
             self.step = epoch * self.steps + inside
             if done and inside == 0:  # the epoch begins anew
                 self.totals = Totals()

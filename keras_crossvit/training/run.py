@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_crossvit.common.files import write_atomically
 from keras_crossvit.data.images import default_crop_ratio
 from keras_crossvit.data.pipeline import (
     OUTSIDE,
@@ -27,6 +28,7 @@ from keras_crossvit.training.assembly import (
     make_step,
     open_data,
 )
+from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.checkpoints import CheckpointWriter
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.finish import write_result
@@ -66,8 +68,8 @@ def train(
     Returns:
         `{"model", "source", "history", "loss", "accuracy", "top5_accuracy", "export"}`; the
         loss and accuracies are of all held-out images, `history` holds a dictionary per
-        epoch, `export` is a folder. Of several workers only the first writes and exports;
-        the others have `None` there.
+        epoch, `export` is a folder; with `best` also `best_epoch`, from 0, and its value. Of
+        several workers only the first writes and exports; the others have `None` there.
 
     Raises:
         ValueError: If a value of `config` does not fit the data, the devices, or the run
@@ -165,7 +167,8 @@ class Run:
                 if leave:
                     self._leave()
             row = self._evaluate(held_out or step.feed(self._held_out_batches), bar, stop)
-            progress.ended = bool(on_epoch and on_epoch(row, step.model))
+            self._keep_best()
+            progress.ended = self._is_over() | bool(on_epoch and on_epoch(row, step.model))
             progress.begin_epoch()
             self.save()
         self.checkpoints.wait()
@@ -235,6 +238,23 @@ class Run:
         self.log.add(progress.step // self.steps - 1, values, progress.step)
         return self.log.rows[-1]
 
+    def _keep_best(self):
+        """Writes `best.keras` after an epoch that is the best so far."""
+        metric, rows = self.config.best, self.log.rows
+        if metric is None or self.folder is None or best_epoch(rows, metric) != len(rows) - 1:
+            return
+        with self.step.averaged():
+            model = self._final_model()
+        with write_atomically(self.folder / "best.keras") as aside:
+            model.save(aside)
+
+    def _is_over(self):
+        metric, patience = self.config.best or "val_loss", self.config.patience
+        over = is_over(self.log.rows, metric, patience)
+        if over and self.folder is not None:
+            print(f"Ended early: no better {metric} for {patience} epochs.", flush=True)
+        return over
+
     def _check_read(self, totals, name, split):
         if totals.rows == 0:
             raise ValueError(
@@ -271,13 +291,22 @@ class Run:
         )
         raise Preempted
 
+    def _final_model(self):
+        """A model with the weights of the step's, LoRA's merged."""
+        model = build_model(self.config, self.source, weights=None)
+        copy_weights(self.step.model, model)
+        return model
+
     def finish(self) -> dict[str, Any]:
         """Saves and exports the final weights, once."""
         last = self.log.rows[-1]
         results = {name: last[f"val_{name}"] for name in ("loss", "accuracy", "top5_accuracy")}
+        if self.config.best is not None:
+            best = best_epoch(self.log.rows, self.config.best)
+            value = self.log.rows[best][self.config.best]
+            results |= {"best_epoch": best, f"best_{self.config.best}": value}
         self.step.put_average_in_place()
-        model = build_model(self.config, self.source, weights=None)
-        copy_weights(self.step.model, model)
+        model = self._final_model()
         export = None
         if self.folder is not None:
             self.log.finish()

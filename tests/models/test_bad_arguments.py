@@ -63,7 +63,7 @@ WRONG_MODELS = {
         lambda: kc.CrossViT(
             base.small_config(small=None, fusion="none"), weights=None, inputs="separate"
         ),
-        ["`inputs` must be \"shared\"", "inputs='separate'"],
+        ['`inputs` must be "shared"', "inputs='separate'"],
     ),
     "stages to freeze": (
         lambda: kc.freeze(model(), stages=3),

@@ -82,7 +82,7 @@ def test_new_heads_whatever_the_classes(rgb, weights):
 
 def test_heads_of_weights_without_names_stay(rgb, tmp_path):
     rgb.save_weights(tmp_path / "x.weights.h5")
-    with pytest.raises(ValueError, match="`reset_heads` must be false for a .weights.h5 file"):
+    with pytest.raises(ValueError, match="`reset_heads` must be false for a"):
         load(tmp_path / "x.weights.h5", reset_heads=True)
 
 

@@ -19,14 +19,15 @@ RECIPE = TrainConfig(
 
 # Older runs go on by these names, and commands with `--set` use them.
 NAMES = """
-    accumulation_steps augment batch_size checkpoint_steps clip_norm crop_area crop_ratio
-    cutmix_alpha data_dir dataset drop_path_rate ema_momentum epochs erasing_probability
-    exif_orientation final_learning_rate gradient_checkpointing horizontal_flip input_size
-    jit_compile label_smoothing learning_rate learning_rate_batch_size lora_rank max_restarts
-    mixing_batch_size mixup_alpha model optimizer output_dir parallel_calls precision
-    randaugment_magnitude randaugment_num_ops randaugment_std repeated_augmentation resume
-    rotation seed steps_per_call strategy train_split translation validation_split
-    warmup_epochs weight_decay weights worker_timeout
+    accumulation_steps augment batch_size best channels checkpoint_steps class_weights clip_norm
+    crop_area crop_ratio cutmix_alpha data_dir dataset distillation distillation_alpha
+    distillation_temperature drop_path_rate ema_momentum epochs erasing_probability
+    exif_orientation final_learning_rate freeze_stages gradient_checkpointing horizontal_flip
+    input_size jit_compile label_smoothing layer_decay learning_rate learning_rate_batch_size
+    lora_rank loss max_restarts mixing_batch_size mixup_alpha model optimizer output_dir
+    parallel_calls patience precision randaugment_magnitude randaugment_num_ops randaugment_std
+    repeated_augmentation reset_heads resume rotation seed steps_per_call strategy teacher
+    train_split translation validation_split warmup_epochs weight_decay weights worker_timeout
 """
 
 
@@ -65,6 +66,14 @@ def test_flags_and_settings_replace_values():
         (["--set", "colour=red"], "`--set` must be KEY=VALUE with a key of"),
         (["--set", "warmup_epochs=10"], "`warmup_epochs` must be at least 0 and less than"),
         (["--set", "crop_area=[0.5, 2]"], "`crop_area` must be two shares"),
+        (["--set", "loss=hinge"], "`loss` must be one of 'sigmoid', 'softmax'"),
+        (["--set", "loss=sigmoid", "teacher=x"], "`loss` must be 'softmax' with a `teacher`"),
+        (["--set", "class_weights=rare"], "`class_weights` must be one of 'balanced'"),
+        (["--set", "best=accuracy"], "`best` must be one of 'val_accuracy', 'val_loss'"),
+        (["--set", "patience=0"], "`patience` must be a positive integer"),
+        (["--set", "layer_decay=2"], "`layer_decay` must be a number in [0, 1]"),
+        (["--set", "channels=1"], "`input_size` must be given with channels=1"),
+        (["--set", "freeze_stages=1", "lora_rank=2"], "`freeze_stages` must be None with a `lora"),
         (["--set", "drop_path_rate=1"], "`drop_path_rate` must be a number in [0, 1)"),
         (
             ["--recipe", "cifar"],
@@ -77,6 +86,27 @@ def test_wrong_arguments_end_in_one_message(arguments, message, capsys):
         parse(*arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warmup"),
+    [
+        ([], 5),
+        (["--epochs", "20"], 5),
+        (["--epochs", "5"], 2.5),
+        (["--epochs", "1"], 0.5),
+        (["--epochs", "8", "--set", "warmup_epochs=1"], 1),
+    ],
+)
+def test_the_warmup_fits_fewer_epochs(arguments, warmup):
+    assert parse(*arguments).warmup_epochs == warmup
+
+
+def test_a_long_recipe_keeps_its_warmup_up_to_a_tenth_of_the_epochs():
+    recipe = {"transfer": dataclasses.replace(RECIPE, epochs=1000)}
+    for epochs, warmup in (("100", 5), ("30", 3), ("3", 0.3)):
+        arguments = ["--recipe", "transfer", "--epochs", epochs]
+        assert parse_config(recipe, arguments)[0].warmup_epochs == pytest.approx(warmup)
 
 
 def test_saved_values_make_the_same_configuration(tmp_path):

@@ -166,27 +166,28 @@ def test_a_compiled_model_is_saved_with_its_optimizer(kind, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+SCALES = {
+    "small_patch_embed": 0.5**4,
+    "large_class_token": 0.5**4,
+    "small_position_embedding": 0.5**4,
+    "stage_0": 0.5**3,
+    "stage_1": 0.5**2,
+    "stage_2": 0.5,
+    "large_norm": 0.5,
+    "large_head": 1.0,
+}
+
+
 class TestLayerDecay:
     """The groups of timm's `param_groups_layer_decay`."""
-
-    WANTED = {
-        "small_patch_embed": 0.5**4,
-        "large_class_token": 0.5**4,
-        "small_position_embedding": 0.5**4,
-        "stage_0": 0.5**3,
-        "stage_1": 0.5**2,
-        "stage_2": 0.5,
-        "large_norm": 0.5,
-        "large_head": 1.0,
-    }
 
     def test_factors(self):
         model = small_model(small_config(num_stages=3))
         paths = [variable.path for variable in model.trainable_variables]
         found = dict(zip(paths, learning_rate_scales(paths, 0.5), strict=True))
         for path, scale in found.items():
-            assert scale == self.WANTED.get(path.partition("/")[0], scale), path
-        assert {path.partition("/")[0] for path in paths} > self.WANTED.keys()
+            assert scale == SCALES.get(path.partition("/")[0], scale), path
+        assert {path.partition("/")[0] for path in paths} > SCALES.keys()
 
     def test_of_one_branch(self):
         paths = ["large_patch_embed/x", "large_block_0/x", "large_block_11/x", "large_head/x"]
@@ -200,6 +201,6 @@ class TestLayerDecay:
         optimizer = make_optimizer(model, 0.4, 0.0, 30, 0, optimizer=name, layer_decay=0.5)
         optimizer.apply([keras.ops.ones(v.shape) for v in model.trainable_variables])
         for variable, value in zip(model.trainable_variables, before, strict=True):
-            scale = self.WANTED.get(variable.path.partition("/")[0])
+            scale = SCALES.get(variable.path.partition("/")[0])
             if scale is not None:
                 np.testing.assert_allclose(value - variable, 0.4 * scale, rtol=1e-3)

@@ -9,7 +9,8 @@ from keras_crossvit.training.lora import copy_weights, enable_attention_lora
 from keras_crossvit.training.memory import activation_bytes, variable_bytes
 from keras_crossvit.training.optimizer import make_optimizer
 from keras_crossvit.training.steps import Totals
-from keras_crossvit.training.steps.base import row_losses, row_sums
+from keras_crossvit.training.steps.base import row_sums
+from keras_crossvit.training.steps.losses import RowLoss
 from keras_crossvit.training.steps.tensorflow import TensorFlowStep
 from tests.base import pixels, small_config, small_model, values_of
 
@@ -72,7 +73,7 @@ def test_unreadable_rows_count_for_nothing():
     labels = LABELS.copy()
     labels[3:] = 0
     logits = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
-    losses = row_losses(labels, logits)
+    losses = RowLoss()(labels, logits)
     np.testing.assert_array_equal(losses[3:], 0)
     sums = np.asarray(row_sums(labels, logits, losses))
     assert sums[3] == 3
@@ -108,10 +109,10 @@ def test_it_evaluates_by_the_average_and_trains_by_the_weights():
     loss = np.asarray(step.evaluate(step.feed(batches(*everything))))[0]
     for variable, value in zip(step.model.weights, trained, strict=True):
         np.testing.assert_array_equal(variable, value)
-    own = row_losses(LABELS, step.model.predict_on_batch(IMAGES)).numpy().sum()
+    own = RowLoss()(LABELS, step.model.predict_on_batch(IMAGES)).numpy().sum()
     assert abs(loss - own) > 1e-4
     step.put_average_in_place()
-    average = row_losses(LABELS, step.model.predict_on_batch(IMAGES)).numpy().sum()
+    average = RowLoss()(LABELS, step.model.predict_on_batch(IMAGES)).numpy().sum()
     assert loss == pytest.approx(average, rel=1e-5)
 
 

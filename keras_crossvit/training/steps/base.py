@@ -1,6 +1,7 @@
 """What a step is, whatever computes it, and what it says of the rows that it saw."""
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from keras import ops
 
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.training import state
+from keras_crossvit.training.steps.losses import RowLoss
 
 COLUMNS = 5  # of what a step returns: loss, top-1, top-5, rows, processes that want to end
 
@@ -19,9 +21,9 @@ COLUMNS = 5  # of what a step returns: loss, top-1, top-5, rows, processes that 
 class Step(abc.ABC):
     """A model, its optimizer, and the devices of this process that train it.
 
-    The loss is the softmax cross-entropy, averaged over the global batch. What is computed is
-    the same on any number of devices and processes, but for the order of sums and, on
-    TensorFlow, the draws of drop path, which each replica makes for itself.
+    The loss is averaged over the global batch. What is computed is the same on any number of
+    devices and processes, but for the order of sums and, on TensorFlow, the draws of drop path,
+    which each replica makes for itself.
 
     Args:
         model: A functional classifier that returns logits.
@@ -31,6 +33,7 @@ class Step(abc.ABC):
             after the other before the one update.
         steps_per_call: The most steps that one call of `train` does.
         jit_compile: Whether XLA compiles TensorFlow's step; JAX always compiles.
+        loss: The loss of a row in training; in evaluation it is that of its `kind` alone.
     """
 
     def __init__(
@@ -41,11 +44,14 @@ class Step(abc.ABC):
         accumulation_steps: int = 1,
         steps_per_call: int = 1,
         jit_compile: bool = False,
+        loss: RowLoss | None = None,
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self.accumulation_steps = accumulation_steps
         self.steps_per_call = steps_per_call
         self.jit_compile = jit_compile
+        self.loss = loss or RowLoss()
+        self.held_out_loss = RowLoss(self.loss.kind)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         self.average = inner if inner.average_momentum is not None else None
 
@@ -101,6 +107,18 @@ class Step(abc.ABC):
         if self.average is not None:
             self.average.put_average_in_place(self.model.trainable_variables)
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the model has the moving average of its weights, if there is one."""
+        self.sync()
+        before = [np.array(ops.convert_to_numpy(v)) for v in self.model.trainable_variables]
+        self.put_average_in_place()
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.model.trainable_variables, before, strict=True):
+                variable.assign(value)
+
     @abc.abstractmethod
     def sync(self) -> None:
         """Brings the state into the variables of the model and the optimizer."""
@@ -112,30 +130,26 @@ class Step(abc.ABC):
         return self.average.averages
 
 
-def row_losses(labels: Tensor, logits: Tensor) -> Tensor:
-    """The softmax cross-entropy of each row, float32 `(B,)`; 0 where the labels are all 0."""
-    logits = ops.cast(logits, "float32")
-    return ops.categorical_crossentropy(labels, logits, from_logits=True)
-
-
 def row_sums(
     labels: Tensor, logits: Tensor, losses: Tensor, weights: Tensor | None = None
 ) -> Tensor:
     """Loss, top-1 and top-5, summed over the rows, and their number: float32 `(4,)`.
 
     Args:
-        labels: `(B, classes)`; mixed labels count as the class of the highest.
+        labels: `(B, classes)`; mixed labels count as the class of the highest, and where several
+            are the highest, as those of several labels are, any of them is right.
         logits: `(B, classes)`.
         losses: `(B,)`.
         weights: `(B,)`; `None` for 1 where there is a label, 0 where an image was unreadable.
     """
     if weights is None:
         weights = ops.cast(ops.any(labels > 0, axis=-1), "float32")
-    truth = ops.argmax(labels, axis=-1)
-    right = ops.equal(ops.argmax(logits, axis=-1), truth)
-    of_truth = ops.take_along_axis(logits, ops.expand_dims(truth, -1), axis=-1)
-    before = ops.sum(ops.cast(logits > of_truth, "int32"), axis=-1)
-    columns = [losses, ops.cast(right, "float32"), ops.cast(before < 5, "float32")]
+    is_label = ops.equal(labels, ops.max(labels, axis=-1, keepdims=True))
+    first = ops.expand_dims(ops.argmax(logits, axis=-1), -1)
+    right = ops.take_along_axis(ops.cast(is_label, "float32"), first, axis=-1)[:, 0]
+    of_label = ops.max(ops.where(is_label, logits, -float("inf")), axis=-1, keepdims=True)
+    before = ops.sum(ops.cast(logits > of_label, "int32"), axis=-1)
+    columns = [losses, right, ops.cast(before < 5, "float32")]
     return ops.stack([*(ops.sum(column * weights) for column in columns), ops.sum(weights)])
 
 

@@ -12,7 +12,7 @@ from jax import numpy as jnp
 
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.training import state
-from keras_crossvit.training.steps.base import COLUMNS, Step, row_losses, row_sums
+from keras_crossvit.training.steps.base import COLUMNS, Step, row_sums
 
 _UNDER_WAY = 2  # calls that may be begun and not done: each holds its batches on the device
 
@@ -23,6 +23,9 @@ class JaxStep(Step):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.arrays = self._read_variables()
+        teacher = self.loss.teacher
+        # An argument of the step: as a constant in it XLA would compile for minutes.
+        self._teacher_arrays = [] if teacher is None else [v.value for v in teacher.variables]
         self._train = jax.jit(self._steps, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation_step)
         self._under_way: collections.deque[Any] = collections.deque()
@@ -36,7 +39,8 @@ class JaxStep(Step):
             jax.block_until_ready(self._under_way.popleft())
         stops = np.full((count, jax.local_device_count()), stop, "float32")
         arrays = (self._on_devices(np.stack(x), 1) for x in (images, labels))
-        self.arrays, sums = self._train(self.arrays, *arrays, self._on_devices(stops, 1))
+        stops = self._on_devices(stops, 1)
+        self.arrays, sums = self._train(self.arrays, self._teacher_arrays, *arrays, stops)
         self._under_way.append(sums)
         return _local(sums)
 
@@ -88,22 +92,23 @@ class JaxStep(Step):
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
         return jax.make_array_from_process_local_data(sharding, array)
 
-    def _steps(self, arrays, images, labels, stops):
+    def _steps(self, arrays, teacher, images, labels, stops):
         return jax.lax.scan(
-            lambda carry, x: self._step(carry, *x), arrays, (images, labels, stops)
+            lambda carry, x: self._step(carry, teacher, *x), arrays, (images, labels, stops)
         )
 
-    def _step(self, arrays, images, labels, stops):
+    def _step(self, arrays, teacher, images, labels, stops):
         trainable, fixed, optimizer = arrays
         parts = self.accumulation_steps
         images, labels = (_micro_batches(x, parts) for x in (images, labels))
         if parts == 1:
-            gradients, fixed, sums = self._gradients(arrays, images[0], labels[0])
+            gradients, fixed, sums = self._gradients(arrays, teacher, images[0], labels[0])
         else:
 
             def add_part(carry, batch):
                 total, fixed, sums = carry
-                new, fixed, rows = self._gradients((trainable, fixed, optimizer), *batch)
+                now = trainable, fixed, optimizer
+                new, fixed, rows = self._gradients(now, teacher, *batch)
                 return (jax.tree.map(jnp.add, total, new), fixed, sums + rows), None
 
             start = jax.tree.map(jnp.zeros_like, trainable), fixed, jnp.zeros(COLUMNS - 1)
@@ -113,13 +118,18 @@ class JaxStep(Step):
         optimizer = jax.tree.map(lambda new, old: new.astype(old.dtype), optimizer, arrays[2])
         return (trainable, fixed, optimizer), jnp.append(sums, jnp.sum(stops))
 
-    def _gradients(self, arrays, images, labels):
+    def _gradients(self, arrays, teacher, images, labels):
         """Gradients of the mean loss over all micro-batches, new seeds, the sums of these rows."""
         trainable, fixed, optimizer = arrays
+        answers = None
+        if self.loss.teacher is not None:
+            mapping = zip(self.loss.teacher.variables, teacher, strict=True)
+            with keras.StatelessScope(list(mapping)):
+                answers = self.loss.teacher.logits(images)
 
         def loss(trainable):
             logits, new = self.model.stateless_call(trainable, fixed, images, training=True)
-            losses = row_losses(labels, logits)
+            losses = self.loss(labels, logits, answers)
             mapping = zip(self.optimizer.variables, optimizer, strict=True)
             with keras.StatelessScope(list(mapping)):
                 scaled = self.optimizer.scale_loss(jnp.mean(losses) / self.accumulation_steps)
@@ -134,7 +144,8 @@ class JaxStep(Step):
             values = dict(zip(map(id, self.optimizer.variables), optimizer, strict=True))
             trainable = [values[id(variable)] for variable in self.averaged_variables()]
         logits, _ = self.model.stateless_call(trainable, fixed, images, training=False)
-        return jnp.append(row_sums(labels, logits, row_losses(labels, logits), weights), 0.0)
+        losses = self.held_out_loss(labels, logits)
+        return jnp.append(row_sums(labels, logits, losses, weights), 0.0)
 
 
 def _micro_batches(x, parts):

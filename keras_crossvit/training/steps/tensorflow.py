@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.training import state
 from keras_crossvit.training.optimizer import sum_over_replicas
-from keras_crossvit.training.steps.base import COLUMNS, Step, row_losses, row_sums
+from keras_crossvit.training.steps.base import COLUMNS, Step, row_sums
 
 
 class TensorFlowStep(Step):
@@ -86,7 +86,7 @@ class TensorFlowStep(Step):
         averages = zip(self.model.trainable_variables, self.averaged_variables(), strict=True)
         with keras.StatelessScope([(variable, mean.value) for variable, mean in averages]):
             logits = self.model(images, training=False)
-        sums = row_sums(labels, logits, row_losses(labels, logits), weights)
+        sums = row_sums(labels, logits, self.held_out_loss(labels, logits), weights)
         return self._summed([*tf.unstack(sums), tf.constant(0.0)])
 
     def _summed(self, columns):
@@ -95,9 +95,10 @@ class TensorFlowStep(Step):
 
     def _gradients(self, images, labels, parts=1):
         """Gradients of the mean loss over `parts` global batches, and the sums of these rows."""
+        teacher = self.loss.teacher and self.loss.teacher.logits(images)
         with tf.GradientTape() as tape:
             logits = self._forward(images)
-            losses = row_losses(labels, logits)
+            losses = self.loss(labels, logits, teacher)
             loss = tf.reduce_mean(losses) / (parts * self.replicas)
             scaled = self.optimizer.scale_loss(loss)
         variables = [variable.value for variable in self.model.trainable_variables]

@@ -1,0 +1,26 @@
+"""The best epoch of a run, and whether later ones still come near: read from the log's rows."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+METRICS = ("val_accuracy", "val_loss", "val_top5_accuracy")
+
+
+def best_epoch(rows: Sequence[dict[str, Any]], metric: str) -> int:
+    """Index of the row with the best value of `metric`, the first of several.
+
+    The lowest loss is the best, of all others the highest; what is not a number is the worst.
+    """
+    sign = 1 if metric == "val_loss" else -1
+
+    def order(index):
+        value = sign * rows[index][metric]
+        return math.inf if math.isnan(value) else value
+
+    return min(range(len(rows)), key=order)
+
+
+def is_over(rows: Sequence[dict[str, Any]], metric: str, patience: int | None) -> bool:
+    """Whether `patience` epochs have gone by since the best one; never if it is `None`."""
+    return patience is not None and len(rows) - 1 - best_epoch(rows, metric) >= patience

@@ -1,0 +1,131 @@
+"""The loss of each row of a batch."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.models import CrossViT
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A model whose answers are learnt beside the labels.
+
+    Args:
+        model: A classifier of the same classes and images, any Keras model. It answers with
+            logits, or its last layer ends in a softmax.
+        kind: "soft" learns its distribution over the classes (Hinton et al., "Distilling the
+            Knowledge in a Neural Network", 2015), "hard" its first class (DeiT, equation 3).
+        alpha: Share of the teacher's part in the loss, in [0, 1].
+        temperature: What the logits are divided by in the soft loss, positive.
+    """
+
+    model: keras.Model
+    kind: str = "soft"
+    alpha: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        last = self.model.layers[-1]
+        softmax = isinstance(last, keras.layers.Softmax)
+        softmax |= getattr(last, "activation", None) is keras.activations.softmax
+        if isinstance(self.model, CrossViT) and self.model.logits is not None:
+            answers, logarithm = keras.Model(self.model.input, self.model.logits), False
+        else:
+            answers, logarithm = self.model, softmax
+        object.__setattr__(self, "_answers", answers)
+        object.__setattr__(self, "_logarithm", logarithm)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All variables of the model."""
+        return self.model.variables
+
+    def logits(self, images: Tensor) -> Tensor:
+        """float32 `(B, classes)`, up to a number that is added to a whole row."""
+        answers: Any = self._answers  # type: ignore[attr-defined]
+        found = ops.cast(answers(images, training=False), "float32")
+        if self._logarithm:  # type: ignore[attr-defined]
+            found = ops.log(ops.maximum(found, 1e-12))
+        return ops.stop_gradient(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowLoss:
+    """The loss of each row; 0 where the labels are all 0, as those of an unreadable image are.
+
+    Args:
+        kind: "softmax": the cross-entropy with one distribution over all classes. "sigmoid": the
+            binary cross-entropies of the classes, each a question of its own, and their mean,
+            as timm has it.
+        class_weights: float `(classes,)`: of a softmax what each class' part of the cross-entropy
+            is multiplied by, of a sigmoid the part of the rows that have the label; `None` for 1.
+        teacher: A `Teacher`, only of a softmax; `None` for none.
+    """
+
+    kind: str = "softmax"
+    class_weights: np.ndarray | None = None
+    teacher: Teacher | None = None
+
+    def __call__(self, labels: Tensor, logits: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """The losses, float32 `(B,)`.
+
+        Args:
+            labels: `(B, classes)`.
+            logits: `(B, classes)`.
+            teacher: What `Teacher.logits` returned for these images.
+        """
+        logits = ops.cast(logits, "float32")
+        weights = 1.0 if self.class_weights is None else ops.convert_to_tensor(self.class_weights)
+        if self.kind == "sigmoid":
+            return _binary(labels, logits, weights)
+        losses = ops.categorical_crossentropy(labels * weights, logits, from_logits=True)
+        if self.teacher is None or teacher is None:
+            return losses
+        readable = ops.cast(ops.any(labels > 0, axis=-1), "float32")
+        learnt = self._distilled(logits, teacher) * readable
+        return (1 - self.teacher.alpha) * losses + self.teacher.alpha * learnt
+
+    def _distilled(self, logits, teacher):
+        if self.teacher.kind == "hard":
+            first = ops.one_hot(ops.argmax(teacher, axis=-1), logits.shape[-1])
+            return ops.categorical_crossentropy(first, logits, from_logits=True)
+        temperature = self.teacher.temperature
+        ours, theirs = (ops.log_softmax(x / temperature) for x in (logits, teacher))
+        divergence = ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1)
+        return divergence * temperature**2
+
+
+def _binary(labels, logits, weights):
+    present, absent = ops.log_sigmoid(logits), ops.log_sigmoid(-logits)
+    losses = -ops.mean(weights * labels * present + (1 - labels) * absent, axis=-1)
+    return losses * ops.cast(ops.any(labels > 0, axis=-1), "float32")
+
+
+def balanced_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
+    """Weights with which all classes count alike, `(classes,)`, for `RowLoss`.
+
+    Of a softmax `N / (classes * rows of the class)`, as scikit-learn has it; of a sigmoid the
+    rows without the label over those with it.
+
+    Args:
+        labels: int `(N,)`, or `(N, classes)` of zeros and ones.
+        classes: Number of classes.
+        kind: As in `RowLoss`.
+
+    Raises:
+        ValueError: If a class has no row.
+    """
+    counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    if counts.min() == 0:
+        raise ValueError(
+            "`class_weights` must be null where a class has no image to train on. "
+            f"Received: class_weights='balanced', and class {int(counts.argmin())} has none"
+        )
+    if kind == "sigmoid":
+        return ((len(labels) - counts) / counts).astype("float32")
+    return (len(labels) / (classes * counts)).astype("float32")

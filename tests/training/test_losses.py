@@ -1,0 +1,127 @@
+"""The losses of rows: softmax, sigmoid, balanced classes, a teacher; the best epoch."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_crossvit.training.best import best_epoch, is_over
+from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
+from tests import base
+
+DRAW = np.random.default_rng(0)
+LOGITS = DRAW.normal(size=(4, 3)).astype("float32")
+ONE = np.eye(3, dtype="float32")[[0, 2, 1, 1]]
+SEVERAL = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]], "float32")
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_softmax_is_the_cross_entropy():
+    wanted = -(ONE * log_softmax(LOGITS)).sum(-1)
+    np.testing.assert_allclose(RowLoss()(ONE, LOGITS), wanted, rtol=1e-5)
+
+
+def test_sigmoid_is_the_mean_of_the_binary_cross_entropies():
+    p = sigmoid(LOGITS)
+    wanted = -(SEVERAL * np.log(p) + (1 - SEVERAL) * np.log(1 - p)).mean(-1)
+    wanted[3] = 0  # without a label: an image that could not be read
+    np.testing.assert_allclose(RowLoss("sigmoid")(SEVERAL, LOGITS), wanted, rtol=1e-5)
+
+
+def test_sigmoid_of_large_logits_is_finite():
+    labels, logits = np.ones((1, 2), "float32"), np.array([[-1e4, 1e4]], "float32")
+    np.testing.assert_allclose(RowLoss("sigmoid")(labels, logits), [5e3])
+
+
+def test_balanced_classes_as_scikit_learn_has_them():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.array([0, 0, 0, 0, 1, 2, 2])
+    weights = balanced_weights(labels, 3, "softmax")
+    wanted = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    np.testing.assert_allclose(weights, wanted)
+    losses = np.asarray(RowLoss("softmax", weights)(ONE, LOGITS))
+    plain = -(ONE * log_softmax(LOGITS)).sum(-1)
+    np.testing.assert_allclose(losses, plain * wanted[[0, 2, 1, 1]], rtol=1e-5)
+
+
+def test_balanced_labels_of_a_sigmoid_are_those_without_over_those_with():
+    weights = balanced_weights(SEVERAL, 3, "sigmoid")
+    np.testing.assert_allclose(weights, [1, 3, 1])
+    p = sigmoid(LOGITS)
+    wanted = -(weights * SEVERAL * np.log(p) + (1 - SEVERAL) * np.log(1 - p)).mean(-1)
+    losses = np.asarray(RowLoss("sigmoid", weights)(SEVERAL, LOGITS))
+    np.testing.assert_allclose(losses[:3], wanted[:3], rtol=1e-5)
+
+
+def test_a_class_without_images_has_no_weight():
+    with pytest.raises(ValueError, match=r"`class_weights` must be null .* class 1 has none"):
+        balanced_weights(np.array([0, 2]), 3, "softmax")
+
+
+class TestTeacher:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def model():
+        return base.small_model()
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def setting(model):
+        images = base.pixels(4)
+        labels = np.eye(5, dtype="float32")[[0, 1, 2, 2]]
+        labels[3] = 0  # unreadable
+        teacher = keras.Model(model.input, model.logits).predict_on_batch(images)
+        logits = DRAW.normal(size=(4, 5)).astype("float32")
+        own = -(labels * log_softmax(logits)).sum(-1)
+        return images, labels, teacher, logits, own
+
+    def test_soft(self, model, setting):
+        images, labels, theirs, logits, own = setting
+        loss = RowLoss(teacher=Teacher(model, "soft", alpha=0.25, temperature=2.0))
+        target = np.exp(log_softmax(theirs / 2))
+        learnt = (target * (log_softmax(theirs / 2) - log_softmax(logits / 2))).sum(-1) * 4
+        learnt[3] = 0
+        found = loss(labels, logits, loss.teacher.logits(images))
+        np.testing.assert_allclose(found, 0.75 * own + 0.25 * learnt, rtol=1e-4, atol=1e-6)
+
+    def test_hard(self, model, setting):
+        images, labels, theirs, logits, own = setting
+        loss = RowLoss(teacher=Teacher(model, "hard"))
+        learnt = -log_softmax(logits)[np.arange(4), theirs.argmax(-1)]
+        learnt[3] = 0
+        found = loss(labels, logits, loss.teacher.logits(images))
+        np.testing.assert_allclose(found, (own + learnt) / 2, rtol=1e-4)
+
+    def test_a_model_that_ends_in_a_softmax_teaches_the_same(self, setting):
+        inputs = keras.Input((40, 40, 3))
+        pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+        logits = keras.layers.Dense(5)(pooled)
+        ends_in_softmax = keras.Model(inputs, keras.layers.Softmax()(logits))
+        dense = keras.layers.Dense(5, activation="softmax")
+        joined = keras.Model(inputs, dense(pooled))
+        dense.set_weights(ends_in_softmax.layers[-2].get_weights())
+        images = setting[0]
+        wanted = log_softmax(np.asarray(keras.Model(inputs, logits)(images)))
+        for model in (ends_in_softmax, joined):
+            found = np.asarray(Teacher(model).logits(images))
+            np.testing.assert_allclose(log_softmax(found), wanted, atol=1e-5)
+
+
+def rows(*values):
+    return [{"val_accuracy": value, "val_loss": -value} for value in values]
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+def test_the_best_epoch(metric):
+    assert best_epoch(rows(0.5, 0.7, 0.7, 0.6), metric) == 1
+    assert best_epoch(rows(float("nan"), 0.2, float("nan")), metric) == 1
+    assert not is_over(rows(0.5, 0.7, 0.7), metric, 2)
+    assert is_over(rows(0.5, 0.7, 0.7, 0.6), metric, 2)
+    assert not is_over(rows(0.5, 0.7, 0.7, 0.6), metric, None)

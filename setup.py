@@ -83,7 +83,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["keras_crossvit", "keras_crossvit.*"]),
-    package_data={"keras_crossvit": ["py.typed"]},
+    package_data={"keras_crossvit": ["py.typed", "models/imagenet_labels.txt"]},
     install_requires=[
         "keras>=3.13,<3.16",
         "numpy>=2",

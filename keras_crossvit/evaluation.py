@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_crossvit.data.images import default_crop_ratio
+from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Split
 from keras_crossvit.models import branch_logits

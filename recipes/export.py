@@ -12,7 +12,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras_crossvit as kc
-from keras_crossvit.data.images import default_crop_ratio
+from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.export.cli import parse_export
 from keras_crossvit.export.formats import export, top1
 

@@ -59,3 +59,20 @@ def check_grid(name: str, grid: Sequence[Any] | None) -> tuple[int, ...] | None:
     if len(grid) != 2:
         raise ValueError(f"`{name}` must be (rows, columns) or None. Received: {name}={grid}")
     return tuple(check_positive_int(name, side) for side in grid)
+
+
+def check_labels(labels: Iterable[Any], classes: int) -> tuple[str, ...]:
+    """The class names as a tuple, each a line of text."""
+    names = labels if isinstance(labels, str) else list(labels)
+    if isinstance(names, str) or len(names) != classes:
+        raise ValueError(
+            f"`labels` must be a list of {classes} names, one for each class. "
+            f"Received: {type(labels).__name__} of length {len(names)}"
+        )
+    for name in names:
+        # "" is the class of a file that is not an image, and labels.txt has one name per line.
+        if not isinstance(name, str) or name.splitlines() != [name]:
+            raise ValueError(
+                f"`labels` must be non-empty strings without line breaks. Received: {name!r}"
+            )
+    return tuple(names)

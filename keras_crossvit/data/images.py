@@ -99,11 +99,6 @@ def _refusal(image_bytes):
     return tf.raw_ops.Assert(condition=False, data=[message, begin], summarize=8)
 
 
-def default_crop_ratio(size: Sequence[int]) -> float:
-    """The crop ratio of the published evaluation: 1.0 at 408 x 408 pixels, else 0.875."""
-    return 1.0 if tuple(size[:2]) == (408, 408) else 0.875
-
-
 def image_shape(size: Sequence[int]) -> tuple[int, int, int]:
     """`(height, width, channels)` of a model's images, of which 3 channels need not be given.
 

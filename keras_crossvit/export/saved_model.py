@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.checks import check_labels, check_positive_int
 from keras_crossvit.export.checks import check_backend, check_classifier
 from keras_crossvit.models import CrossViT
 
@@ -47,7 +47,8 @@ def export_saved_model(
             If its `classifier_activation` is `None` or "linear", the probabilities are the
             softmax of its output, otherwise they are its output.
         directory: Folder of the versions; created if it does not exist.
-        labels: The class names in order, without line breaks; by default "0", "1", ...
+        labels: The class names in order, without line breaks; `None` for the model's own, or if
+            it has none "0", "1", ...
         top_k: How many classes `classify_bytes` returns, k, positive; at most all of them.
         crop_ratio: As in `evaluation_transform`; `None` for 0.875, or 1.0 if the model's
             input is 408 x 408, as the published checkpoints were evaluated.
@@ -62,7 +63,7 @@ def export_saved_model(
         RuntimeError: If Keras' backend is not TensorFlow.
     """
     check_classifier(model)
-    names = _check_labels(labels, model.output_shape[-1])
+    names = _names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))
     if crop_ratio is not None and not 0 < crop_ratio <= 1:
         raise ValueError(
@@ -107,20 +108,9 @@ def _publish(written, directory):
         # Another process has just taken this version, so look again.
 
 
-def _check_labels(labels, classes):
-    """The class names as a list."""
+def _names(model, labels):
+    """The class names; the model's own, or numbers, where none are given."""
+    labels = model.labels if labels is None else labels
     if labels is None:
-        return [str(index) for index in range(classes)]
-    names = labels if isinstance(labels, str) else list(labels)
-    if isinstance(names, str) or len(names) != classes:
-        raise ValueError(
-            f"`labels` must be a list of {classes} names, one for each class. "
-            f"Received: {type(labels).__name__} of length {len(names)}"
-        )
-    for name in names:
-        # "" is the class of a file that is not an image, and labels.txt has one name per line.
-        if not isinstance(name, str) or name.splitlines() != [name]:
-            raise ValueError(
-                f"`labels` must be non-empty strings without line breaks. Received: {name!r}"
-            )
-    return names
+        return [str(index) for index in range(model.output_shape[-1])]
+    return list(check_labels(labels, model.output_shape[-1]))

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_crossvit.data.images import default_crop_ratio, read_images
+from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.data.images import read_images
 from keras_crossvit.export.checks import gives_logits, takes_pixels
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input

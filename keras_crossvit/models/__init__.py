@@ -20,6 +20,7 @@ from keras_crossvit.models.freezing import freeze
 from keras_crossvit.models.macs import count_macs
 from keras_crossvit.models.preprocessing import decode_predictions, preprocess_input
 from keras_crossvit.models.presets import presets, register_preset
+from keras_crossvit.models.pretrained import from_pretrained
 
 __all__ = [
     "BranchConfig",
@@ -39,6 +40,7 @@ __all__ = [
     "count_macs",
     "decode_predictions",
     "freeze",
+    "from_pretrained",
     "preprocess_input",
     "presets",
     "register_preset",

@@ -18,21 +18,30 @@ distillation.
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_crossvit import weights as checkpoints
-from keras_crossvit.common.checks import check_choice, check_positive_int, check_rate
+from keras_crossvit.common.checks import (
+    check_choice,
+    check_labels,
+    check_positive_int,
+    check_rate,
+)
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.common.tf_data import batches_of_arrays
 from keras_crossvit.models.assembly import Assembly
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.inputs import make_images
-from keras_crossvit.models.preprocessing import check_normalization, normalize
+from keras_crossvit.models.preprocessing import (
+    check_normalization,
+    imagenet_labels,
+    normalize,
+)
 from keras_crossvit.models.presets import preset_name, published_weights
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
@@ -86,6 +95,8 @@ class CrossViT(keras.Model):
             two images of `input_shape`, the small branch's and the large branch's.
         reset_heads: Whether the heads in `weights` are left out whatever their classes, so that
             weights of any classes start a model of any others.
+        labels: Names of the classes, in order; `None` for none, or ImageNet's with its published
+            weights and its 1,000 classes. They are saved with the model.
         dtype: Keras dtype policy of the layers, or its name; `None` for the global one.
             Whatever it is, images are normalised and resized, and logits averaged, in float32.
 
@@ -100,6 +111,7 @@ class CrossViT(keras.Model):
             `input_tensor`.
         logits: Keras tensor of the averaged logits `(B, classes)`, before the activation;
             `None` without a top.
+        labels: Names of the classes, a tuple, or `None`.
         feature_dim: Width of the features, `C_small + C_large`.
         mean: Mean of each channel that is normalised, of pixels in 0..1; so is `std`.
         include_preprocessing: The argument; so are `include_top`, `pooling`, `classes`,
@@ -134,10 +146,12 @@ class CrossViT(keras.Model):
         std: Sequence[float] | None = None,
         inputs: str = "shared",
         reset_heads: bool = False,
+        labels: Sequence[str] | None = None,
         dtype: Any = None,
     ) -> None:
         classes = int(classes) if isinstance(classes, np.integer) else classes
         _check_arguments(config, include_top, pooling, classes, classifier_activation)
+        labels = None if labels is None else check_labels(labels, classes)
         drop_rate = check_rate("drop_rate", drop_rate)
         drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
@@ -180,6 +194,10 @@ class CrossViT(keras.Model):
         self.include_preprocessing = include_preprocessing
         self.drop_rate, self.drop_path_rate = drop_rate, drop_path_rate
         self.gradient_checkpointing = gradient_checkpointing
+        published = source is not None and source.input_size is not None
+        if labels is None and published and include_top and classes == 1000 and not reset_heads:
+            labels = imagenet_labels()
+        self.labels = labels
         self.mean, self.std = mean, std
         self.images, self._built_on_tensor = images, input_tensor is not None
         if source is not None:
@@ -209,6 +227,7 @@ class CrossViT(keras.Model):
             "drop_path_rate": self.drop_path_rate,
             "name": self.name,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "labels": self.labels,
             "mean": self.mean,
             "std": self.std,
             "inputs": "separate" if len(set(map(id, self.images.values()))) > 1 else "shared",
@@ -240,6 +259,51 @@ class CrossViT(keras.Model):
             if layer.trainable != (layer.name not in frozen):
                 layer.trainable = layer.name not in frozen
         return model
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        crop_ratio: float | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes a folder that says what it holds, for `from_pretrained` and for timm.
+
+        `model.safetensors` (timm's names), `config.json`, which `timm.create_model("local-dir:
+        FOLDER", pretrained=True)` reads where timm has the architecture, `labels.txt` and
+        `README.md`, the model card.
+
+        Args:
+            folder: The folder; made if need be. Other files in it stay, as do other keys of a
+                `config.json`.
+            crop_ratio: Of the evaluation that belongs to the weights; `None` for the published
+                one of that input size.
+            details: Further rows of the model card, e.g. `{"data": "pets", "top-1": "93.1 %"}`.
+
+        Raises:
+            ValueError: If a weight has no name in timm, or `folder` is a file.
+        """
+        from keras_crossvit.models.pretrained import save_pretrained
+
+        save_pretrained(self, folder, crop_ratio=crop_ratio, details=details)
+
+    def push_to_hub(self, name: str, *, private: bool = False, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face hub; needs a login there.
+
+        Args:
+            name: Repository, "owner/name"; made if need be.
+            private: Whether a new repository is private.
+            **options: Further arguments of `save_pretrained`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: If `name` has another form, or a weight has no name in timm.
+        """
+        from keras_crossvit.models.pretrained import push_to_hub
+
+        return push_to_hub(self, name, private=private, **options)
 
     def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`.

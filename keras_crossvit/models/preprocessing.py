@@ -1,5 +1,7 @@
 """The normalisation of the input, and the names of the predicted classes."""
 
+import functools
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,6 +105,13 @@ def preprocess_input(
         return x
     x = keras.ops.cast(x, "float32") / 255.0
     return (x - keras.ops.array(mean, "float32")) / keras.ops.array(std, "float32")
+
+
+@functools.cache
+def imagenet_labels() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes in order: WordNet's first word for each."""
+    text = pathlib.Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
 
 
 def decode_predictions(preds: Tensor, top: int = 5) -> list[list[tuple[str, str, float]]]:

@@ -77,6 +77,7 @@ def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossV
         "reset_heads": config.reset_heads and config.weights is not None,
         "input_shape": None if side is None else (side, side, config.channels),
         "classes": len(source.class_names),
+        "labels": source.class_names,
         "classifier_activation": config.loss,
         "drop_path_rate": config.drop_path_rate,
         "gradient_checkpointing": config.gradient_checkpointing,

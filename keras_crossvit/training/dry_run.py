@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 
-from keras_crossvit.data.images import default_crop_ratio
+from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import subprocess
@@ -17,6 +18,8 @@ from keras_crossvit.models import CrossViT
 from keras_crossvit.training.folder import read_json
 from keras_crossvit.training.recipes import loaded_files, run_file
 
+logger = logging.getLogger(__name__)
+
 _EXPORT = (
     "import json, sys; from keras_crossvit.training.finish import export_file; "
     "export_file(**json.loads(sys.argv[1]))"
@@ -29,15 +32,18 @@ def write_result(
     results: Mapping[str, float],
     options: Mapping[str, Any],
     resume: bool,
+    data: str,
 ) -> str:
     """Saves and exports a model, once: what is there already and whole is left as it is.
 
     Args:
-        folder: The run's folder; gets `model.keras`, `export/<version>/` and `result.json`.
+        folder: The run's folder; gets `model.keras`, `export/<version>/`, `result.json` and what
+            `CrossViT.save_pretrained` writes.
         model: The model with its final weights.
         results: What `result.json` holds beside the export.
         options: Further arguments of `export_saved_model`.
         resume: Whether the run may have written all this before.
+        data: What the model card calls the data.
 
     Returns:
         Folder of the SavedModel.
@@ -49,6 +55,7 @@ def write_result(
         with write_atomically(saved) as aside:
             model.save(aside)
     digest = _digest(saved)
+    _describe(folder, model, options["crop_ratio"], {"data": data, **results})
     # Said before it is made, so that a run that is killed in between makes no second version.
     export = before["export"] if written else str(exports / str(_next_version(exports)))
     write_json(path, {**results, "export": export, "digest": digest})
@@ -58,6 +65,14 @@ def write_result(
             write_json(path, {**results, "export": made, "digest": digest})
             export = made
     return export
+
+
+def _describe(folder, model, crop_ratio, details):
+    """Makes the run's folder one that `from_pretrained` and timm read."""
+    try:
+        model.save_pretrained(folder, crop_ratio=crop_ratio, details=details)
+    except ValueError as error:  # a design of one's own may have weights without names in timm
+        logger.info("%s gets no model.safetensors: %s", folder, error)
 
 
 def export_file(

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.common.files import write_atomically
-from keras_crossvit.data.images import default_crop_ratio
+from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.pipeline import (
     OUTSIDE,
     evaluation_batches,
@@ -315,7 +315,9 @@ class Run:
                 "crop_ratio": self.crop_ratio,
                 "exif_orientation": self.config.exif_orientation,
             }
-            export = write_result(self.folder, model, results, options, self.config.resume)
+            data = pathlib.PurePath(self.source.name).name  # without the folders of this machine
+            resume = self.config.resume
+            export = write_result(self.folder, model, results, options, resume, data)
         found = {"model": model, "source": self.source, "history": self.log.rows}
         return {**results, **found, "export": export}
 

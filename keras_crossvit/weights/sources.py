@@ -34,6 +34,11 @@ class PublishedWeights:
     repository: str
     input_size: int
 
+    @property
+    def timm_name(self) -> str:
+        """What timm calls the architecture at this size: the repository without owner and tag."""
+        return self.repository.partition("/")[2].partition(".")[0]
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightSource:
@@ -67,7 +72,7 @@ class WeightSource:
             ValueError: If the weights do not fit.
             ConnectionError: If they must be downloaded and the download fails.
         """
-        path = self.path or _download(self.repository, self.origin)
+        path = self.path or download(str(self.repository), "model.safetensors", self.origin)
         if path.name.endswith(".weights.h5"):
             if reset_heads:
                 raise ValueError(
@@ -180,8 +185,8 @@ def _published(weights, preset, presets):
     return presets[preset]
 
 
-def _download(repository, weights):
-    """The path of a repository's checkpoint on the Hugging Face hub, downloaded if not cached.
+def download(repository: str, name: str, origin: str) -> pathlib.Path:
+    """The path of a file of a repository on the Hugging Face hub, downloaded if not cached.
 
     `huggingface_hub` caches and resumes downloads, and respects `HF_HOME`, `HF_ENDPOINT` and
     `HF_HUB_OFFLINE`.
@@ -189,10 +194,10 @@ def _download(repository, weights):
     import huggingface_hub
 
     try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
+        return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
     except Exception as error:  # of the hub, of HTTP or of the system
         raise ConnectionError(
-            f"`weights={weights!r}` could not be loaded: {repository} is not in the cache of "
+            f"`weights={origin!r}` could not be loaded: {repository} is not in the cache of "
             "huggingface_hub and cannot be downloaded. Allowed without a network: weights=None, "
             f"or the path of a file. Received: {type(error).__name__}: {error}"
         ) from error

@@ -73,7 +73,8 @@ def _reader(model, image_bytes):
     """The part of `classify_bytes` before the model, as a function that runs it once."""
     import tensorflow as tf
 
-    from keras_crossvit.data.images import default_crop_ratio, read_images
+    from keras_crossvit.common.pixels import default_crop_ratio
+    from keras_crossvit.data.images import read_images
 
     size = model.input_shape[1:3]
     files = tf.constant([image_bytes])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import (
     decode,
-    default_crop_ratio,
     evaluation_transform,
     read_images,
 )

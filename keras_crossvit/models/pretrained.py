@@ -1,0 +1,257 @@
+"""A folder that holds a model and says what it is: for this package, for timm, for the hub."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from keras_crossvit.common.files import write_json, write_text
+from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.models.config import CrossViTConfig
+from keras_crossvit.models.crossvit import CrossViT
+from keras_crossvit.models.presets import preset_name, published_weights
+from keras_crossvit.weights.checkpoint import head_classes, model_state, save_checkpoint
+from keras_crossvit.weights.sources import download
+
+if TYPE_CHECKING:
+    import keras
+
+_OURS = "keras_crossvit"  # the part of config.json that timm does not read
+_VERSION = 1  # of that part
+_ARGUMENTS = (
+    *("include_top", "pooling", "classes", "classifier_activation", "include_preprocessing"),
+    *("input_shape", "drop_rate", "mean", "std", "inputs", "name", "labels"),
+)
+
+
+def save_pretrained(
+    model: CrossViT,
+    folder: str | os.PathLike[str],
+    *,
+    crop_ratio: float | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """See `CrossViT.save_pretrained`."""
+    if any(all(image is not x for x in model.inputs) for image in model.images.values()):
+        raise ValueError(
+            "`model` must not be built on an `input_tensor`, whose layers have no place in the "
+            f"folder. Received: {model.name!r}"
+        )
+    state = model_state(model)  # raises for a model that has no names in timm
+    folder = pathlib.Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`folder` must be a folder. Received: folder={str(folder)!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    describe(model, folder, crop_ratio=crop_ratio, details=details, classes=head_classes(state))
+    save_checkpoint(model, folder / "model.safetensors")
+
+
+def describe(
+    model: CrossViT,
+    folder: pathlib.Path,
+    *,
+    crop_ratio: float | None,
+    details: Mapping[str, Any] | None,
+    classes: int | None,
+) -> None:
+    """Writes `config.json`, `labels.txt` and the model card; what else is in them stays."""
+    path = folder / "config.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ratio = crop_ratio or default_crop_ratio(model.images["large"].shape[1:3])
+    write_json(path, {**before, **_timm_config(model, classes or 0, ratio), _OURS: _own(model)})
+    if model.labels is not None:
+        write_text(folder / "labels.txt", "".join(f"{label}\n" for label in model.labels))
+    write_text(folder / "README.md", _card(model, ratio, details or {}))
+
+
+def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
+    """The model of a folder that `save_pretrained` or timm has written, or of a hub's repository.
+
+    Args:
+        source: The folder, e.g. of a run, or `"hf://owner/name"`, e.g.
+            `"hf://timm/crossvit_15_dagger_240.in1k"`, which comes from the hub once.
+        **changes: Arguments of `CrossViT` in the place of the folder's, e.g. `input_shape`, or
+            `classes` with `reset_heads=True`.
+
+    Returns:
+        The model with its weights and its labels.
+
+    Raises:
+        ValueError: If `source` is no such folder, is of a later version, or does not fit
+            `changes`.
+        ConnectionError: If it must be downloaded and cannot be.
+    """
+    text = os.fspath(source)
+    if text.startswith("hf://"):
+        repository = text.removeprefix("hf://")
+        path, weights = download(repository, "config.json", text), text
+    else:
+        path = pathlib.Path(text).expanduser() / "config.json"
+        weights = os.fspath(path.with_name("model.safetensors"))
+    found = _read_config(path, text)
+    arguments = _own_arguments(found, text) if _OURS in found else _arguments_of_timm(found, text)
+    config = arguments.pop("config")
+    known = changes.keys() & {"config", "weights"}
+    if known:
+        raise ValueError(
+            "`changes` must be arguments of CrossViT other than config and weights, which the "
+            f"folder has. Received: {', '.join(sorted(known))}"
+        )
+    if "classes" in changes or "labels" in changes:
+        arguments.pop("labels", None)
+    return CrossViT(config, weights=weights, **{**arguments, **changes})
+
+
+def push_to_hub(model: CrossViT, name: str, *, private: bool = False, **options: Any) -> str:
+    """See `CrossViT.push_to_hub`."""
+    import huggingface_hub
+
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise ValueError(f'`name` must have the form "owner/name". Received: name={name!r}')
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, **options)
+        api = huggingface_hub.HfApi()
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder))
+
+
+def _own(model):
+    arguments = model.get_config()
+    return {
+        "version": _VERSION,
+        "config": dataclasses.asdict(model.config),
+        **{name: arguments[name] for name in _ARGUMENTS},
+    }
+
+
+def _timm_config(model, classes, crop_ratio):
+    """The keys that timm's `local-dir:` and `hf-hub:` read."""
+    height, width, channels = model.images["large"].shape[1:]
+    first = [f"patch_embed.{n}.proj" for n in range(len(model.branches))]
+    first = [f"{name}.0" if model.config.patch_embed == "conv" else name for name in first]
+    known = {
+        "architecture": _timm_name(model),
+        "num_classes": classes,
+        "num_features": model.feature_dim,
+        "pretrained_cfg": {
+            "input_size": [channels if len(model.mean) == channels else 3, height, width],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": crop_ratio,
+            "mean": list(model.mean),
+            "std": list(model.std),
+            "num_classes": classes,
+            "first_conv": first if len(first) > 1 else "patch_embed.proj",
+            "classifier": ["head.0", "head.1"] if len(first) > 1 else "head",
+        },
+    }
+    return known if model.labels is None else {**known, "label_names": list(model.labels)}
+
+
+def _timm_name(model):
+    """Timm's name of the architecture, or the preset's where timm has none."""
+    preset, side = preset_name(model.config), model.images["large"].shape[1]
+    published = [weights[preset] for weights in published_weights().values() if preset in weights]
+    if not published:
+        return preset or "crossvit"
+    nearest = min(published, key=lambda weights: abs(weights.input_size - side))
+    return nearest.timm_name
+
+
+def _read_config(path, origin):
+    if not path.is_file():
+        raise ValueError(
+            "`source` must be a folder with config.json and model.safetensors, or "
+            f'"hf://owner/name". Received: source={origin!r}'
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"`source` must hold a whole config.json. Received: {path}, which cannot be read: "
+            f"{error}"
+        ) from error
+    if not isinstance(found, dict) or (_OURS not in found and "architecture" not in found):
+        raise ValueError(
+            "`source` must hold a config.json of this package or of timm. "
+            f"Received: {path}, without an architecture"
+        )
+    return found
+
+
+def _own_arguments(found, origin):
+    arguments = dict(found[_OURS])
+    version = arguments.pop("version", None)
+    if version != _VERSION:
+        raise ValueError(
+            f"`source` must be of version {_VERSION}; a later keras_crossvit may read it. "
+            f"Received: {origin}, of version {version}"
+        )
+    unknown = arguments.keys() - {"config", *_ARGUMENTS}
+    if unknown:
+        raise ValueError(
+            "`source` must have no fields in config.json that this version does not know. "
+            f"Received: {origin}, with {', '.join(sorted(unknown))}"
+        )
+    try:
+        arguments["config"] = CrossViTConfig.from_dict(arguments["config"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"`source` must describe a CrossViTConfig. Received: {origin}, where {error}"
+        ) from error
+    return arguments
+
+
+def _arguments_of_timm(found, origin):
+    """The arguments of `CrossViT` for a config.json that timm wrote."""
+    names = {
+        weights.timm_name: preset
+        for presets in published_weights().values()
+        for preset, weights in presets.items()
+    }
+    architecture = found["architecture"]
+    if architecture not in names:
+        raise ValueError(
+            f"`source` must be of one of timm's architectures {', '.join(names)}. "
+            f"Received: {origin}, of {architecture!r}"
+        )
+    cfg = {**found, **found.get("pretrained_cfg", {})}
+    classes = found.get("num_classes", cfg.get("num_classes", 1000))
+    channels, height, width = cfg["input_size"]
+    labels = found.get("label_names") or cfg.get("label_names")
+    return {
+        "config": CrossViTConfig.preset(names[architecture]),
+        "input_shape": (height, width, channels),
+        "include_top": classes > 0,
+        "classes": classes or 1000,
+        "mean": cfg.get("mean"),
+        "std": cfg.get("std"),
+        "labels": labels if isinstance(labels, list) and len(labels) == classes else None,
+    }
+
+
+def _card(model: "keras.Model", crop_ratio: float, details: Mapping[str, Any]) -> str:
+    """The model card: what is known of the model, and how to use it."""
+    height, width, channels = model.images["large"].shape[1:]
+    facts = {
+        "architecture": preset_name(model.config) or "a CrossViT of one's own (config.json)",
+        "parameters": f"{model.count_params():,}",
+        "images": f"{height} x {width}, {channels} channels, pixels in 0..255, "
+        f"centre crop {crop_ratio:g}",
+        "classes": model.classes if model.include_top else "none (features)",
+        **details,
+    }
+    lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return (
+        "---\nlibrary_name: keras\npipeline_tag: image-classification\n"
+        "tags: [keras_crossvit, crossvit, timm]\n---\n"
+        f"# {model.name}\n\nA CrossViT (Chen, Fan and Panda, ICCV 2021).\n\n"
+        f"| what | value |\n| --- | --- |\n{lines}\n\n"
+        "```python\nimport keras_crossvit as kc\n\n"
+        'model = kc.from_pretrained("FOLDER or hf://OWNER/NAME")\n```\n\n'
+        "The license of the weights is that of what they were trained from, and is for their "
+        "owner to state here.\n"
+    )

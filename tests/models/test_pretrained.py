@@ -1,0 +1,202 @@
+"""A folder that says what model it holds."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_crossvit as kc
+from tests import base
+
+LABELS = ("ant", "bee", "cat", "dog", "eel")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return base.small_model(labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pretrained") / "model"
+    model.save_pretrained(path, crop_ratio=0.9, details={"data": "five animals", "top-1": "93 %"})
+    return path
+
+
+def test_it_comes_back_whole(model, folder):
+    again = kc.from_pretrained(folder)
+    assert again.labels == LABELS
+    assert again.config == model.config
+    images = base.pixels()
+    np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
+
+
+def test_what_the_folder_says(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("README.md", "config.json", "labels.txt", "model.safetensors"),
+    ]
+    assert (folder / "labels.txt").read_text().split() == [*LABELS]
+    card = (folder / "README.md").read_text()
+    assert "| data | five animals |" in card
+    assert "| top-1 | 93 % |" in card
+    config = json.loads((folder / "config.json").read_text())
+    assert config["num_classes"] == 5
+    assert config["label_names"] == [*LABELS]
+    assert config["pretrained_cfg"]["input_size"] == [3, 40, 40]
+    assert config["pretrained_cfg"]["crop_pct"] == 0.9
+    assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.parametrize(
+    ("make", "side", "name"),
+    [
+        (kc.CrossViT9, 240, "crossvit_9_240"),
+        (kc.CrossViT15Dagger, 400, "crossvit_15_dagger_408"),
+    ],
+)
+def test_names_of_timm(make, side, name, tmp_path):
+    model = make(weights=None, input_shape=(side, side, 3))
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architecture"] == name
+    last = ".proj.0" if "dagger" in name else ".proj"
+    assert config["pretrained_cfg"]["first_conv"] == [f"patch_embed.{n}{last}" for n in (0, 1)]
+
+
+def test_changes(model, folder):
+    wide = kc.from_pretrained(folder, input_shape=(40, 64, 3))
+    assert wide.input_shape == (None, 40, 64, 3)
+    with pytest.raises(ValueError, match="`classes` must be 5, as in the weights"):
+        kc.from_pretrained(folder, classes=3)
+    new = kc.from_pretrained(folder, classes=3, reset_heads=True, classifier_activation=None)
+    assert new.labels is None
+    assert new.output_shape == (None, 3)
+    np.testing.assert_array_equal(new.stages[0].weights[0], model.stages[0].weights[0])
+    with pytest.raises(ValueError, match="`changes` must be arguments of CrossViT other than"):
+        kc.from_pretrained(folder, weights=None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"include_top": False, "pooling": "token"},
+        {"input_shape": (40, 40, 1)},
+        {"input_shape": (40, 40, 5), "mean": (0.1,) * 5, "std": (0.2,) * 5},
+        {"include_preprocessing": False, "classifier_activation": "sigmoid"},
+    ],
+)
+def test_other_models_come_back(arguments, tmp_path):
+    model = base.small_model(**arguments)
+    model.save_pretrained(tmp_path)
+    images = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
+    again = kc.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
+    assert model.get_config().keys() == again.get_config().keys()
+
+
+def test_a_folder_that_timm_wrote(tmp_path):
+    """The keys of timm's `save_for_hf`, with the architecture and without ours."""
+    model = kc.CrossViT9(weights=None, classes=2)
+    kc.save_checkpoint(model, tmp_path / "model.safetensors")
+    config = {
+        "architecture": "crossvit_9_240",
+        "num_classes": 2,
+        "num_features": 384,
+        "pretrained_cfg": {
+            "input_size": [3, 240, 240],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+        },
+        "label_names": ["no", "yes"],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    again = kc.from_pretrained(tmp_path)
+    assert again.labels == ("no", "yes")
+    assert again.mean == (0.5, 0.5, 0.5)
+    assert again.name == "crossvit_9"
+    for ours, theirs in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_repository_of_the_hub(model, folder, monkeypatch):
+    asked = []
+
+    def fetch(repository, name):
+        asked.append((repository, name))
+        return str(folder / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    again = kc.from_pretrained("hf://me/animals")
+    np.testing.assert_array_equal(again.weights[0], model.weights[0])
+    assert asked == [("me/animals", "config.json"), ("me/animals", "model.safetensors")]
+
+
+def test_push_to_hub(model, monkeypatch):
+    calls = []
+
+    class Api:
+        def create_repo(self, name, private, exist_ok):
+            calls.append((name, private, exist_ok))
+
+        def upload_folder(self, repo_id, folder_path):
+            np.testing.assert_array_equal(
+                kc.from_pretrained(folder_path).weights[0], model.weights[0]
+            )
+            calls.append(repo_id)
+            return "https://hub/commit"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert model.push_to_hub("me/animals", private=True) == "https://hub/commit"
+    assert calls == [("me/animals", True, True), "me/animals"]
+    with pytest.raises(ValueError, match='`name` must have the form "owner/name"'):
+        model.push_to_hub("animals")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "`source` must be a folder with config.json and model.safetensors"),
+        ("{", "`source` must hold a whole config.json"),
+        ("{}", "without an architecture"),
+        ('{"architecture": "resnet50"}', "Received: .* of 'resnet50'"),
+        ('{"keras_crossvit": {"version": 2}}', "`source` must be of version 1; .* of version 2"),
+        (
+            '{"keras_crossvit": {"version": 1, "config": {}, "colour": 1}}',
+            "no fields in config.json that this version does not know.* with colour",
+        ),
+        ('{"keras_crossvit": {"version": 1, "config": {}}}', "must describe a CrossViTConfig"),
+    ],
+)
+def test_a_folder_that_does_not_say(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        kc.from_pretrained(tmp_path)
+
+
+def test_nothing_is_written_for_a_model_without_names_in_timm(tmp_path):
+    inputs = keras.Input((40, 40, 3))
+    built_on = base.small_model(input_tensor=keras.layers.Rescaling(2.0)(inputs))
+    with pytest.raises(ValueError, match="`model` must not be built on an `input_tensor`"):
+        built_on.save_pretrained(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_other_keys_of_a_configuration_stay(model, tmp_path):
+    (tmp_path / "config.json").write_text('{"epochs": 3}')
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["epochs"] == 3
+    assert kc.from_pretrained(tmp_path).labels == LABELS
+
+
+@pytest.mark.parametrize("labels", [("a",), "abcde", ("a", "b", "c", "d", ""), (1, 2, 3, 4, 5)])
+def test_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="`labels` must be"):
+        base.small_model(labels=labels)
+
+
+def test_labels_are_saved_with_the_model(model, tmp_path):
+    model.save(tmp_path / "x.keras")
+    assert keras.saving.load_model(tmp_path / "x.keras").labels == LABELS

@@ -1,5 +1,38 @@
 """What a normalised pixel is: ImageNet's statistics, as the published weights expect them."""
 
+import functools
+import logging
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger("keras_crossvit")
+
+_LOOKED_AT = 4  # images; a look at all of a large array would take longer than it is worth
+
 # Mean and standard deviation per channel (RGB), of pixels scaled to 0..1.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+def warn_of_unit_range(images: Any) -> None:
+    """Logs a warning, once in a process, if images that should be in 0..255 seem to be in 0..1.
+
+    Args:
+        images: What a model is given. Only NumPy arrays of floats are looked at, and of these
+            the first images; all of them 0 is black in either range.
+    """
+    for array in images if isinstance(images, list | tuple) else [images]:
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim < 1:
+            continue
+        first = array[:_LOOKED_AT]
+        if first.size and first.min() >= 0 and 0 < first.max() <= 1:
+            _say_once()
+
+
+@functools.cache
+def _say_once() -> None:
+    logger.warning(
+        "The model expects pixels in 0..255, but these images are in 0..1, nearly black to it: "
+        "multiply them by 255."
+    )

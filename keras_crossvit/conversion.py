@@ -79,12 +79,13 @@ def _input_size(config, shapes):
     if config.small is None:
         branches = {"large": "pos_embed"}
     for branch, name in branches.items():
-        if name not in shapes or shapes[name][2] != config.branches[branch].embed_dim:
+        width = config.branches[branch].embed_dim
+        if name not in shapes or len(shapes[name]) != 3 or shapes[name][2] != width:
             return None
     # The first branch sees the image without a resize.
     branch, name = next(iter(branches.items()))
     patches = shapes[name][1] - config.class_token
-    return math.isqrt(patches) * config.branches[branch].patch_size
+    return math.isqrt(patches) * config.branches[branch].patch_size if patches > 0 else None
 
 
 def _torch_shape(variable):

@@ -87,6 +87,25 @@ def test_weights_of_no_preset(safetensors, tmp_path):
     assert not (tmp_path / "model.keras").exists()
 
 
+@pytest.mark.parametrize("shape", [(), (16,), (17, 64), (1, 0, 64), (1, 1, 64), (2, 17, 64)])
+def test_odd_position_embeddings_fit_no_preset(shape, safetensors, tmp_path):
+    odd = {**load_file(safetensors), "pos_embed_0": np.zeros(shape, "float32")}
+    save_file(odd, tmp_path / "odd.safetensors")
+    with pytest.raises(ValueError, match=r"Received: .*odd\.safetensors, whose \d+ weights fit"):
+        convert(tmp_path / "odd.safetensors", tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_weights_that_are_not_finite_are_not_written(safetensors, tmp_path):
+    state = load_file(safetensors)
+    state["norm.1.bias"][0] = np.nan
+    save_file(state, tmp_path / "nan.safetensors")
+    message = r"finite.*Received: .*nan\.safetensors, where 1 are not: norm\.1\.bias \(NaN"
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "nan.safetensors", tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()
+
+
 def test_unknown_destination(safetensors, tmp_path):
     with pytest.raises(ValueError, match="`destination` must end in"):
         convert(safetensors, tmp_path / "model.onnx")

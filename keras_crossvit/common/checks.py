@@ -1,5 +1,6 @@
 """Checks of layer arguments, so that every message has one form."""
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -48,8 +49,18 @@ def check_divides(num_heads: int, embed_dim: int) -> None:
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     if value not in list(choices):  # a list, since a set would raise for a list
         allowed = ", ".join(repr(choice) for choice in sorted(choices))
-        raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
+        raise ValueError(
+            f"`{name}` must be one of {allowed}. "
+            f"Received: {name}={value!r}{did_you_mean(value, choices)}"
+        )
     return value
+
+
+def did_you_mean(value: Any, choices: Iterable[Any]) -> str:
+    """The end of a message that suggests the most similar of `choices`; "" if none is similar."""
+    names = [choice for choice in choices if isinstance(choice, str)]
+    close = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
+    return f". Did you mean {close[0]!r}?" if close else ""
 
 
 def check_grid(name: str, grid: Sequence[Any] | None) -> tuple[int, ...] | None:

@@ -1,6 +1,15 @@
 """What the published weights expect of an image: its statistics, and what is cropped of it."""
 
+import functools
+import logging
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger("keras_crossvit")
+
+_LOOKED_AT = 4  # images; a look at all of a large array would take longer than it is worth
 
 # Mean and standard deviation per channel (RGB), of pixels scaled to 0..1.
 MEAN = (0.485, 0.456, 0.406)
@@ -10,3 +19,26 @@ STD = (0.229, 0.224, 0.225)
 def default_crop_ratio(size: Sequence[int]) -> float:
     """The crop ratio of the published evaluation: 1.0 at 408 x 408 pixels, else 0.875."""
     return 1.0 if tuple(size[:2]) == (408, 408) else 0.875
+
+
+def warn_of_unit_range(images: Any) -> None:
+    """Logs a warning, once in a process, if images that should be in 0..255 seem to be in 0..1.
+
+    Args:
+        images: What a model is given. Only NumPy arrays of floats are looked at, and of these
+            the first images; all of them 0 is black in either range.
+    """
+    for array in images if isinstance(images, list | tuple) else [images]:
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim < 1:
+            continue
+        first = array[:_LOOKED_AT]
+        if first.size and first.min() >= 0 and 0 < first.max() <= 1:
+            _say_once()
+
+
+@functools.cache
+def _say_once() -> None:
+    logger.warning(
+        "The model expects pixels in 0..255, but these images are in 0..1, nearly black to it: "
+        "multiply them by 255."
+    )

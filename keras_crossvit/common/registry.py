@@ -1,9 +1,10 @@
 """The one kind of registry: names for what a configuration can choose."""
 
 import collections.abc
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from keras_crossvit.common.checks import did_you_mean
 
 PACKAGE = "keras_crossvit"  # under which everything of this package is registered with Keras
 
@@ -63,12 +64,10 @@ class Registry(collections.abc.Mapping):
         """
         known = isinstance(name, str) and name in self._entries
         if not known:
-            text = name if isinstance(name, str) else ""
-            close = difflib.get_close_matches(text, self._entries, n=1)
-            hint = f". Did you mean {close[0]!r}?" if close else ""
             allowed = ", ".join(repr(entry) for entry in sorted(self._entries))
             raise ValueError(
-                f"`{argument}` must be one of {allowed}. Received: {argument}={name!r}{hint}"
+                f"`{argument}` must be one of {allowed}. "
+                f"Received: {argument}={name!r}{did_you_mean(name, self._entries)}"
             )
         return name
 

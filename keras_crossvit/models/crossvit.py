@@ -31,7 +31,7 @@ from keras_crossvit.common.checks import (
     check_positive_int,
     check_rate,
 )
-from keras_crossvit.common.pixels import MEAN, STD
+from keras_crossvit.common.pixels import MEAN, STD, warn_of_unit_range
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.common.tf_data import batches_of_arrays
 from keras_crossvit.models.assembly import Assembly
@@ -338,6 +338,8 @@ class CrossViT(keras.Model):
 
     def _batches(self, batch_size, *arrays):
         """A pipeline of arrays of one length, or `None` for anything else."""
+        if self.include_preprocessing:
+            warn_of_unit_range(arrays[0])
         if keras.backend.backend() != "tensorflow":
             return None
         import tensorflow as tf

@@ -30,8 +30,9 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file.
 
     Raises:
-        ValueError: If the file is not a checkpoint, or its keys and the model's variables do
-            not correspond one to one; the message names those that do not.
+        ValueError: If the file is not a checkpoint, its keys and the model's variables do not
+            correspond one to one, or a weight is not a finite number of a floating-point type;
+            the message names the file and the keys.
         FileNotFoundError: If the file does not exist.
         ImportError: If it is a PyTorch file and torch is not installed.
     """
@@ -111,7 +112,7 @@ def _read_safetensors(path):
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
         raise ValueError(
             f"`source` must be a complete safetensors file. Received: {path}, which cannot be "
             f"read: {error}"
@@ -141,12 +142,32 @@ def _read_torch(path):
     is_state = isinstance(state, dict) and state
     if not is_state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"`source` must hold a state dict of tensors. Received: {path}")
-    return {name: tensor.float().numpy() for name, tensor in state.items()}
+    if unnamed := [key for key in state if not isinstance(key, str)]:
+        raise ValueError(
+            "`source` must hold a state dict of tensors, whose keys are names. "
+            f"Received: {path}, with the keys {shorten(map(repr, unnamed))}"
+        )
+    return {name: _torch_array(path, name, tensor) for name, tensor in state.items()}
+
+
+def _torch_array(path, name, tensor):
+    """A tensor as an array, float32 if it is of any floating-point type."""
+    tensor = tensor.detach()
+    try:
+        # NumPy has no bfloat16. Other types stay what they are, so that they are refused.
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, meta, quantised, ...
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            "`source` must hold a state dict of tensors, dense and with their values. "
+            f"Received: {path}, where {name} cannot be read: {reason}"
+        ) from error
 
 
 def head_classes(state: Mapping[str, np.ndarray]) -> int | None:
     """Number of classes of a checkpoint's heads, or None if it has no heads."""
-    return next((len(array) for name, array in state.items() if name.startswith("head.")), None)
+    heads = (array for name, array in state.items() if name.startswith("head."))
+    return next((len(array) for array in heads if array.ndim), None)
 
 
 def without_heads(state: Mapping[str, T]) -> dict[str, T]:
@@ -166,12 +187,13 @@ def assign_state(
         keep_heads: Whether the model's heads stay as they are; `state` then has no heads.
 
     Raises:
-        ValueError: If keys and variables do not correspond one to one; the message names those
-            that do not.
+        ValueError: If keys and variables do not correspond one to one, or an array does not hold
+            finite numbers of a floating-point type; the message names those that do not.
     """
     variables = named_variables(model)
     if keep_heads:
         variables = without_heads(variables)
+    check_finite({name: state[name] for name in variables if name in state}, origin)
     problems = []
     if missing := [name for name in variables if name not in state]:
         problems.append(f"{len(missing)} variables have no key: {shorten(missing)}")
@@ -180,8 +202,8 @@ def assign_state(
     arrays = {}
     for name in variables.keys() & state.keys():
         array = state[name]
-        if name.startswith("pos_embed") and array.ndim == 3:
-            array = _resize_positions(model, name, array, variables[name])
+        if name.startswith("pos_embed") and array.ndim == 3 and len(array) == 1:
+            array = _resize_positions(model, name, array, variables[name], origin)
         if _FIRST_PROJECTION.fullmatch(name) and array.ndim == 4:
             array = _adapt_channels(array, variables[name].shape[2])
         arrays[name] = from_torch(array)
@@ -201,6 +223,32 @@ def assign_state(
         variable.assign(arrays[name].astype("float32"))
 
 
+def check_finite(weights: Mapping[str, np.ndarray], origin: str) -> None:
+    """Checks that weights are finite numbers of a floating-point type, also in float32.
+
+    Args:
+        weights: `{name: array}`.
+        origin: Where they come from, for error messages.
+
+    Raises:
+        ValueError: If some are not; the message names them.
+    """
+    wrong = []
+    for name, array in weights.items():
+        if not keras.backend.is_float_dtype(array.dtype.name):
+            wrong.append(f"{name} ({array.dtype.name})")
+            continue
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype("float32", copy=False)).all()
+        if not finite:
+            wrong.append(f"{name} (NaN, infinite or beyond float32)")
+    if wrong:
+        raise ValueError(
+            "The weights must be finite numbers of a floating-point type. "
+            f"Received: {origin}, where {len(wrong)} are not: {shorten(wrong)}"
+        )
+
+
 def _adapt_channels(kernel, channels):
     """A kernel `(C, 3, rows, columns)` for images of other channels, by timm's rule.
 
@@ -215,7 +263,7 @@ def _adapt_channels(kernel, channels):
     return repeated * (3 / channels)
 
 
-def _resize_positions(model, name, positions, variable):
+def _resize_positions(model, name, positions, variable, origin):
     """Position embeddings `(1, 1 + N, C)` resized to the model's patch grid."""
     shape = tuple(variable.shape)
     if positions.shape == shape or positions.shape[2] != shape[2]:
@@ -228,10 +276,10 @@ def _resize_positions(model, name, positions, variable):
     class_tokens = shape[1] - rows * columns  # 1, or 0 in a model without class tokens
     class_position, patches = positions[0, :class_tokens], positions[0, class_tokens:]
     side = math.isqrt(len(patches))
-    if side**2 != len(patches):
+    if side < 1 or side**2 != len(patches):
         raise ValueError(
             "Position embeddings must be of a square grid of patches to be resized. "
-            f"Received: {name} with {len(patches)} patches"
+            f"Received: {origin}, where {name} has {len(patches)} patches"
         )
     grid = patches.reshape(side, side, -1)
     resized = resize_grid(grid, rows, columns).reshape(rows * columns, -1)

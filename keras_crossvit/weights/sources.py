@@ -4,12 +4,15 @@ import dataclasses
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 
 import keras
 
+from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.weights.checkpoint import (
     assign_state,
+    check_finite,
     head_classes,
     model_state,
     read_checkpoint,
@@ -18,6 +21,7 @@ from keras_crossvit.weights.checkpoint import (
 
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name on the hub
 
 logger = logging.getLogger("keras_crossvit")
 
@@ -117,15 +121,23 @@ class WeightSource:
     def _load_keras_weights(self, model, path):
         before = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
         try:
-            model.load_weights(path)
-        except Exception as error:
+            self._load_keras_file(model, path)
+        except ValueError:
             # Keras assigns layer by layer, so restore what it has already assigned.
             for variable, value in zip(model.weights, before, strict=True):
                 variable.assign(value)
+            raise
+
+    def _load_keras_file(self, model, path):
+        try:
+            model.load_weights(path)
+        except Exception as error:  # Keras raises many types
             raise ValueError(
                 "`weights` must be a .weights.h5 file of the same architecture, input size and "
                 f"classes. Received: {self.origin!r}, which does not fit: {error}"
             ) from error
+        numbers = [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
+        check_finite({v.path: keras.ops.convert_to_numpy(v) for v in numbers}, self.origin)
 
 
 def resolve(
@@ -171,7 +183,21 @@ def _allowed(weights, published):
     return (
         f'`weights` must be None, one of {names}, "hf://owner/name", or the path of an existing '
         f"file that ends in one of {', '.join(_SUFFIXES)}. Received: weights={weights!r}"
+        f"{_suggestion(weights, published)}"
     )
+
+
+def _suggestion(weights, published):
+    """The end of a message that says what `weights` may have been meant to be, or ""."""
+    is_repository = (
+        isinstance(weights, str)
+        and _REPOSITORY.fullmatch(weights)
+        and not weights.endswith(_SUFFIXES)
+        and not os.path.exists(weights)
+    )
+    if is_repository:
+        return f". Did you mean {'hf://' + weights!r}?"
+    return did_you_mean(weights, published)
 
 
 def _published(weights, preset, presets):

@@ -83,6 +83,51 @@ def test_unknown_dataset(tmp_path):
         open_source("no_such_dataset_anywhere", pathlib.Path(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("dataset", "meant"),
+    [
+        ("../images", "folder:../images"),
+        ("./images", "folder:./images"),
+        ("~/images", "folder:~/images"),
+        ("/some/folder", "folder:/some/folder"),
+        ("some/deep/folder", "folder:some/deep/folder"),
+        ("gs://bucket/images", "folder:gs://bucket/images"),
+        ("my pets", "folder:my pets"),  # it exists
+        ("pets", "folder:pets"),  # it exists, and could be the name of a dataset
+        ("table.csv", "csv:table.csv"),
+        ("/some/Table.CSV", "csv:/some/Table.CSV"),
+        ("foldr:../images", "folder:../images"),
+        ("cvs:table.csv", "csv:table.csv"),
+    ],
+)
+def test_path_without_its_prefix(dataset, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pets", "my pets"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "table.csv").write_text("path,label\n")
+    with pytest.raises(ValueError, match="`dataset` must be the name of") as error:
+        open_source(dataset, tmp_path / "data")
+    message = str(error.value)
+    assert message.endswith(f"Received: dataset={dataset!r}. Did you mean {meant!r}?")
+    assert '"folder:..." or "csv:..."' in message
+    assert "\n" not in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my pets", "pets", "table.csv"]
+
+
+@pytest.mark.parametrize("dataset", ["", "no-such-name", "notes.txt"])
+def test_name_that_is_no_path(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("a file, and no table")
+    with pytest.raises(ValueError, match=rf"Received: dataset={dataset!r}$"):
+        open_source(dataset)
+
+
+def test_folder_of_the_same_name_does_not_hide_a_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert open_source("digits", tmp_path / "data").train.size == 1438
+
+
 def test_parts_of_splits_and_other_folders(tmp_path, folder):
     source = open_source("digits", tmp_path / "data", "train[:20]", "train[20:26]")
     assert (source.train.size, source.validation.size) == (20, 6)

@@ -1,5 +1,6 @@
 """Checkpoints in and out: names, layouts, sizes; all or nothing when they do not fit."""
 
+import json
 import os
 import pickle
 import sys
@@ -158,7 +159,48 @@ WRONG_STATES = {
     ),
     "positions not square": (
         lambda s: {**s, "pos_embed_0": s["pos_embed_0"][:, :-1].copy()},
-        ["square grid", "pos_embed_0 with 24 patches"],
+        ["square grid", "weights.safetensors, where pos_embed_0 has 24 patches"],
+    ),
+    "positions of no patches": (
+        lambda s: {**s, "pos_embed_0": s["pos_embed_0"][:, :1].copy()},
+        ["square grid", "weights.safetensors, where pos_embed_0 has 0 patches"],
+    ),
+    "positions of no batch": (
+        lambda s: {**s, "pos_embed_0": s["pos_embed_0"][0, 1:].copy()},
+        ["weights.safetensors, where 1 shapes differ: pos_embed_0"],
+    ),
+    "two rows of positions": (
+        lambda s: {**s, "pos_embed_0": np.zeros((2, 17, 16), "float32")},
+        ["weights.safetensors, where 1 shapes differ: pos_embed_0 (2, 17, 16) for (1, 26, 16)"],
+    ),
+    "scalar head": (
+        lambda s: {**s, "head.0.weight": np.array(1, "float32")},
+        ["weights.safetensors, where 1 shapes differ: head.0.weight () for (16, 5)"],
+    ),
+    "NaN": (
+        lambda s: {**s, "norm.0.bias": np.full(16, np.nan, "float32")},
+        ["finite", "weights.safetensors, where 1 are not: norm.0.bias (NaN, infinite or beyond"],
+    ),
+    "infinite": (
+        lambda s: {**s, "norm.0.bias": np.full(16, -np.inf, "float16")},
+        ["finite", "weights.safetensors, where 1 are not: norm.0.bias (NaN, infinite or beyond"],
+    ),
+    "beyond float32": (
+        lambda s: {**s, "norm.0.bias": np.full(16, 1e39)},
+        ["finite", "weights.safetensors, where 1 are not: norm.0.bias (NaN, infinite or beyond"],
+    ),
+    "positions with one NaN, to be resized": (
+        lambda s: {**s, "pos_embed_0": np.full((1, 17, 16), np.nan, "float32")},
+        ["finite", "weights.safetensors, where 1 are not: pos_embed_0 (NaN"],
+    ),
+    "complex and integers": (
+        lambda s: {
+            **s,
+            "norm.0.bias": s["norm.0.bias"].astype("complex64"),
+            "norm.1.bias": s["norm.1.bias"].astype("int64"),
+            "norm.1.weight": s["norm.1.weight"] > 0,
+        },
+        ["where 3 are not: norm.0.bias (complex64), norm.1.weight (bool), norm.1.bias (int64)"],
     ),
     "two spellings of one name": (
         lambda s: {**s, "pos_embed.0": s["pos_embed_0"]},
@@ -177,6 +219,28 @@ def test_wrong_checkpoint_names_what_is_wrong_and_changes_nothing(case, model, s
         kc.load_checkpoint(model, path)
     for message in messages:
         assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert_same_weights(model.weights, before)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_floats_of_other_widths_load(dtype, fresh_model, state, tmp_path):
+    theirs = {name: array.astype(dtype) for name, array in state.items()}
+    kc.load_checkpoint(zeroed(fresh_model), written(theirs, tmp_path))
+    expected = [theirs[name].astype("float32") for name in sorted(theirs)]
+    loaded = model_state(fresh_model)
+    assert_same_weights([loaded[name] for name in sorted(loaded)], expected)
+
+
+def test_type_that_numpy_does_not_have(model, tmp_path):
+    entry = {"norm.0.bias": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}
+    header = json.dumps(entry).encode()
+    path = tmp_path / "float8.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"..")
+    before = base.values_of(model)
+    with pytest.raises(ValueError, match=r"Received: .*float8\.safetensors, ") as error:
+        kc.load_checkpoint(model, path)
+    assert "\n" not in str(error.value)
     assert_same_weights(model.weights, before)
 
 
@@ -203,6 +267,59 @@ def test_pytorch_file_without_a_state_dict(content, model, tmp_path):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="must hold a state dict of tensors"):
         kc.load_checkpoint(model, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("kind", ["requires_grad", "parameter", "bfloat16"])
+def test_pytorch_tensors_of_other_kinds_load(kind, fresh_model, state, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    change = {
+        "requires_grad": lambda tensor: tensor.requires_grad_(),
+        "parameter": torch.nn.Parameter,
+        "bfloat16": lambda tensor: tensor.bfloat16(),
+    }[kind]
+    tensors = {name: change(torch.from_numpy(array.copy())) for name, array in state.items()}
+    torch.save(tensors, tmp_path / "weights.pth")
+    kc.load_checkpoint(zeroed(fresh_model), tmp_path / "weights.pth")
+    loaded = model_state(fresh_model)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(loaded[name], tensor.detach().float().numpy())
+
+
+WRONG_TENSORS = {
+    "sparse": (lambda t: t.to_sparse(), "where norm.0.bias cannot be read: can't convert Sparse"),
+    "meta": (lambda t: t.to("meta"), "where norm.0.bias cannot be read: can't convert meta"),
+    "conjugate": (lambda t: (t + 1j).conj(), "where norm.0.bias cannot be read: Can't call"),
+    "complex": (lambda t: t + 1j, "where 1 are not: norm.0.bias (complex64)"),
+    "integer": (lambda t: t.long(), "where 1 are not: norm.0.bias (int64)"),
+    "NaN": (lambda t: t * float("nan"), "where 1 are not: norm.0.bias (NaN"),
+    "beyond float32": (lambda t: t.double() * 0 + 1e39, "where 1 are not: norm.0.bias (NaN"),
+    "scalar": (lambda t: t[0], "where 1 shapes differ: norm.0.bias () for (16,)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TENSORS)
+def test_wrong_pytorch_tensor_is_named_and_changes_nothing(case, model, state, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    change, message = WRONG_TENSORS[case]
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    tensors["norm.0.bias"] = change(tensors["norm.0.bias"])
+    torch.save(tensors, tmp_path / "weights.pth")
+    before = base.values_of(model)
+    with pytest.raises(ValueError, match=r"Received: .*weights\.pth, where ") as error:
+        kc.load_checkpoint(model, tmp_path / "weights.pth")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert_same_weights(model.weights, before)
+
+
+def test_pytorch_keys_that_are_no_names(model, state, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    torch.save({**tensors, 3: torch.zeros(1)}, tmp_path / "weights.pth")
+    before = base.values_of(model)
+    with pytest.raises(ValueError, match=r"keys are names.*weights\.pth, with the keys 3$"):
+        kc.load_checkpoint(model, tmp_path / "weights.pth")
+    assert_same_weights(model.weights, before)
 
 
 class Evil:

@@ -5,6 +5,7 @@ import logging
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
 from keras_crossvit.weights import resolve
@@ -112,6 +113,10 @@ WRONG = {
     "keras of another architecture": ("other.keras", "must be of the same architecture"),
     "keras that holds code": ("code.keras", "`weights` must be a complete .keras file"),
     "safetensors that is none": ("text.safetensors", "complete safetensors file"),
+    "safetensors with NaN": ("nan.safetensors", r"finite .* where 1 are not: norm\.1\.bias \(NaN"),
+    "keras with NaN": ("nan.keras", r"finite .* where 1 are not: norm\.1\.bias \(NaN"),
+    "h5 with NaN": ("nan.weights.h5", r"finite .* where 1 are not: large_norm/beta \(NaN"),
+    "scalar head": ("scalar.safetensors", r"1 shapes differ: head\.0\.bias \(\) for \(5,\)"),
 }
 
 
@@ -126,6 +131,13 @@ def wrong_files(files):
     (files / "cut.keras").write_bytes(whole[: len(whole) // 2])
     dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     dense.save(files / "dense.keras")
+    nan = base.small_model()
+    nan.get_layer("large_norm").beta.assign(np.full(24, np.nan))
+    nan.save(files / "nan.keras")
+    nan.save_weights(files / "nan.weights.h5")
+    kc.save_checkpoint(nan, files / "nan.safetensors")
+    scalar = {**load_file(files / "five.safetensors"), "head.0.bias": np.array(1, "float32")}
+    save_file(scalar, files / "scalar.safetensors")
     code = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: 2 * x)])
     code.save(files / "code.keras")
     return files
@@ -162,6 +174,29 @@ def test_weights_that_are_nothing_known(weights):
     with pytest.raises(ValueError, match=r"`weights` must be None, one of \"imagenet\"") as error:
         kc.CrossViT9(weights=weights)
     assert repr(weights) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "meant"),
+    [
+        ("timm/crossvit_15_240.in1k", "hf://timm/crossvit_15_240.in1k"),
+        ("someone/pets", "hf://someone/pets"),
+        ("imagnet", "imagenet"),
+        ("imagenet_408", "imagenet-408"),
+    ],
+)
+def test_weights_that_are_nearly_known(weights, meant):
+    message = rf"Received: weights={weights!r}\. Did you mean {meant!r}\?$"
+    with pytest.raises(ValueError, match=message):
+        kc.CrossViT9(weights=weights)
+
+
+@pytest.mark.parametrize(
+    "weights", ["runs/best.safetensors", "./timm/x", "/a/b", "a/b/c", "tests/weights"]
+)
+def test_paths_are_not_taken_for_repositories(weights):
+    with pytest.raises(ValueError, match=rf"Received: weights={weights!r}$"):
+        kc.CrossViT9(weights=weights)
 
 
 @pytest.mark.parametrize("weights", ["hf://", "hf://owner", "hf://owner/", "hf://a/b/c"])

@@ -14,6 +14,8 @@ from keras_crossvit.data.sources.base import (
     Request,
     Source,
     Split,
+    is_tfds_name,
+    unknown_dataset,
 )
 
 __all__ = ["SOURCES", "Examples", "MemorySplit", "Request", "Source", "Split", "open_source"]
@@ -44,12 +46,14 @@ def open_source(
         rows by number: `split.read([5, 0])`.
 
     Raises:
-        ValueError: If the data set has no such features, splits or images, or a row of the
-            table is wrong.
+        ValueError: If there is no such dataset, it has no such features, splits or images, or a
+            row of the table is wrong.
         FileNotFoundError: If the folder or the table does not exist.
     """
     prefix, colon, location = dataset.partition(":")
     if not colon or prefix not in SOURCES:  # a TensorFlow dataset: its version follows a colon
+        if not is_tfds_name(dataset):
+            raise unknown_dataset(dataset)
         prefix, location = "tfds", dataset
     request = Request(dataset, location, data_dir, train_split, validation_split)
     return SOURCES[prefix](request)

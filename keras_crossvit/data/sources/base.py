@@ -4,8 +4,10 @@ import abc
 import collections.abc
 import concurrent.futures
 import dataclasses
+import difflib
 import functools
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,10 @@ from keras_crossvit.data.sources.held_out import hold_out_rows
 
 # Functions from a `Request` to a `Source`, by the word before the colon of `--dataset`.
 SOURCES = Registry("source")
+
+# What a TensorFlow dataset can be called: [namespace:]name[/config][:version][/arguments].
+_TFDS_NAME = re.compile(r"([\w-]+:)?\w+(/[\w+.-]+)?(:[\d*.]+)?(/\w+=.*)?")
+_PATH = re.compile(r"^[.~]|[/\\]")
 
 _VALIDATION = ("validation", "val", "test")
 _LABELS_AT_A_TIME = 256
@@ -246,3 +252,31 @@ class Request:
             for rows in hold_out_rows(whole.labels(), self.validation_split)
         )
         return Source(self.dataset, tuple(class_names), *parts)
+
+
+def is_tfds_name(dataset: str) -> bool:
+    """Whether a TensorFlow dataset can have this name; of a path it is rarely so."""
+    return _TFDS_NAME.fullmatch(dataset) is not None
+
+
+def unknown_dataset(dataset: str) -> ValueError:
+    """The error for a `dataset` that is nothing known; it says what may have been meant."""
+    prefixes = " or ".join(f'"{prefix}:..."' for prefix in SOURCES if prefix != "tfds")
+    return ValueError(
+        f"`dataset` must be the name of a TensorFlow dataset or {prefixes}. "
+        f"Received: dataset={dataset!r}{_suggestion(dataset)}"
+    )
+
+
+def _suggestion(dataset):
+    """The end of a message: `dataset` with the right word before the colon, or ""."""
+    prefix, colon, location = dataset.partition(":")
+    if colon and (closest := difflib.get_close_matches(prefix, SOURCES, n=1)):
+        meant = f"{closest[0]}:{location}"
+    elif dataset.lower().endswith(".csv"):
+        meant = f"csv:{dataset}"
+    elif os.path.isdir(dataset) or (not os.path.exists(dataset) and _PATH.search(dataset)):
+        meant = f"folder:{dataset}"
+    else:
+        return ""
+    return f". Did you mean {meant!r}?"

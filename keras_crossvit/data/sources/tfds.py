@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_crossvit.data.sources import storage
-from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split
+from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split, unknown_dataset
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
 
 
@@ -89,11 +89,7 @@ def open_tfds(request: Request) -> Source:
     try:
         builder = tfds.builder(name, data_dir=request.data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        prefixes = " or ".join(f'"{prefix}:..."' for prefix in SOURCES if prefix != "tfds")
-        raise ValueError(
-            f"`dataset` must be the name of a TensorFlow dataset or {prefixes}. "
-            f"Received: dataset={request.dataset!r}"
-        ) from error
+        raise unknown_dataset(request.dataset) from error
     builder.download_and_prepare()
     info = builder.info
     if not {"image", "label"} <= set(info.features):

@@ -46,7 +46,8 @@ def evaluate(
         the model's output), `per_class` (`{name: accuracy, or None for a class without
         images}`), `confusion` (array of counts `(classes, classes)`: a row for each true class,
         a column for each predicted class), and with `branches` also `branches`
-        (`{name: {"top1", "top5"}}`).
+        (`{name: {"top1", "top5"}}`). Of images with several labels `pictures`, `unreadable` and
+        what `multi_label_figures` returns.
 
     Raises:
         ValueError: If the model has another number of classes, or no image can be read.
@@ -63,6 +64,8 @@ def evaluate(
         split, classes, size, batch_size, ratio, exif_orientation=exif_orientation
     )
     heads = branch_logits(model) if branches else None
+    if split.label_shape:
+        return _of_several_labels(model, heads, batches, class_names)
     results: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     unreadable = 0
     for images, one_hot, counted in batches:
@@ -76,6 +79,88 @@ def evaluate(
         raise ValueError(f"`split` must hold images. Received: {unreadable} unreadable files")
     best = {name: np.concatenate([batch[name] for _, batch in results]) for name in results[0][1]}
     return _summary(labels, best, class_names, unreadable)
+
+
+def _of_several_labels(model, heads, batches, class_names):
+    """The figures of images with any number of labels."""
+    labels, scores, unreadable = [], [], 0
+    for images, truth, counted in batches:
+        readable = np.asarray(counted) > 0
+        unreadable += int((~readable).sum())
+        labels.append(np.asarray(truth)[readable])
+        scores.append(
+            {name: np.asarray(x)[readable] for name, x in _scores(model, heads, images).items()}
+        )
+    truth = np.concatenate(labels)
+    if not len(truth):
+        raise ValueError(f"`split` must hold images. Received: {unreadable} unreadable files")
+    joined = {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}
+    figures = {name: multi_label_figures(truth, x, class_names) for name, x in joined.items()}
+    result = {"pictures": len(truth), "unreadable": unreadable, **figures.pop("model")}
+    branches = {
+        name: {key: found[key] for key in ("mean_average_precision", "auc")}
+        for name, found in figures.items()
+    }
+    return {**result, "branches": branches} if branches else result
+
+
+def multi_label_figures(
+    labels: np.ndarray, scores: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Scikit-learn's figures for images with any number of labels.
+
+    Args:
+        labels: `(N, classes)` of zeros and ones.
+        scores: `(N, classes)`, higher for a label that is there: probabilities or logits.
+        class_names: The class names, in the order of the labels.
+
+    Returns:
+        `mean_average_precision` and `auc` (the means over the classes that some images have and
+        others lack), `per_class` (`{name: {"average_precision", "auc", "f1", "threshold"}}`, the
+        highest F1 and the score from which it is reached, or `None` for the other classes) and
+        `thresholds`, precision, recall and F1 of all labels together at nine scores.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    per_class: dict[str, dict[str, float] | None] = {}
+    for number, name in enumerate(class_names):
+        truth, found = labels[:, number], scores[:, number]
+        if truth.min() == truth.max():
+            per_class[name] = None
+            continue
+        precision, recall, thresholds = precision_recall_curve(truth, found)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        best = int(f1[:-1].argmax())
+        per_class[name] = {
+            "average_precision": float(average_precision_score(truth, found)),
+            "auc": float(roc_auc_score(truth, found)),
+            "f1": float(f1[best]),
+            "threshold": float(thresholds[best]),
+        }
+    there = [figures for figures in per_class.values() if figures is not None]
+    means = {
+        key: float(np.mean([figures[key] for figures in there])) if there else float("nan")
+        for key in ("average_precision", "auc")
+    }
+    return {
+        "mean_average_precision": means["average_precision"],
+        "auc": means["auc"],
+        "per_class": per_class,
+        "thresholds": _threshold_table(labels, scores),
+    }
+
+
+def _threshold_table(labels, scores):
+    """Precision, recall and F1 of all labels together, at nine quantiles of the scores."""
+    rows = []
+    for threshold in np.quantile(scores, np.arange(1, 10) / 10):
+        chosen = scores >= threshold
+        right = float((chosen * labels).sum())
+        precision, recall = right / max(chosen.sum(), 1), right / max(labels.sum(), 1)
+        f1 = 2 * precision * recall / max(precision + recall, 1e-12)
+        row = {"threshold": threshold, "precision": precision, "recall": recall, "f1": f1}
+        rows.append({key: float(value) for key, value in row.items()})
+    return rows
 
 
 def _scores(model, heads, images):

@@ -24,7 +24,7 @@ __all__ = ["SOURCES", "Examples", "MemorySplit", "Request", "Source", "Split", "
 def open_source(
     dataset: str,
     data_dir: str | os.PathLike | None = None,
-    train_split: str = "train",
+    train_split: str | None = "train",
     validation_split: str | float | None = None,
 ) -> Source:
     """Opens a set of labelled images.
@@ -36,7 +36,7 @@ def open_source(
             with the columns `path`, `label` or `labels`, and possibly `split`.
         data_dir: Where tensorflow-datasets keeps its data; `None` for its default.
         train_split: Split or folder to train on; TensorFlow datasets take slices as well,
-            "train[:90%]".
+            "train[:90%]". `None`, to evaluate alone, for the split to validate on.
         validation_split: Split or folder to validate on; `None` for the first of
             "validation", "val" and "test" that there is. A number in (0, 1) holds out that
             share of the split to train on, of each class alike, and always the same images.

@@ -164,6 +164,41 @@ class PartOfSplit(Split):
         return self._whole.labels()[self._rows]
 
 
+class RenumberedSplit(Split):
+    """Another split with other numbers for its classes.
+
+    Args:
+        whole: A `Split`.
+        numbers: The new number of each class, int `(old classes,)`.
+        classes: How many new classes there are.
+    """
+
+    def __init__(self, whole: Split, numbers: np.ndarray, classes: int) -> None:
+        super().__init__(whole.size, (classes,) if whole.label_shape else (), whole.remote)
+        self._whole, self._numbers = whole, numbers
+
+    def name(self, index: int) -> str:
+        return self._whole.name(index)
+
+    def load(self, index: int) -> tuple[bytes, object]:
+        image, label = self._whole.load(index)
+        return image, self._renumbered(np.asarray(label)[np.newaxis])[0]
+
+    def read(self, indices: collections.abc.Iterable[int]) -> Examples:
+        found = self._whole.read(indices)
+        return found._replace(labels=self._renumbered(found.labels))
+
+    def labels(self) -> np.ndarray:
+        return self._renumbered(self._whole.labels())
+
+    def _renumbered(self, labels):
+        if not self.label_shape:
+            return self._numbers[labels]
+        new = np.zeros((len(labels), *self.label_shape), labels.dtype)
+        new[:, self._numbers] = labels
+        return new
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A set of labelled images.
@@ -179,6 +214,34 @@ class Source:
     class_names: tuple[str, ...]
     train: Split
     validation: Split
+
+    def with_classes(self, names: collections.abc.Sequence[str] | None) -> "Source":
+        """The source to validate on, with the labels of a model that has these classes.
+
+        Names are matched; where none is the same, as many classes are taken to be the same in
+        their order (ImageNet's folders have other names than its classes).
+
+        Args:
+            names: The model's class names; `None` leaves the source as it is.
+
+        Raises:
+            ValueError: If some classes are the model's and others are not, or none is and there
+                are not as many.
+        """
+        strangers = set(self.class_names) - set(names or ())
+        if names is None or tuple(names) == self.class_names:
+            return self
+        if strangers == set(self.class_names) and len(names) == len(self.class_names):
+            return self
+        if strangers:
+            raise ValueError(
+                f"`dataset` must have classes of the model, {', '.join(names[:10])}"
+                f"{', ...' if len(names) > 10 else ''}. Received: {self.name}, with "
+                f"{', '.join(sorted(strangers)[:10])}"
+            )
+        numbers = np.array([list(names).index(name) for name in self.class_names])
+        held_out = RenumberedSplit(self.validation, numbers, len(names))
+        return dataclasses.replace(self, class_names=tuple(names), validation=held_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +259,7 @@ class Request:
     dataset: str
     location: str
     data_dir: str | os.PathLike | None
-    train_split: str
+    train_split: str | None
     validation_split: str | float | None
 
     def choose_splits(self, there: collections.abc.Collection[str]) -> tuple[str, str | None]:
@@ -215,8 +278,9 @@ class Request:
         validation = self.validation_split
         if validation is None:
             validation = next((name for name in _VALIDATION if name in there), "validation")
+        train = validation if self.train_split is None else self.train_split
         for argument, name in (
-            ("train_split", self.train_split),
+            ("train_split", train),
             ("validation_split", validation),
         ):
             if isinstance(name, str) and name.partition("[")[0] not in there:
@@ -228,7 +292,7 @@ class Request:
                     + ("; or be a share of the training split, as in 0.2. " if share else ". ")
                     + f"Received: {argument}={name!r}"
                 )
-        return self.train_split, validation if isinstance(validation, str) else None
+        return str(train), validation if isinstance(validation, str) else None
 
     def source(
         self,

@@ -13,7 +13,7 @@ Time, estimated: 30 epochs of four times the work of one at 240, so 0.4 of the r
 alone; the learning rate and decay are those of DeiT's fine-tuning at 384, on which it builds.
 """
 
-from keras_crossvit.training import TrainConfig
+from keras_crossvit.training.config import TrainConfig
 
 RECIPE = TrainConfig(
     model="crossvit_15_dagger",

@@ -13,7 +13,7 @@ CIFAR-100 90.77 and 91.36, Pet 94.55 and 95.07 %. Time: that of as many images o
 `imagenet`. Neither was measured with this package.
 """
 
-from keras_crossvit.training import TrainConfig
+from keras_crossvit.training.config import TrainConfig
 
 RECIPE = TrainConfig(
     model="crossvit_15",

@@ -14,7 +14,7 @@ about three times what inference does, of which the paper measured 626 images/s 
 crossvit_15_dagger on a V100: 16 hours on 32 of them. Neither was measured with this package.
 """
 
-from keras_crossvit.training import TrainConfig
+from keras_crossvit.training.config import TrainConfig
 
 RECIPE = TrainConfig(
     model="crossvit_15_dagger",

@@ -1,0 +1,120 @@
+r"""Evaluates a model on labelled images.
+
+    crossvit evaluate runs/mine
+    crossvit evaluate runs/mine/model.keras --dataset folder:pictures --output-dir evaluation
+    crossvit evaluate --model crossvit_15_dagger --weights imagenet --dataset imagenet2012 \
+        --data-dir DATA --branches --no-exif-orientation
+    crossvit evaluate hf://timm/crossvit_15_dagger_240.in1k --dataset cifar10 --knn --linear-probe
+
+Prints top-1 and top-5 or, of images with several labels, mean average precision, AUC and F1. With
+--output-dir writes `evaluation.json`, which has the figures of each class, and `confusion.png`.
+`--knn` and `--linear-probe` train on the frozen features of the training split instead.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+from keras_crossvit.commands.shared import (
+    FoundModel,
+    add_exif,
+    errors_in_one_line,
+    find_model,
+    parser_of,
+)
+from keras_crossvit.common.files import write_json
+from keras_crossvit.data.sources import Source, open_source
+from keras_crossvit.evaluation import evaluate, plot_confusion
+from keras_crossvit.probes import knn, linear_probe
+
+
+def main() -> None:
+    """Evaluates by the process's arguments."""
+    arguments = _parse()
+    with errors_in_one_line():
+        found = find_model(arguments)
+        probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
+        source = _open(arguments, found, bool(probes))
+        reading = {
+            "batch_size": arguments.batch_size,
+            "crop_ratio": found.value("crop_ratio", arguments.crop_ratio),
+            "exif_orientation": found.value(
+                "exif_orientation", arguments.exif_orientation, default=True
+            ),
+        }
+        if probes:
+            result: dict[str, Any] = {}
+            for name in probes:
+                probe = {"knn": knn, "linear_probe": linear_probe}[name]
+                result[name] = probe(found.model, source, **reading)
+        else:
+            names = source.class_names
+            result = evaluate(
+                found.model, source.validation, names, branches=arguments.branches, **reading
+            )
+        _report(arguments, source, result)
+
+
+def _parse():
+    parser = parser_of(__doc__, "evaluate")
+    add = parser.add_argument
+    add("--dataset", help="a TensorFlow dataset, folder:PATH or csv:FILE; by default the run's")
+    add("--data-dir", help="where tensorflow-datasets keeps its data")
+    add(
+        "--split",
+        type=_split,
+        help="by default the run's, or validation, val or test; 0.2: a share of train",
+    )
+    add("--branches", action="store_true", help="each branch's own head, too")
+    add("--knn", action="store_true", help="20 nearest neighbours among the training features")
+    add("--linear-probe", action="store_true", help="logistic regression on training features")
+    add("--batch-size", type=int, default=64)
+    add("--input-size", type=int, help="of --model; by default the preset's")
+    add("--crop-ratio", type=float, help="by default the run's, or the published one")
+    add_exif(parser)
+    add("--output-dir", help="where to write evaluation.json, confusion.png")
+    return parser.parse_args()
+
+
+def _open(arguments: argparse.Namespace, found: FoundModel, with_training: bool) -> Source:
+    dataset = found.value("dataset", arguments.dataset)
+    if dataset is None:
+        raise ValueError(
+            "`--dataset` must be given, unless MODEL is the folder of a run. Received: none"
+        )
+    same = dataset == found.values.get("dataset")
+    split = arguments.split
+    if split is None and same:
+        split = found.values.get("validation_split")
+    train = found.values.get("train_split", "train") if same else "train"
+    held_out_of_train = not isinstance(split, str | None)
+    source = open_source(
+        dataset,
+        arguments.data_dir or (found.values.get("data_dir") if same else None),
+        train_split=train if with_training or held_out_of_train else None,
+        validation_split=split,
+    )
+    return source if with_training else source.with_classes(found.model.labels)
+
+
+def _report(arguments, source, result):
+    confusion = result.pop("confusion", None)
+    short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
+    print(json.dumps(short, indent=2))
+    if arguments.output_dir:
+        folder = pathlib.Path(arguments.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {**vars(arguments), **result}
+        if confusion is not None:
+            values["confusion"] = confusion.tolist()
+            plot_confusion(confusion, source.class_names, folder / "confusion.png")
+        write_json(folder / "evaluation.json", values)
+
+
+def _split(text):
+    """The name of a split, or the share that is held out of the split to train on."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,45 @@
+"""Classifies image files and folders of them, and writes a table.
+
+    crossvit predict runs/mine pictures --output table.csv
+    crossvit predict hf://timm/crossvit_15_dagger_240.in1k a.jpg b.png --output table.json
+
+A row for each file: its path, the classes with the highest scores, with --branches the first class
+of each branch's own head too, or why the file cannot be read. A folder stands for all files in it
+and in its folders whose names end as those of images do.
+"""
+
+from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
+from keras_crossvit.prediction import classify_files, find_images, write_table
+
+
+def main() -> None:
+    """Predicts by the process's arguments."""
+    parser = parser_of(__doc__, "predict by")
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="image files and folders of them")
+    add("--output", required=True, metavar="TABLE", help="the file to write, .csv or .json")
+    add("--top-k", type=int, default=5, help="classes in a row")
+    add("--batch-size", type=int, default=32)
+    add("--branches", action="store_true", help="each branch's own head, too")
+    add("--crop-ratio", type=float, help="by default the run's, or the published one")
+    add_exif(parser)
+    arguments = parser.parse_args()
+    if arguments.model is not None and arguments.source is not None:
+        # argparse takes the first path for MODEL where --model names the model.
+        arguments.paths.insert(0, arguments.source)
+        arguments.source = None
+    with errors_in_one_line():
+        files = find_images(arguments.paths)
+        found = find_model(arguments)
+        rows = classify_files(
+            found.model,
+            files,
+            top_k=arguments.top_k,
+            batch_size=arguments.batch_size,
+            branches=arguments.branches,
+            crop_ratio=found.value("crop_ratio", arguments.crop_ratio),
+            exif_orientation=found.value("exif_orientation", arguments.exif_orientation, True),
+        )
+        write_table(rows, arguments.output)
+    broken = sum("error" in row for row in rows)
+    print(f"{arguments.output}: {len(rows)} files" + (f", {broken} unreadable" if broken else ""))

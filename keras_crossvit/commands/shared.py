@@ -1,0 +1,144 @@
+"""What the commands share: a model from where it lies, and one line where something is wrong."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
+
+
+@dataclasses.dataclass
+class FoundModel:
+    """A model, and what is known of how it was trained.
+
+    Args:
+        model: The model.
+        values: The values of its run, as `TrainConfig` names them; empty for a file.
+    """
+
+    model: CrossViT
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def value(self, name: str, given: Any, default: Any = None) -> Any:
+        """An argument as it was given, else the run's, else the default."""
+        found = given if given is not None else self.values.get(name)
+        return default if found is None else found
+
+
+def add_model(parser: argparse.ArgumentParser, command: str) -> None:
+    """Adds the arguments that name a model."""
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="MODEL",
+        help=f"what to {command}: the folder of a run, a folder of save_pretrained, a .keras "
+        "file, or hf://OWNER/NAME",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="instead of MODEL: a preset, with --weights"
+    )
+    parser.add_argument("--weights", help="imagenet, imagenet-408 or a file")
+    parser.add_argument("--classes", type=int, help="of --weights; by default 1000")
+
+
+def find_model(arguments: argparse.Namespace) -> FoundModel:
+    """The model that the arguments of `add_model` name.
+
+    Raises:
+        ValueError: If they name none, or two.
+    """
+    if (arguments.source is None) == (arguments.model is None):
+        raise ValueError(
+            "`MODEL` must be a run's folder, a .keras file or hf://OWNER/NAME, or --model and "
+            f"--weights be given. Received: MODEL={arguments.source}, --model {arguments.model}"
+        )
+    if arguments.source is None:
+        if arguments.weights is None:
+            raise ValueError("`--weights` must be given with --model. Received: none")
+        shape = getattr(arguments, "input_size", None)
+        model = CrossViT(
+            CrossViTConfig.preset(arguments.model),
+            weights=arguments.weights,
+            classes=arguments.classes or 1000,
+            input_shape=None if shape is None else (shape, shape, 3),
+        )
+        return FoundModel(model)
+    return _open(arguments.source)
+
+
+def _open(source):
+    path = pathlib.Path(source)
+    if source.startswith("hf://"):
+        return FoundModel(from_pretrained(source))
+    if path.is_file():
+        return FoundModel(_load(path))
+    if not path.is_dir():
+        near = f". Did you mean --model {source}?" if source in presets() else ""
+        raise ValueError(
+            "`MODEL` must be an existing folder or file, or hf://OWNER/NAME. "
+            f"Received: {source}{near}"
+        )
+    values = {}
+    if (path / "config.json").is_file():
+        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if (path / "model.keras").is_file():
+        return FoundModel(_load(path / "model.keras"), values)
+    model = from_pretrained(path)
+    values.setdefault("crop_ratio", values.get("pretrained_cfg", {}).get("crop_pct"))
+    return FoundModel(model, values)
+
+
+def _load(path):
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many types for other files
+        raise ValueError(
+            f"`MODEL` must be a complete .keras file. Received: {path}, which cannot be read: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(model, CrossViT):
+        raise ValueError(
+            f"`MODEL` must hold a CrossViT of this package. Received: {path}, which holds a "
+            f"{type(model).__name__}"
+        )
+    return model
+
+
+def parser_of(description: str | None, command: str) -> argparse.ArgumentParser:
+    """An argument parser with the model's arguments."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model(parser, command)
+    return parser
+
+
+def add_exif(parser: argparse.ArgumentParser) -> None:
+    """Adds `--exif-orientation`."""
+    parser.add_argument(
+        "--exif-orientation",
+        action=argparse.BooleanOptionalAction,
+        help="turn images upright as their EXIF says; by default as in the run, or yes",
+    )
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """A context that ends the process with one line where an argument or a file is wrong."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if os.environ.get("KERAS_CROSSVIT_TRACEBACK"):  # for those who look for the cause
+        yield
+        return
+    try:
+        yield
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

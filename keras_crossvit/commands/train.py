@@ -1,0 +1,9 @@
+"""`crossvit train`: trains a CrossViT by a recipe."""
+
+from keras_crossvit.recipes import RECIPES
+from keras_crossvit.training.cli import main as train_by_recipe
+
+
+def main() -> None:
+    """Trains by the process's arguments."""
+    train_by_recipe(RECIPES)

@@ -1,0 +1,176 @@
+"""Image files in, a table of classes out."""
+
+import csv
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.files import write_json, write_text
+from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.data.images import read_images, why_unreadable
+from keras_crossvit.export.checks import check_classifier, gives_logits, takes_pixels
+from keras_crossvit.models import CrossViT, branch_logits
+from keras_crossvit.models.preprocessing import preprocess_input
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
+    """Files as they are given, and of folders all that their names say are images, sorted.
+
+    Raises:
+        ValueError: If a path does not exist, or there is no image.
+    """
+    found: list[pathlib.Path] = []
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            found.extend(sorted(file for file in inside if file.is_file()))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ValueError(f"`PATH` must be an existing file or folder. Received: {path}")
+    if not found:
+        raise ValueError(
+            f"`PATH` must hold files that end in {', '.join(SUFFIXES)}. "
+            f"Received: {', '.join(map(str, paths))}"
+        )
+    return found
+
+
+def classify_files(
+    model: CrossViT,
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    top_k: int = 5,
+    batch_size: int = 32,
+    branches: bool = False,
+    crop_ratio: float | None = None,
+    exif_orientation: bool = True,
+) -> list[dict[str, Any]]:
+    """Classifies image files, read as for evaluation.
+
+    Args:
+        model: A classifier of this package.
+        files: The files, JPEG, PNG, GIF, BMP or WebP.
+        top_k: How many classes to name, positive; at most all.
+        batch_size: Images that are classified together.
+        branches: Whether each branch's own head answers too.
+        crop_ratio: As in `evaluation_transform`; `None` for the published one of that size.
+        exif_orientation: As in `decode`.
+
+    Returns:
+        A dictionary for each file: `file`, `classes` and `scores`, the highest first; with
+        `branches` also `small_class`, `small_score`, `large_class`, `large_score`; or, of a file
+        that cannot be read, `file` and `error`.
+
+    Raises:
+        ValueError: If an argument is not allowed.
+    """
+    check_classifier(model)
+    check_positive_int("batch_size", batch_size)
+    top_k = min(check_positive_int("top_k", top_k), model.classes)
+    names = model.labels or tuple(map(str, range(model.classes)))
+    heads = branch_logits(model) if branches else None
+    shape = model.input_shape[1:]
+    ratio = crop_ratio or default_crop_ratio(shape)
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
+    def read(contents):
+        return read_images(contents, shape, ratio, exif_orientation)
+
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(files), batch_size):
+        part = files[start : start + batch_size]
+        contents, faults = zip(*(_contents(file) for file in part), strict=True)
+        images, readable = read(tf.constant(contents))
+        images = preprocess_input(
+            images, include_preprocessing=takes_pixels(model), mean=model.mean, std=model.std
+        )
+        answers = _answers(model, heads, np.asarray(images))
+        for row, file in enumerate(part):
+            if not readable[row]:
+                why = faults[row] or why_unreadable(contents[row])
+                rows.append({"file": os.fspath(file), "error": why})
+                continue
+            scores = {name: values[row] for name, values in answers.items()}
+            rows.append({"file": os.fspath(file), **_best(scores, names, top_k)})
+    return rows
+
+
+def _contents(file):
+    """The bytes of a file, and why they cannot be read."""
+    try:
+        return pathlib.Path(file).read_bytes(), ""
+    except OSError as error:
+        return b"", error.strerror or str(error)
+
+
+def _answers(model, heads, images):
+    """`{"model": probabilities, "small": ..., "large": ...}`, each `(B, classes)`."""
+    probabilities = model.predict_on_batch(images)
+    if gives_logits(model):
+        probabilities = _activated(model, probabilities)
+    answers = {"model": np.asarray(probabilities)}
+    if heads is not None:
+        logits = heads.predict_on_batch(images)
+        answers |= {name: _activated(model, values) for name, values in logits.items()}
+    return answers
+
+
+def _activated(model, logits):
+    """Probabilities by the model's own activation; of one that returns logits by the softmax."""
+    if model.classes == 1:
+        return np.asarray(keras.ops.sigmoid(logits))
+    activation = keras.activations.get(model.classifier_activation)
+    softmax = activation is keras.activations.linear
+    return np.asarray(keras.ops.softmax(logits) if softmax else activation(logits))
+
+
+def _best(scores, names, top_k):
+    order = np.argsort(-scores["model"], kind="stable")[:top_k]
+    found = {
+        "classes": [names[index] for index in order],
+        "scores": [float(scores["model"][index]) for index in order],
+    }
+    for name in scores.keys() - {"model"}:
+        first = int(scores[name].argmax())
+        found[f"{name}_class"], found[f"{name}_score"] = names[first], float(scores[name][first])
+    return found
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Writes the rows of `classify_files` as CSV, a column for each class and score, or as JSON.
+
+    Raises:
+        ValueError: If `path` ends in neither .csv nor .json.
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in (".csv", ".json"):
+        raise ValueError(f"`--output` must end in .csv or .json. Received: {path}")
+    if path.suffix == ".json":
+        write_json(path, rows)
+        return
+    flat = [_flat(row) for row in rows]
+    columns = dict.fromkeys(name for row in flat for name in row)
+    columns.pop("error", None)
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*columns, "error"], restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(flat)
+    write_text(path, text.getvalue())
+
+
+def _flat(row):
+    flat = {name: value for name, value in row.items() if name not in ("classes", "scores")}
+    pairs = zip(row.get("classes", ()), row.get("scores", ()), strict=True)
+    for number, (name, score) in enumerate(pairs, start=1):
+        flat[f"class_{number}"], flat[f"score_{number}"] = name, f"{score:.6g}"
+    return flat

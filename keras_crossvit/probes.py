@@ -1,0 +1,94 @@
+"""How good frozen features are: nearest neighbours and a linear probe, as DINO measures them.
+
+Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.data.pipeline import evaluation_batches
+from keras_crossvit.data.sources import Source, Split
+from keras_crossvit.models import CrossViT
+
+_NEIGHBOURS, _TEMPERATURE = 20, 0.07  # DINO's
+_AT_A_TIME = 256  # rows that are compared with all training features
+
+
+def features_of(
+    model: CrossViT,
+    split: Split,
+    classes: int,
+    batch_size: int = 64,
+    crop_ratio: float | None = None,
+    exif_orientation: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features of a split's readable images, `(N, C_small + C_large)`, and labels `(N,)`.
+
+    They are what the heads see: the normalised class tokens of both branches.
+
+    Raises:
+        ValueError: If the model has no heads, or an image has several labels.
+    """
+    if not isinstance(model, CrossViT) or not model.include_top:
+        raise ValueError(
+            "`model` must be a CrossViT with include_top=True. "
+            f"Received: {getattr(model, 'name', model)!r}"
+        )
+    if split.label_shape:
+        raise ValueError("`split` must have one label an image. Received: one with several")
+    size = model.input_shape[1:]
+    reading = crop_ratio or default_crop_ratio(size), None, exif_orientation
+    heads = [layers.head.input for layers in model.branches.values()]
+    body = keras.Model(model.input, heads)
+    features, labels = [], []
+    for images, one_hot, counted in evaluation_batches(split, classes, size, batch_size, *reading):
+        readable = np.asarray(counted) > 0
+        tokens = keras.tree.flatten(body.predict_on_batch(images))
+        features.append(np.concatenate(tokens, axis=-1).astype("float32")[readable])
+        labels.append(np.asarray(one_hot).argmax(1)[readable])
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def knn(model: CrossViT, source: Source, **reading: Any) -> dict[str, float]:
+    """Top-1 of the 20 nearest training images by cosine, which vote by exp(cosine / 0.07).
+
+    Args:
+        model: As in `features_of`.
+        source: The `Source` of the images.
+        **reading: Further arguments of `features_of`.
+
+    Returns:
+        `{"top1", "neighbours", "temperature"}`.
+    """
+    classes = len(source.class_names)
+    known, answers = features_of(model, source.train, classes, **reading)
+    asked, truth = features_of(model, source.validation, classes, **reading)
+    known, asked = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (known, asked))
+    neighbours = min(_NEIGHBOURS, len(known))
+    right = 0
+    for start in range(0, len(asked), _AT_A_TIME):
+        cosines = asked[start : start + _AT_A_TIME] @ known.T
+        nearest = np.argpartition(-cosines, neighbours - 1, axis=1)[:, :neighbours]
+        weights = np.exp(np.take_along_axis(cosines, nearest, 1) / _TEMPERATURE)
+        votes = np.zeros((len(cosines), classes))
+        np.add.at(votes, (np.arange(len(cosines))[:, np.newaxis], answers[nearest]), weights)
+        right += int((votes.argmax(1) == truth[start : start + _AT_A_TIME]).sum())
+    return {"top1": right / len(asked), "neighbours": neighbours, "temperature": _TEMPERATURE}
+
+
+def linear_probe(model: CrossViT, source: Source, **reading: Any) -> dict[str, float]:
+    """Top-1 of scikit-learn's logistic regression on the standardised training features.
+
+    Args and result as in `knn`, without its settings.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classes = len(source.class_names)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    probe.fit(*features_of(model, source.train, classes, **reading))
+    return {"top1": float(probe.score(*features_of(model, source.validation, classes, **reading)))}

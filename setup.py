@@ -82,7 +82,8 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    entry_points={"console_scripts": ["crossvit=keras_crossvit.commands:main"]},
+    entry_points={"console_scripts": ["crossvit=crossvit_command:main"]},
+    py_modules=["crossvit_command"],
     packages=find_packages(include=["keras_crossvit", "keras_crossvit.*"]),
     package_data={"keras_crossvit": ["py.typed", "models/imagenet_labels.txt"]},
     install_requires=[

@@ -14,7 +14,13 @@ import keras_crossvit as kc
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "docs/fine-tune.md", "docs/extend.md", "docs/training.md"]
+PAGES = [
+    "README.md",
+    "docs/fine-tune.md",
+    "docs/features.md",
+    "docs/extend.md",
+    "docs/training.md",
+]
 
 
 def blocks(language, page="README.md"):
@@ -77,6 +83,13 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
         assert len(names["model"].history.history["val_acc"]) == 5
     if "export_saved_model" in snippet:
         assert (surroundings / "export" / "1" / "saved_model.pb").is_file()
+    if "feature_names" in snippet:
+        assert names["tokens"].output["small/norm"].shape == (None, 401, 128)
+        assert names["maps"].output["stage_2/large"].shape == (None, 14, 14, 256)
+    if "rollout" in snippet:
+        assert names["trained"].output["rollout"].shape == (None, 14 * 14)
+    if "feature_pyramid" in snippet:
+        assert names["pyramid"].output["p2"].shape == (None, 64, 80, 128)
     if "register_fusion" in snippet:
         train_and_reload(names["model"])
     if "training_batches" in snippet and "model" in names:

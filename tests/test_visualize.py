@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_crossvit import visualize
-from keras_crossvit.visualize.attention import rollout
+from keras_crossvit.layers.intermediates import AttentionRollout
 from keras_crossvit.visualize.maps import resize_maps
 from tests import base, reference
 from tests.paper.test_models import deit_config
@@ -131,12 +131,14 @@ def test_rollout_is_the_product_of_half_identity_and_half_attention(wide):
 def test_rollout_of_known_attention():
     identity = np.broadcast_to(np.eye(4, dtype="float32"), (1, 2, 4, 4))
     even = np.full((1, 2, 4, 4), 0.25, "float32")
-    np.testing.assert_array_equal(rollout([identity] * 3), [[1, 0, 0, 0]])
-    np.testing.assert_allclose(rollout([identity, even]), [[0.625, 0.125, 0.125, 0.125]])
+    np.testing.assert_array_equal(AttentionRollout()([identity] * 3), [[1, 0, 0, 0]])
+    np.testing.assert_allclose(
+        AttentionRollout()([identity, even]), [[0.625, 0.125, 0.125, 0.125]]
+    )
     # Everything reads token 3, which is then half of all that is not kept.
     third = np.zeros((1, 1, 4, 4), "float32")
     third[..., 3] = 1
-    np.testing.assert_allclose(rollout([third, third]), [[0.25, 0, 0, 0.75]])
+    np.testing.assert_allclose(AttentionRollout()([third, third]), [[0.25, 0, 0, 0.75]])
 
 
 @pytest.mark.parametrize("stage", [0, 1, -1])

@@ -1,10 +1,10 @@
 """The commands `crossvit train|evaluate|predict|export|convert`, a file each.
 
-`recipes/train.py` and the others beside it are the same commands, for a clone.
+`recipes/train.py` and the others beside it are the same commands, for a clone. They, and
+`crossvit_command.py`, first tell TensorFlow to be quiet: it hears so only before its import.
 """
 
 import importlib
-import os
 import sys
 
 _COMMANDS = ("train", "evaluate", "predict", "export", "convert")
@@ -22,6 +22,4 @@ def main() -> None:
 
 def run(name: str) -> None:
     """Runs a command with the process's arguments."""
-    # Before TensorFlow is imported: its notes on start would hide what the command says.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     importlib.import_module(f"keras_crossvit.commands.{name}").main()

@@ -17,7 +17,6 @@ import pathlib
 from typing import Any
 
 from keras_crossvit.commands.shared import (
-    FoundModel,
     add_exif,
     errors_in_one_line,
     find_model,
@@ -33,9 +32,15 @@ def main() -> None:
     """Evaluates by the process's arguments."""
     arguments = _parse()
     with errors_in_one_line():
-        found = find_model(arguments)
         probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
-        source = _open(arguments, found, bool(probes))
+        if arguments.model is not None:
+            source = _open(arguments, {}, bool(probes))
+            arguments.classes = arguments.classes or len(source.class_names)
+            found = find_model(arguments)
+        else:
+            found = find_model(arguments)
+            source = _open(arguments, found.values, bool(probes))
+            source = source if probes else source.with_classes(found.model.labels)
         reading = {
             "batch_size": arguments.batch_size,
             "crop_ratio": found.value("crop_ratio", arguments.crop_ratio),
@@ -77,25 +82,25 @@ def _parse():
     return parser.parse_args()
 
 
-def _open(arguments: argparse.Namespace, found: FoundModel, with_training: bool) -> Source:
-    dataset = found.value("dataset", arguments.dataset)
+def _open(arguments: argparse.Namespace, run: dict[str, Any], with_training: bool) -> Source:
+    """The data that the arguments name, or else that of the run with these values."""
+    dataset = arguments.dataset or run.get("dataset")
     if dataset is None:
         raise ValueError(
             "`--dataset` must be given, unless MODEL is the folder of a run. Received: none"
         )
-    same = dataset == found.values.get("dataset")
+    same = dataset == run.get("dataset")
     split = arguments.split
     if split is None and same:
-        split = found.values.get("validation_split")
-    train = found.values.get("train_split", "train") if same else "train"
+        split = run.get("validation_split")
+    train = run.get("train_split", "train") if same else "train"
     held_out_of_train = not isinstance(split, str | None)
-    source = open_source(
+    return open_source(
         dataset,
-        arguments.data_dir or (found.values.get("data_dir") if same else None),
+        arguments.data_dir or (run.get("data_dir") if same else None),
         train_split=train if with_training or held_out_of_train else None,
         validation_split=split,
     )
-    return source if with_training else source.with_classes(found.model.labels)
 
 
 def _report(arguments, source, result):

@@ -43,11 +43,9 @@ def add_model(parser: argparse.ArgumentParser, command: str) -> None:
         help=f"what to {command}: the folder of a run, a folder of save_pretrained, a .keras "
         "file, or hf://OWNER/NAME",
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="instead of MODEL: a preset, with --weights"
-    )
+    parser.add_argument("--model", metavar="NAME", help="a preset, with --weights, not MODEL")
     parser.add_argument("--weights", help="imagenet, imagenet-408 or a file")
-    parser.add_argument("--classes", type=int, help="of --weights; by default 1000")
+    parser.add_argument("--classes", type=int, help="of --weights; by default the data's, or 1000")
 
 
 def find_model(arguments: argparse.Namespace) -> FoundModel:
@@ -131,10 +129,17 @@ def add_exif(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def quiet() -> None:
+    """Shows the package's own messages, and of TensorFlow and its data sets errors alone."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """A context that ends the process with one line where an argument or a file is wrong."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    quiet()
     if os.environ.get("KERAS_CROSSVIT_TRACEBACK"):  # for those who look for the cause
         yield
         return

@@ -16,11 +16,13 @@ from keras_crossvit.models.crossvit import (
     CrossViTTiny,
     branch_logits,
 )
+from keras_crossvit.models.features import feature_model, feature_names
 from keras_crossvit.models.freezing import freeze
 from keras_crossvit.models.macs import count_macs
 from keras_crossvit.models.preprocessing import decode_predictions, preprocess_input
 from keras_crossvit.models.presets import presets, register_preset
 from keras_crossvit.models.pretrained import from_pretrained
+from keras_crossvit.models.pyramid import feature_pyramid
 
 __all__ = [
     "BranchConfig",
@@ -39,6 +41,9 @@ __all__ = [
     "branch_logits",
     "count_macs",
     "decode_predictions",
+    "feature_model",
+    "feature_names",
+    "feature_pyramid",
     "freeze",
     "from_pretrained",
     "preprocess_input",

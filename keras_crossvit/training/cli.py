@@ -47,13 +47,14 @@ def main(
         What `train` returns, or `None` after `--dry-run`.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of tensorflow-datasets
     config, only_check = parse_config(recipes, argv)
     try:
         if only_check:
             dry_run(config)
             return None
         result = train(config)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except _LOST as error:
         _start_again(error, config.max_restarts)

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers import CrossAttentionFusion, TransformerBlock
+from keras_crossvit.layers.intermediates import AttentionRollout
 from keras_crossvit.models import CrossViT
 from keras_crossvit.visualize.graph import Graph, to_array
 
@@ -97,15 +98,11 @@ def attention_rollout(model: CrossViT, images: Tensor) -> dict[str, Attention]:
             "`model` must have class tokens: rollout follows what the class token attends to. "
             "Received: a model without class tokens"
         )
-    shares: dict[
-        str, np.ndarray
-    ] = {}  # branch -> contributions to the class token, from the last stage backwards
-    before = graph.tokens_before(images)
-    for stage, tokens in zip(reversed(graph.stages), reversed(before), strict=True):
+    maps: dict[str, list[np.ndarray]] = {branch: [] for branch in graph.branches}
+    for stage, tokens in zip(graph.stages, graph.tokens_before(images), strict=True):
         for branch, x in tokens.items():
-            maps = self_attention_maps(stage.encoders[branch], x)
-            shares[branch] = rollout(maps, shares.get(branch))
-    return {x: _attention(graph, shares[x], x) for x in graph.branches}
+            maps[branch] += self_attention_maps(stage.encoders[branch], x)
+    return {x: _attention(graph, to_array(AttentionRollout()(maps[x])), x) for x in maps}
 
 
 def self_attention_maps(encoders: Sequence[TransformerBlock], tokens: Tensor) -> list[np.ndarray]:
@@ -123,27 +120,6 @@ def self_attention_maps(encoders: Sequence[TransformerBlock], tokens: Tensor) ->
         maps.append(to_array(block.attention.attention_map(block.norm1(tokens))))
         tokens = block(tokens, training=False)
     return maps
-
-
-def rollout(maps: Sequence[np.ndarray], share: np.ndarray | None = None) -> np.ndarray:
-    """Traces the first token back through consecutive encoders.
-
-    Args:
-        maps: Attention maps `(B, h, N, N)` of each encoder in order; rows sum to 1.
-        share: What each output token of the last encoder contributes to the token to trace,
-            `(B, N)`, sum 1; `None` to trace the first output token.
-
-    Returns:
-        What each input token of the first encoder contributes, `(B, N)`, sum 1.
-    """
-    if share is None:
-        batch, _, length, _ = maps[0].shape
-        share = np.zeros((batch, length), "float32")
-        share[:, 0] = 1
-    for attention in reversed(maps):
-        attended = np.einsum("bn,bnm->bm", share, attention.mean(axis=1))
-        share = 0.5 * share + 0.5 * attended
-    return share
 
 
 def mean_over_heads(attention: Attention) -> Attention:

@@ -1,11 +1,48 @@
-"""The console script `crossvit`, outside of the package, which imports TensorFlow."""
+"""The console script `crossvit`; `recipes/train.py` and the others beside it are its commands.
 
+Outside of the package, since TensorFlow can only be kept quiet before the package imports it.
+"""
+
+import contextlib
+import importlib
 import os
+import sys
+from collections.abc import Iterator
+
+COMMANDS = ("train", "evaluate", "predict", "export", "convert")
 
 
 def main() -> None:
     """Runs the command that the first argument names."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes would hide what is said
-    from keras_crossvit.commands import main as choose
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in COMMANDS:
+        print(f"usage: crossvit {{{','.join(COMMANDS)}}} ...   (--help after one for its own)")
+        sys.exit(0 if name in ("-h", "--help") else 2)
+    sys.argv = [f"{sys.argv[0]} {name}", *sys.argv[2:]]
+    run(name)
 
-    choose()
+
+def run(name: str) -> None:
+    """Runs a command with the process's arguments."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silence():
+        import tensorflow  # noqa: F401
+    importlib.import_module(f"keras_crossvit.commands.{name}").main()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """A context in which nothing reaches the error output.
+
+    TensorFlow's libraries write to it about missing GPUs while they are loaded, before any
+    setting of theirs holds. An exception is shown all the same, after the context.
+    """
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)

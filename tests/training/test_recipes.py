@@ -1,34 +1,25 @@
 """The recipes: the paper's values, and commands that can be given as they are written."""
 
-import importlib.util
 import pathlib
 import re
 import shlex
-import sys
 
 import pytest
 
+from keras_crossvit.recipes import RECIPES
 from keras_crossvit.training import parse_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "training.md",
-    *sorted((ROOT / "recipes").glob("*.py")),
+    *sorted((ROOT / "keras_crossvit" / "recipes").glob("*.py")),
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def recipes():
-    """`RECIPES` of the command."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        spec = importlib.util.spec_from_file_location("train", ROOT / "recipes" / "train.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module.RECIPES
+    return RECIPES
 
 
 def commands():

@@ -82,3 +82,36 @@ def test_confusion_picture(tmp_path):
     np.testing.assert_allclose(shares, [[2 / 3, 1 / 3], [0, 0]])
     assert [text.get_text() for text in figure.axes[0].texts] == ["2", "1"]
     assert json.dumps([t.get_text() for t in figure.axes[0].get_yticklabels()]) == '["a", "b"]'
+
+
+def test_images_with_several_labels(pictures):
+    """Against scikit-learn, with a class that no image has."""
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+    model = small_model(classifier_activation="sigmoid")
+    draw = np.random.default_rng(1)
+    labels = draw.integers(0, 2, (12, 5)).astype("float32")
+    labels[:, 4] = 0
+    data = split([*pictures[:11], b"no picture"], labels)
+    result = evaluate(model, data, NAMES, batch_size=5, crop_ratio=1.0, branches=True)
+    truth, scores = labels[:11], model.predict_on_batch(np.stack(pictures[:11]).astype("float32"))
+    heads = kc.branch_logits(model).predict_on_batch(np.stack(pictures[:11]).astype("float32"))
+    scores = sum(heads.values()) / 2  # with `branches` the model's logits
+    assert (result["pictures"], result["unreadable"]) == (11, 1)
+    assert result["mean_average_precision"] == pytest.approx(
+        average_precision_score(truth[:, :4], scores[:, :4])
+    )
+    assert result["auc"] == pytest.approx(roc_auc_score(truth[:, :4], scores[:, :4]))
+    assert result["per_class"]["elk"] is None
+    bee = result["per_class"]["bee"]
+    reached = f1_score(truth[:, 1], scores[:, 1] >= bee["threshold"] - 1e-6)
+    assert bee["f1"] == pytest.approx(reached)
+    others = [f1_score(truth[:, 1], scores[:, 1] >= threshold) for threshold in scores[:, 1]]
+    assert reached == pytest.approx(max(others))
+    row = result["thresholds"][4]
+    chosen = scores >= row["threshold"]
+    assert row["recall"] == pytest.approx((chosen * truth).sum() / truth.sum())
+    assert row["precision"] == pytest.approx((chosen * truth).sum() / chosen.sum())
+    assert result["branches"]["small"]["auc"] == pytest.approx(
+        roc_auc_score(truth[:, :4], heads["small"][:, :4])
+    )

@@ -9,6 +9,7 @@ classes are called as in the run, or as ImageNet's.
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from keras_crossvit.commands.shared import (
@@ -24,13 +25,19 @@ from keras_crossvit.export.formats import export, top1
 from keras_crossvit.models import CrossViT
 
 
-def main() -> None:
-    """Exports by the process's arguments."""
+def parse_export(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments, the process's own if `argv` is `None`."""
     parser = parser_of(__doc__, "export")
     add_export(parser)
     add_exif(parser)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     check_export(parser, arguments)
+    return arguments
+
+
+def main() -> None:
+    """Exports by the process's arguments."""
+    arguments = parse_export()
     with errors_in_one_line():
         found = find_model(arguments)
         crop_ratio = found.value("crop_ratio", arguments.crop_ratio)

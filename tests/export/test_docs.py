@@ -1,21 +1,22 @@
-"""The export commands that the documents give are ones that the recipe takes."""
+"""The export commands that the documents give are ones that the command takes."""
 
 import re
 import shlex
 
 import pytest
 
-from keras_crossvit.export.cli import parse_export
+from keras_crossvit.commands.export import parse_export
 from tests import base
 
-PAGES = ["docs/serving.md", "recipes/serving/README.md", "recipes/export.py"]
+PAGES = ["docs/serving.md", "recipes/serving/README.md", "keras_crossvit/commands/export.py"]
+COMMAND = r"^ *(?:python recipes/export\.py|crossvit export)((?:.*\\\n)*.*)$"
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands(page):
     text = (base.ROOT / page).read_text(encoding="utf-8")
-    commands = re.findall(r"^ *python recipes/export\.py((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    commands = re.findall(COMMAND, text, re.MULTILINE)
     assert commands
     for command in commands:
-        arguments = parse_export("", shlex.split(command.replace("\\\n", " ")))
-        assert arguments.model.startswith("crossvit_")
+        arguments = parse_export(shlex.split(command.replace("\\\n", " ")))
+        assert (arguments.source is None) != (arguments.model is None)

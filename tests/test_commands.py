@@ -1,0 +1,186 @@
+"""The commands, in this process, on a run's folder that a test made."""
+
+import csv
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import crossvit_command
+import keras_crossvit as kc
+from keras_crossvit.data.sources import open_source
+from tests import base
+
+LABELS = ("ant", "bee", "cat", "dog", "eel")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder as a run leaves it, and a folder of images with a class fewer, in another order."""
+    folder = tmp_path_factory.mktemp("commands")
+    model = base.small_model(labels=LABELS)
+    (folder / "run").mkdir()
+    model.save(folder / "run" / "model.keras")
+    values = {"dataset": f"folder:{folder / 'pictures'}", "crop_ratio": 1.0}
+    (folder / "run" / "config.json").write_text(json.dumps(values))
+    draw = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        for name in ("bee", "cat", "dog", "eel"):
+            place = folder / "pictures" / split / name
+            place.mkdir(parents=True)
+            for number in range(3):
+                pixels = draw.integers(0, 256, (40, 40, 3)).astype("uint8")
+                tf.io.write_file(str(place / f"{number}.png"), tf.io.encode_png(pixels))
+    (folder / "pictures" / "validation" / "eel" / "broken.jpg").write_bytes(b"\xff\xd8\xff none")
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crossvit", *map(str, arguments)])
+        crossvit_command.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def refusal(command, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        command(*arguments)
+    message = str(ended.value.code)
+    assert "\n" not in message
+    return message
+
+
+def answers(run, split="validation"):
+    """Labels by the model's numbers, and probabilities, of a split."""
+    model = keras.saving.load_model(run / "run" / "model.keras")
+    files = sorted((run / "pictures" / split).glob("*/*.png"))
+    images = np.stack([tf.io.decode_png(file.read_bytes()) for file in files]).astype("float32")
+    labels = np.array([LABELS.index(file.parent.name) for file in files])
+    return files, labels, model.predict_on_batch(images)
+
+
+def test_evaluate_needs_only_the_folder_of_a_run(run, command):
+    """The classes go by their names, though the data lack one."""
+    _, labels, scores = answers(run)
+    found = json.loads(command("evaluate", run / "run"))
+    assert (found["pictures"], found["unreadable"]) == (12, 1)
+    assert found["top1"] == pytest.approx((scores.argmax(1) == labels).mean())
+
+
+def test_evaluate_needs_no_training_split(run, command, tmp_path):
+    (tmp_path / "validation").symlink_to(run / "pictures" / "validation")
+    data = f"folder:{tmp_path}"
+    whole = json.loads(command("evaluate", run / "run"))
+    found = json.loads(command("evaluate", run / "run" / "model.keras", "--dataset", data))
+    assert found["pictures"] == whole["pictures"]
+
+
+def test_probes(run, command):
+    """Of ten training features and held-out ones; nearest neighbours by hand."""
+    model = keras.saving.load_model(run / "run" / "model.keras")
+    heads = [layers.head.input for layers in model.branches.values()]
+    body = keras.Model(model.input, heads)
+    found = {}
+    for split in ("train", "validation"):
+        files, labels, _ = answers(run, split)
+        images = np.stack([tf.io.decode_png(file.read_bytes()) for file in files])
+        features = np.concatenate(body.predict_on_batch(images.astype("float32")), axis=1)
+        found[split] = features / np.linalg.norm(features, axis=1, keepdims=True), labels
+    (known, classes), (asked, truth) = found["train"], found["validation"]
+    votes = np.exp(asked @ known.T / 0.07) @ np.eye(5)[classes]  # 12 are fewer than 20 neighbours
+    written = json.loads(command("evaluate", run / "run", "--knn", "--linear-probe"))
+    assert written["knn"]["top1"] == pytest.approx((votes.argmax(1) == truth).mean())
+    assert written["knn"]["neighbours"] == 12
+    assert 0 <= written["linear_probe"]["top1"] <= 1
+
+
+def test_predict_writes_a_row_for_each_file(run, command, tmp_path):
+    files, _, scores = answers(run)
+    table = tmp_path / "table.csv"
+    arguments = ("--output", table, "--top-k", 2, "--batch-size", 5, "--branches")
+    said = command("predict", run / "run", run / "pictures" / "validation", *arguments)
+    assert said.strip() == f"{table}: 13 files, 1 unreadable"
+    rows = {row["file"]: row for row in csv.DictReader(table.open())}
+    heads = kc.branch_logits(keras.saving.load_model(run / "run" / "model.keras"))
+    for file, row_scores in zip(files, scores, strict=True):
+        row = rows[str(file)]
+        best = np.argsort(-row_scores)
+        assert (row["class_1"], row["class_2"]) == (LABELS[best[0]], LABELS[best[1]])
+        assert float(row["score_1"]) == pytest.approx(row_scores[best[0]], rel=1e-4)
+        image = tf.io.decode_png(file.read_bytes())[tf.newaxis]
+        logits = heads.predict_on_batch(np.asarray(image, "float32"))["small"][0]
+        assert row["small_class"] == LABELS[logits.argmax()]
+        assert row["error"] == ""
+    (broken,) = (row for name, row in rows.items() if name.endswith("broken.jpg"))
+    assert broken["class_1"] == ""
+    assert broken["error"]
+
+
+def test_predict_as_json(run, command, tmp_path):
+    file = run / "pictures" / "validation" / "eel" / "0.png"
+    command("predict", run / "run" / "model.keras", file, "--output", tmp_path / "t.json")
+    (row,) = json.loads((tmp_path / "t.json").read_text())
+    assert row["file"] == str(file)
+    assert sorted(row["classes"]) == [*LABELS]
+    assert sum(row["scores"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_export_calls_the_classes_as_the_model_does(run, command, tmp_path):
+    said = command("export", run / "run", "--output-dir", tmp_path)
+    assert said.strip() == f"saved_model: {tmp_path / '1'}"
+    labels = (tmp_path / "1" / "assets" / "labels.txt").read_text().split()
+    assert labels == [*LABELS]
+
+
+def test_convert(run, command, tmp_path):
+    said = command("convert", run / "run" / "model.keras", tmp_path / "x.safetensors")
+    assert "parameters" in said
+    assert (tmp_path / "x.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate"], "`MODEL` must be a run's folder, a .keras file or hf://OWNER/NAME, or"),
+        (["evaluate", "nowhere"], "`MODEL` must be an existing folder or file"),
+        (["evaluate", "crossvit_9"], "Did you mean --model crossvit_9?"),
+        (["evaluate", "--model", "crossvit_9", "--dataset", "digits"], "`--weights` must be"),
+        (["predict", "nowhere", "nothing.jpg", "--output", "x.csv"], "`PATH` must be an existing"),
+        (["convert", "nothing.pth", "x.safetensors"], "`source` must be an existing file"),
+        (["train", "--recipe", "digits", "--dataset", "../data"], "folder:../data"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, message, command):
+    assert message in refusal(command, *arguments)
+
+
+def test_a_table_of_another_kind(run, command, tmp_path):
+    file = run / "pictures" / "validation" / "eel" / "0.png"
+    message = refusal(command, "predict", run / "run", file, "--output", tmp_path / "x.txt")
+    assert "`--output` must end in .csv or .json" in message
+
+
+def test_classes_that_are_not_the_models(run):
+    source = open_source(f"folder:{run / 'pictures'}")
+    renumbered = source.with_classes(LABELS).validation
+    assert renumbered.labels().tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+    assert renumbered.read([12, 0]).labels.tolist() == [4, 1]
+    assert source.with_classes(("1", "2", "3", "4")) is source  # as many, of other names
+    with pytest.raises(ValueError, match=r"`dataset` must have classes of the model.* with cat"):
+        source.with_classes(("ant", "bee", "dog", "eel"))
+    with pytest.raises(ValueError, match="`dataset` must have classes of the model"):
+        source.with_classes(("1", "2"))
+
+
+def test_no_command_or_an_unknown_one(command, capsys):
+    for arguments, status in ((["--help"], 0), (["serve"], 2), ([], 0)):
+        with pytest.raises(SystemExit) as ended:
+            command(*arguments)
+        assert ended.value.code == status
+        assert "train,evaluate,predict,export,convert" in capsys.readouterr().out

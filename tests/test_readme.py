@@ -83,6 +83,14 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
         assert len(names["model"].history.history["val_acc"]) == 5
     if "export_saved_model" in snippet:
         assert (surroundings / "export" / "1" / "saved_model.pb").is_file()
+    if "all but the heads;" in snippet:
+        paths = [variable.path for variable in names["model"].trainable_variables]
+        assert paths == [f"{x}_head/{y}" for x in ("small", "large") for y in ("kernel", "bias")]
+    if "pair" in names:
+        assert names["pair"].input_shape == [(None, 240, 240, 3)] * 2
+        assert names["heads"].output_shape == (None, 7)
+    if "two photographs" in snippet:
+        assert names["model"].labels == ("flower", "temple")
     if "feature_names" in snippet:
         assert names["tokens"].output["small/norm"].shape == (None, 401, 128)
         assert names["maps"].output["stage_2/large"].shape == (None, 14, 14, 256)
@@ -125,6 +133,9 @@ def test_commands_are_the_known_ones():
         'pip install ".[tensorflow]"',  # test_install
         "python recipes/train.py --recipe imagenet --model crossvit_15_dagger --data-dir DATA \\\n"
         "    --precision mixed_bfloat16 --output-dir runs/imagenet",  # training/test_recipes.py
+        "crossvit evaluate runs/mine\n"
+        "crossvit predict runs/mine pictures --output table.csv\n"
+        "crossvit export runs/mine --output-dir export",  # tests/test_commands.py
         "python recipes/export.py --model crossvit_15_dagger --weights imagenet "
         "--output-dir export",  # export/test_runtimes.py
         "make train",  # tests/test_main_job.py

@@ -186,7 +186,7 @@ class RenumberedSplit(Split):
 
     def read(self, indices: collections.abc.Iterable[int]) -> Examples:
         found = self._whole.read(indices)
-        return found._replace(labels=self._renumbered(found.labels))
+        return Examples(found.names, found.images, self._renumbered(found.labels))
 
     def labels(self) -> np.ndarray:
         return self._renumbered(self._whole.labels())

@@ -1,7 +1,6 @@
 """The loss of each row of a batch."""
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +10,6 @@ from keras_crossvit.common.typing import Tensor
 from keras_crossvit.models import CrossViT
 
 
-@dataclasses.dataclass(frozen=True)
 class Teacher:
     """A model whose answers are learnt beside the labels.
 
@@ -24,21 +22,23 @@ class Teacher:
         temperature: What the logits are divided by in the soft loss, positive.
     """
 
-    model: keras.Model
-    kind: str = "soft"
-    alpha: float = 0.5
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        last = self.model.layers[-1]
-        softmax = isinstance(last, keras.layers.Softmax)
-        softmax |= getattr(last, "activation", None) is keras.activations.softmax
-        if isinstance(self.model, CrossViT) and self.model.logits is not None:
-            answers, logarithm = keras.Model(self.model.input, self.model.logits), False
+    def __init__(
+        self,
+        model: keras.Model,
+        kind: str = "soft",
+        alpha: float = 0.5,
+        temperature: float = 1.0,
+    ) -> None:
+        self.model, self.kind, self.alpha, self.temperature = model, kind, alpha, temperature
+        self._answers, self._ends_in_softmax = model, False
+        if isinstance(model, CrossViT) and model.logits is not None:
+            self._answers = keras.Model(model.input, model.logits)
         else:
-            answers, logarithm = self.model, softmax
-        object.__setattr__(self, "_answers", answers)
-        object.__setattr__(self, "_logarithm", logarithm)
+            last = model.layers[-1]
+            activation = getattr(last, "activation", None)
+            self._ends_in_softmax = isinstance(last, keras.layers.Softmax) or (
+                activation is keras.activations.softmax
+            )
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -47,9 +47,8 @@ class Teacher:
 
     def logits(self, images: Tensor) -> Tensor:
         """float32 `(B, classes)`, up to a number that is added to a whole row."""
-        answers: Any = self._answers  # type: ignore[attr-defined]
-        found = ops.cast(answers(images, training=False), "float32")
-        if self._logarithm:  # type: ignore[attr-defined]
+        found = ops.cast(self._answers(images, training=False), "float32")
+        if self._ends_in_softmax:
             found = ops.log(ops.maximum(found, 1e-12))
         return ops.stop_gradient(found)
 

@@ -59,7 +59,8 @@ def test_wheel_holds_the_package_and_nothing_else(distributions):
         (license_file,) = (name for name in names if name.endswith("/licenses/LICENSE"))
         assert archive.read(license_file) == (base.ROOT / "LICENSE").read_bytes()
     info = f"keras_crossvit-{kc.__version__}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"keras_crossvit", info}
+    top = {"keras_crossvit", "crossvit_command.py", info}
+    assert {name.split("/")[0] for name in names} == top
     package = {str(path.relative_to(base.ROOT)) for path in modules()}
     assert {name for name in names if name.startswith("keras_crossvit/")} == package
     assert "\nLicense-Expression: Apache-2.0\n" in about
@@ -82,9 +83,10 @@ def test_source_distribution_holds_what_the_tests_need(distributions):
 
 
 def modules():
-    """The files that a wheel has to hold: the modules, and the mark of being typed."""
+    """The files that a wheel has to hold: the modules, ImageNet's names, the mark of types."""
     package = base.ROOT / "keras_crossvit"
-    return [*package.rglob("*.py"), package / "py.typed"]
+    others = package / "py.typed", package / "models" / "imagenet_labels.txt"
+    return [*package.rglob("*.py"), *others]
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,15 @@ def test_wheel_predicts_in_an_empty_environment(installed, tmp_path):
     assert answer["version"] == kc.__version__
     np.testing.assert_allclose(answer["scores"], expected, atol=1e-6)
     assert np.ptp(expected) > 1e-3  # not the same score for every class
+
+    table = tmp_path / "table.json"  # by the console script, from a folder that describes itself
+    labels = [f"digit {number}" for number in range(10)]
+    named = kc.CrossViT(config, weights=weights, classes=10, labels=labels)
+    named.save_pretrained(tmp_path / "model", crop_ratio=1.0)
+    predict = installed.with_name("crossvit"), "predict", tmp_path / "model", photo
+    said = run(*predict, "--output", table, cwd=tmp_path, env=environment)
+    assert said.splitlines() == [f"{table}: 1 files"]
+    (row,) = json.loads(table.read_text())
+    scores = dict(zip(row["classes"], row["scores"], strict=True))
+    assert len(scores) == 5
+    assert scores.keys() < set(labels)

@@ -16,7 +16,6 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from keras_crossvit.data.sources import storage
@@ -79,6 +78,8 @@ def _is_whole(record, data):
 
 def masked_crc32c(data: bytes) -> int:
     """The checksum of a TFRecord file, of any bytes."""
+    import google_crc32c  # of the extra `train`, which predicting and exporting do without
+
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 

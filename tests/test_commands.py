@@ -160,6 +160,13 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, command):
     assert message in refusal(command, *arguments)
 
 
+def test_a_missing_package_is_told_its_extra(run, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    message = refusal(command, "evaluate", run / "run", "--dataset", "cifar10")
+    assert message.startswith("ModuleNotFoundError")
+    assert 'pip install "keras-crossvit[train]"' in message
+
+
 def test_a_table_of_another_kind(run, command, tmp_path):
     file = run / "pictures" / "validation" / "eel" / "0.png"
     message = refusal(command, "predict", run / "run", file, "--output", tmp_path / "x.txt")

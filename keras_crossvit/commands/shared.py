@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_crossvit.common.checks import in_one_line
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
 
 
@@ -146,4 +147,4 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(in_one_line(error))

@@ -87,3 +87,11 @@ def check_labels(labels: Iterable[Any], classes: int) -> tuple[str, ...]:
                 f"`labels` must be non-empty strings without line breaks. Received: {name!r}"
             )
     return tuple(names)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What a command says of an error; of a missing package also how it is installed."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError):
+        text += '. pip install "keras-crossvit[train]" has what training and evaluation need'
+    return text

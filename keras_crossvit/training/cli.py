@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_crossvit.common.checks import in_one_line
 from keras_crossvit.training.config import PRECISIONS, STRATEGIES, TrainConfig
 from keras_crossvit.training.dry_run import dry_run
 from keras_crossvit.training.proof import classify_held_out_picture
@@ -55,7 +56,7 @@ def main(
             return None
         result = train(config)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(in_one_line(error))
     except _LOST as error:
         _start_again(error, config.max_restarts)
     if result["export"] is not None:

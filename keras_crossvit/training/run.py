@@ -38,7 +38,13 @@ from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
 from keras_crossvit.training.progress import Progress
 from keras_crossvit.training.steps import Step, Totals
-from keras_crossvit.training.strategy import is_chief, make_strategy, shard_of, spans_workers
+from keras_crossvit.training.strategy import (
+    check_same_step,
+    is_chief,
+    make_strategy,
+    shard_of,
+    spans_workers,
+)
 
 _LOOK = 10  # steps between looks at the loss, for which the devices must be waited for
 
@@ -96,6 +102,7 @@ def _train(config, on_step, on_epoch):
         watch_for_preemption() as stop,
     ):
         saved = open_run(folder, config, is_chief(strategy))
+        check_same_step(strategy, 0 if saved is None else int(saved[1]["step"]))
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         step = make_step(config, source, strategy)

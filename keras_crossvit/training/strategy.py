@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.data.shards import Shard
@@ -164,6 +165,26 @@ def shard_of(strategy: Any) -> Shard:
         worker = strategy.cluster_resolver.task_id
         workers = len(strategy.cluster_resolver.cluster_spec().job_tasks("worker"))
     return Shard(worker, workers, strategy.num_replicas_in_sync // workers)
+
+
+def check_same_step(strategy: Any, step: int) -> None:
+    """Raises `ValueError`, in all processes, if they do not go on after the same step."""
+    if not spans_workers(strategy):
+        return
+    if isinstance(strategy, keras.distribution.DataParallel):
+        from jax.experimental import multihost_utils
+
+        steps = multihost_utils.process_allgather(np.array([step]))
+    else:
+        # In a graph, since the strategy warns of its slowness outside of one.
+        gather = tf.function(lambda: strategy.gather(strategy.run(tf.constant, ([step],)), 0))
+        steps = gather()
+    found = sorted({int(number) for number in np.ravel(np.asarray(steps))})
+    if len(found) > 1:
+        raise ValueError(
+            "`output_dir` must be one folder that all processes see. Received: processes that go "
+            f"on after steps {', '.join(map(str, found))}"
+        )
 
 
 def replicas_of(strategy: Any) -> int:

@@ -1,5 +1,6 @@
 """Any devices, processes and backend train alike; a lost worker comes back."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -111,6 +112,38 @@ def test_missing_worker_is_named_and_given_up(folder, values):
     output = run(here, values, status=-9, **environment)
     assert f"without localhost:{ports[1]}" in output
     assert "worker_timeout" in output
+
+
+@pytest.mark.main_job
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_processes_with_folders_of_their_own_are_refused(backend):
+    """They would go on after different steps, and wait for each other for ever."""
+    code = """if True:
+        import sys
+        from keras_crossvit.training.strategy import check_same_step, make_strategy
+        strategy = make_strategy("auto")
+        check_same_step(strategy, 7)
+        try:
+            check_same_step(strategy, 7 + int(sys.argv[1]))
+        except ValueError as error:
+            print(error)
+    """
+    ports = free_ports()
+
+    def refusal(number):
+        environment = {
+            "KERAS_BACKEND": backend,
+            "KERAS_DISTRIBUTION_JOB_ADDRESSES": ",".join(f"localhost:{port}" for port in ports),
+            "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+            "KERAS_DISTRIBUTION_PROCESS_ID": str(number),
+            "TF_CONFIG": cluster(number, ports),
+        }
+        return run_python(code, number, **environment)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for said in pool.map(refusal, range(2)):
+            assert "`output_dir` must be one folder that all processes see" in said
+            assert said.strip().endswith("go on after steps 7, 8")
 
 
 def jax(folder, name, values, **environment):

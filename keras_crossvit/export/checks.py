@@ -7,8 +7,12 @@ import keras
 from keras_crossvit.models import CrossViT
 
 
-def check_classifier(model: CrossViT) -> None:
+def check_classifier(model: CrossViT, pairs: bool = False) -> None:
     """Checks that a model can be exported.
+
+    Args:
+        model: The model.
+        pairs: Whether it may take an image for each branch.
 
     Raises:
         ValueError: If `model` is not a classifier of this package, or does not have a single
@@ -20,6 +24,8 @@ def check_classifier(model: CrossViT) -> None:
             f"Received: model={getattr(model, 'name', model)!r}"
         )
     shape = model.input_shape
+    if pairs and takes_pairs(model):
+        shape = shape[0]
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] not in (1, 3):
         raise ValueError(
             "`model` must have one input of 1 or 3 channels, (None, H, W, channels). "
@@ -45,6 +51,11 @@ def check_packages(purpose: str, *packages: str) -> None:
             f"{purpose} needs {' and '.join(missing)}: "
             'pip install "keras-crossvit[tensorflow,runtimes]"'
         )
+
+
+def takes_pairs(model: CrossViT) -> bool:
+    """Whether the model takes an image for each branch, `inputs="separate"`."""
+    return len(set(map(id, model.images.values()))) > 1
 
 
 def gives_logits(model: CrossViT) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_crossvit.common.checks import check_labels, check_positive_int
-from keras_crossvit.export.checks import check_backend, check_classifier
+from keras_crossvit.export.checks import check_backend, check_classifier, takes_pairs
 from keras_crossvit.models import CrossViT
 
 
@@ -37,6 +37,9 @@ def export_saved_model(
     - `features`: from `images` to `features`, float32 `(N, C_small + C_large)`, the input of
       the heads: the normalised class tokens of both branches.
 
+    A model with `inputs="separate"` has two inputs for each, `small_images` and `large_images`, or
+    `small_image_bytes` and `large_image_bytes`.
+
     The version is 1, or one more than the highest in `directory`. The folder is first written
     under another name, so that a server that watches `directory` never sees an incomplete
     version, and several processes can export at once. `assets/labels.txt` contains the class
@@ -62,7 +65,7 @@ def export_saved_model(
         ValueError: If an argument is not allowed; then nothing is written.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
-    check_classifier(model)
+    check_classifier(model, pairs=True)
     names = _names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))
     if crop_ratio is not None and not 0 < crop_ratio <= 1:
@@ -90,7 +93,8 @@ def _write(folder, model, labels_file, *values):
     archive = keras.export.ExportArchive()
     add_signatures(archive, model, labels_file, *values)
     archive.write_out(str(folder), verbose=False)
-    write_warmup_requests(folder, model.input_shape[1:])
+    branches = [f"{branch}_" for branch in model.images] if takes_pairs(model) else [""]
+    write_warmup_requests(folder, tuple(model.images["large"].shape[1:]), branches)
 
 
 def _publish(written, directory):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images
-from keras_crossvit.export.checks import gives_logits, takes_pixels
+from keras_crossvit.export.checks import gives_logits, takes_pairs, takes_pixels
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input
 
@@ -31,20 +31,22 @@ def add_signatures(
         crop_ratio: As in `export_saved_model`.
         exif_orientation: As in `export_saved_model`.
     """
-    shape = model.input_shape[1:]
+    shape = tuple(model.images["large"].shape[1:])
     crop_ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
     names = _names(labels_file)
     run = make_runner(model)
 
-    def serving_default(images):
-        return {"probabilities": run(images)[0]}
+    def serving_default(*images):
+        return {"probabilities": run(*images)[0]}
 
-    def features(images):
-        return {"features": run(images)[1]}
+    def features(*images):
+        return {"features": run(*images)[1]}
 
-    def classify_bytes(image_bytes):
-        images, readable = read_images(image_bytes, shape, crop_ratio, exif_orientation)
-        scores, indices = tf.math.top_k(run(images)[0], top_k)
+    def classify_bytes(*image_bytes):
+        read = [read_images(x, shape, crop_ratio, exif_orientation) for x in image_bytes]
+        images, good = zip(*read, strict=True)
+        readable = tf.reduce_all(tf.stack(good), axis=0)
+        scores, indices = tf.math.top_k(run(*images)[0], top_k)
         indices = tf.where(readable[:, tf.newaxis], indices, -1)
         return {
             "classes": names.lookup(tf.cast(indices, tf.int64)),
@@ -52,8 +54,9 @@ def add_signatures(
             "scores": tf.where(readable[:, tf.newaxis], scores, 0.0),
         }
 
-    images = [tf.TensorSpec((None, *shape), tf.float32, name="images")]
-    image_bytes = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
+    branches = [f"{branch}_" for branch in model.images] if takes_pairs(model) else [""]
+    images = [tf.TensorSpec((None, *shape), tf.float32, name=f"{x}images") for x in branches]
+    image_bytes = [tf.TensorSpec((None,), tf.string, name=f"{x}image_bytes") for x in branches]
     archive.track(names)
     archive.add_endpoint("serving_default", serving_default, images)
     archive.add_endpoint("classify_bytes", classify_bytes, image_bytes)
@@ -73,17 +76,20 @@ def _names(labels_file):
 
 
 def make_runner(model: CrossViT) -> Any:
-    """A `tf.function` from pixels in 0..255 to probabilities and features, both float32."""
+    """A `tf.function` from pixels in 0..255 to probabilities and features, both float32.
+
+    It takes an array of images, or two where each branch has its own.
+    """
     features = [layers.head.input for layers in model.branches.values()]
     outputs = keras.Model(model.input, [model.output, *features])
     normalises, logits = takes_pixels(model), gives_logits(model)
 
     # A separate function, so that the signatures share one graph in the file.
     @tf.function(autograph=False)
-    def run(images):
-        images = preprocess_input(
-            images, include_preprocessing=normalises, mean=model.mean, std=model.std
-        )
+    def run(*given):
+        normalisation = {"include_preprocessing": normalises, "mean": model.mean, "std": model.std}
+        images = [preprocess_input(x, **normalisation) for x in given]
+        images = images if len(images) > 1 else images[0]
         output, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))
         if logits:
             output = tf.nn.sigmoid(output) if model.classes == 1 else tf.nn.softmax(output)

@@ -7,6 +7,7 @@ TensorFlow distribution of its own. The tests read the file with these classes.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -18,12 +19,15 @@ _SIGNATURE_NAME = 3  # ModelSpec.signature_name
 _KEY, _VALUE = 1, 2  # an entry of a map
 
 
-def write_warmup_requests(saved_model: pathlib.Path, shape: tuple[int, int, int]) -> None:
+def write_warmup_requests(
+    saved_model: pathlib.Path, shape: tuple[int, int, int], branches: Sequence[str] = ("",)
+) -> None:
     """Writes a request with one image for each signature of a SavedModel.
 
     Args:
         saved_model: Folder of the SavedModel.
         shape: `(height, width, channels)` of the model's input.
+        branches: What the inputs' names begin with: nothing, or "small_" and "large_".
     """
     # A single grey value and a shape, so that the message is small at any image size.
     images = tf.make_tensor_proto(127.0, dtype=tf.float32, shape=(1, *shape))
@@ -32,16 +36,19 @@ def write_warmup_requests(saved_model: pathlib.Path, shape: tuple[int, int, int]
     path = saved_model / _FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(_prediction_log("serving_default", "images", images))
-        writer.write(_prediction_log("classify_bytes", "image_bytes", image_bytes))
-        writer.write(_prediction_log("features", "images", images))
+        names = [f"{branch}images" for branch in branches]
+        files = [f"{branch}image_bytes" for branch in branches]
+        writer.write(_prediction_log("serving_default", names, images))
+        writer.write(_prediction_log("classify_bytes", files, image_bytes))
+        writer.write(_prediction_log("features", names, images))
 
 
-def _prediction_log(signature, name, tensor):
-    """A `PredictionLog` with one request: `tensor` as the input `name` of `signature`."""
-    spec = _field(_SIGNATURE_NAME, signature.encode())
-    entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor.SerializeToString())
-    request = _field(_MODEL_SPEC, spec) + _field(_INPUTS, entry)
+def _prediction_log(signature, names, tensor):
+    """A `PredictionLog` with one request: `tensor` as each of the inputs of `signature`."""
+    request = _field(_MODEL_SPEC, _field(_SIGNATURE_NAME, signature.encode()))
+    for name in names:
+        entry = _field(_KEY, name.encode()) + _field(_VALUE, tensor.SerializeToString())
+        request += _field(_INPUTS, entry)
     return _field(_PREDICT_LOG, _field(_REQUEST, request))
 
 

@@ -116,6 +116,34 @@ class TestOtherModels:
             str(index).encode() for index in answer["indices"][0].numpy()
         ]
 
+    def test_an_image_for_each_branch(self, tmp_path):
+        model = base.small_model(inputs="separate")
+        loaded = tf.saved_model.load(kc.export_saved_model(model, tmp_path, crop_ratio=1.0))
+        small, large = base.pixels(seed=1), base.pixels(seed=2)
+        answer = loaded.signatures["serving_default"](small_images=small, large_images=large)
+        wanted = model.predict_on_batch([small, large])
+        np.testing.assert_allclose(answer["probabilities"], wanted, atol=1e-6)
+        files = [tf.io.encode_png(tf.cast(x[0], tf.uint8)).numpy() for x in (small, large)]
+        answer = loaded.signatures["classify_bytes"](
+            small_image_bytes=tf.constant([files[0], files[0]]),
+            large_image_bytes=tf.constant([files[1], b"none"]),
+        )
+        pair = [np.floor(small[:1]), np.floor(large[:1])]
+        wanted = np.sort(model.predict_on_batch(pair)[0])[::-1]
+        np.testing.assert_allclose(answer["scores"][0], wanted, atol=1e-5)
+        np.testing.assert_array_equal(answer["indices"][1], -1)
+
+    def test_a_grey_model_reads_colour_files(self, tmp_path):
+        model = base.small_model(input_shape=(40, 40, 1))
+        loaded = tf.saved_model.load(kc.export_saved_model(model, tmp_path, crop_ratio=1.0))
+        pixels = tf.cast(base.pixels(1)[0], tf.uint8)
+        answer = loaded.signatures["classify_bytes"](
+            image_bytes=tf.constant([tf.io.encode_png(pixels).numpy()])
+        )
+        grey = np.asarray(pixels, "float32") @ np.array([[0.2989], [0.587], [0.114]], "float32")
+        wanted = np.sort(model.predict_on_batch(grey[np.newaxis])[0])[::-1]
+        np.testing.assert_allclose(answer["scores"][0], wanted, atol=1e-5)
+
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
@@ -184,8 +212,8 @@ class TestBadArguments:
             (lambda: "crossvit_9", "Received: model='crossvit_9'"),
             (lambda: kc.branch_logits(base.small_model()), "must be a classifier of this package"),
             (
-                lambda: base.small_model(input_shape=(40, 40, 1), include_preprocessing=False),
-                r"`model` must have one input of 3 channels.*\(None, 40, 40, 1\)",
+                lambda: base.small_model(input_shape=(40, 40, 2)),
+                r"`model` must have one input of 1 or 3 channels.*\(None, 40, 40, 2\)",
             ),
         ],
     )

@@ -33,24 +33,32 @@ ARGUMENTS = {
     "drop_path_rate": 0.0,
     "name": None,
 }
+KEYWORDS = {
+    "gradient_checkpointing": False,
+    "mean": None,
+    "std": None,
+    "inputs": "shared",
+    "reset_heads": False,
+    "labels": None,
+    "dtype": None,
+}
 
 
 @pytest.mark.parametrize("title", CONSTRUCTORS)
 def test_signature(title):
     parameters = list(inspect.signature(getattr(kc, title)).parameters.values())
-    *positional, checkpointing, dtype = parameters
+    positional, keywords = parameters[: len(ARGUMENTS)], parameters[len(ARGUMENTS) :]
     assert {p.name: p.default for p in positional} == ARGUMENTS
     assert [p.name for p in positional] == list(ARGUMENTS)
     assert {p.kind for p in positional} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    assert (checkpointing.name, checkpointing.default) == ("gradient_checkpointing", False)
-    assert (dtype.name, dtype.default) == ("dtype", None)
-    assert {checkpointing.kind, dtype.kind} == {inspect.Parameter.KEYWORD_ONLY}
+    assert {p.name: p.default for p in keywords} == KEYWORDS
+    assert {p.kind for p in keywords} == {inspect.Parameter.KEYWORD_ONLY}
     assert getattr(kc, title).__name__ == title
 
 
 def test_general_constructor_takes_a_config_first():
     parameters = list(inspect.signature(kc.CrossViT).parameters)
-    assert parameters == ["config", *ARGUMENTS, "gradient_checkpointing", "dtype"]
+    assert parameters == ["config", *ARGUMENTS, *KEYWORDS]
 
 
 # (patches, widths, heads, M, r) of the paper's table 1; dagger: convolutions.

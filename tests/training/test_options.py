@@ -1,0 +1,79 @@
+"""A run with what fine-tuning asks for: grey images, a teacher, frozen layers, the best epoch."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import keras_crossvit as kc
+from keras_crossvit.data.sources import open_source
+from keras_crossvit.evaluation import evaluate
+from keras_crossvit.training import finish, train
+from tests.base import pixels
+from tests.training.tiny import MODEL, RECIPE
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """`(start, result, folder)` of a run of a few seconds."""
+    folder = tmp_path_factory.mktemp("options")
+    start = kc.CrossViT(MODEL, weights=None, classes=10, input_shape=(40, 40, 1))
+    start.save(folder / "start.keras")
+    config = dataclasses.replace(
+        RECIPE,
+        output_dir=str(folder / "run"),
+        weights=str(folder / "start.keras"),
+        teacher=str(folder / "start.keras"),
+        input_size=40,
+        channels=1,
+        class_weights="balanced",
+        layer_decay=0.7,
+        freeze_stages=0,
+        best="val_accuracy",
+        patience=1,
+        epochs=4,
+    )
+    with pytest.MonkeyPatch.context() as patch:  # its graphs take longer to make than the run
+        patch.setattr(finish, "export_saved_model", lambda model, folder, **values: folder)
+        result = train(config)
+    return start, result, folder / "run"
+
+
+def test_it_ends_an_epoch_after_the_best(done):
+    _, result, _ = done
+    accuracies = [row["val_accuracy"] for row in result["history"]]
+    best = result["best_epoch"]
+    assert best == int(np.argmax(accuracies))
+    assert result["best_val_accuracy"] == accuracies[best]
+    assert len(accuracies) == min(best + 2, 4)
+
+
+def test_the_best_is_kept_beside_the_last(done):
+    _, result, folder = done
+    best = keras.saving.load_model(folder / "best.keras")
+    source = open_source("digits", train_split="train[:176]", validation_split="test[:50]")
+    found = evaluate(best, source.validation, source.class_names, crop_ratio=0.875)
+    assert found["top1"] == pytest.approx(result["best_val_accuracy"])
+
+
+def test_frozen_layers_are_as_before_and_the_rest_is_not(done):
+    start, result, _ = done
+    for before, after in zip(start.weights, result["model"].weights, strict=True):
+        part = after.path.partition("/")[0]
+        if part.endswith(("patch_embed", "class_token", "position_embedding")):
+            np.testing.assert_array_equal(after, before)
+        elif part.endswith("head"):
+            assert np.abs(after - before).max() > 1e-5
+
+
+def test_the_folder_describes_the_model(done):
+    _, result, folder = done
+    again = kc.from_pretrained(folder)
+    images = pixels()[..., :1]
+    np.testing.assert_allclose(
+        again.predict_on_batch(images), result["model"].predict_on_batch(images), atol=1e-6
+    )
+    assert again.labels == tuple(map(str, range(10)))
+    assert again.input_shape == (None, 40, 40, 1)
+    assert "| data | digits |" in (folder / "README.md").read_text()

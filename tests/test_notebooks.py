@@ -8,6 +8,7 @@ import re
 import tempfile
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -48,15 +49,40 @@ def assert_same_pictures(value, outputs):
         assert len(value.axes) == int(axes.group(1))
 
 
+def assert_own_problem(names):
+    """What the text of notebook 06 says of its figures holds here too."""
+    shares, probes = names["shares"], names["probes"]
+    assert shares["the file"] > shares["nothing"] + 0.05 > 0.4
+    assert min(probes["neighbours"], probes["linear probe"]) > probes["neighbour, pixels"]
+    assert probes["neighbours"] > shares["the file"]
+    model, patches = names["model"], names["model"].branches["small"].patch_embed
+    assert not patches.trainable
+    start = names["before"].branches["small"].patch_embed
+    for ours, theirs in zip(patches.get_weights(), start.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert 0.8 < names["judged"]["mean_average_precision"] < 1
+    for figures in names["judged"]["per_class"].values():
+        assert 0.7 < figures["f1 at the chosen threshold"] <= figures["f1"] + 1e-9
+    assert names["kept"].labels == model.labels == tuple(names["names"])
+    np.testing.assert_allclose(names["three"], names["one"], atol=1e-4)
+    read = names["inside"]["stage_0/large/cross_attention"].numpy()
+    assert read.min() >= 0
+    assert 0 < read.sum(axis=(1, 2)).min() <= read.sum(axis=(1, 2)).max() < 1  # itself is left out
+
+
+CLAIMS = {"06_your_own_problem": assert_own_problem}
+
+
 @pytest.fixture
 def _quiet(monkeypatch, tmp_path):
     """Files go to the test's own folder; what a notebook sets up is undone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    level = logging.getLogger("tensorflow").level
+    levels = {name: logging.getLogger(name).level for name in ("tensorflow", "keras_crossvit")}
     with plt.rc_context():
         yield
-    logging.getLogger("tensorflow").setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.mark.main_job
@@ -73,15 +99,18 @@ def test_notebook(path, capsys):
         committed = "".join(text for out in cell["outputs"] for text in out.get("text", []))
         assert_same_text(capsys.readouterr().out, committed)
         assert_same_pictures(value, cell["outputs"])
+    if path.stem in CLAIMS:
+        CLAIMS[path.stem](names)
 
 
-def test_all_five_are_there():
+def test_all_six_are_there():
     assert [path.stem for path in NOTEBOOKS] == [
         "01_quickstart",
         "02_finetune",
         "03_what_it_sees",
         "04_fusions",
         "05_serving",
+        "06_your_own_problem",
     ]
 
 

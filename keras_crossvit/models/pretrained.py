@@ -90,7 +90,9 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         path, weights = download(repository, "config.json", text), text
     else:
         path = pathlib.Path(text).expanduser() / "config.json"
-        weights = os.fspath(path.with_name("model.safetensors"))
+        # timm writes the second by default; reading it needs torch.
+        files = [path.with_name(name) for name in ("model.safetensors", "pytorch_model.bin")]
+        weights = os.fspath(next((file for file in files if file.is_file()), files[0]))
     found = _read_config(path, text)
     arguments = _own_arguments(found, text) if _OURS in found else _arguments_of_timm(found, text)
     config = arguments.pop("config")

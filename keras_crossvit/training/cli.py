@@ -69,8 +69,11 @@ def _print_summary(config, result):
         result["source"], result["export"], config.output_dir
     )
     name, score = ranking[0]
+    # Among five classes any answer is one of the first five.
+    top5 = len(result["source"].class_names) > 5
+    more = f", {result['top5_accuracy']:.2%} top-5" if top5 else ""
     print(
-        f"\nheld-out accuracy: {result['accuracy']:.2%} top-1, {result['top5_accuracy']:.2%} top-5"
+        f"\nheld-out accuracy: {result['accuracy']:.2%} top-1{more}"
         f"\nSavedModel: {result['export']}"
         f"\nthe SavedModel on {picture}: {name} ({score:.1%}); it is {truth}"
     )

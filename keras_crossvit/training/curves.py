@@ -13,6 +13,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: str | os.PathLike[str
         path: The PNG file to write.
     """
     from matplotlib.figure import Figure  # no pyplot: it would choose a screen
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     epochs = [row["epoch"] + 1 for row in rows]
@@ -20,6 +21,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: str | os.PathLike[str
         axis.plot(epochs, [row[metric] for row in rows], label="training")
         axis.plot(epochs, [row[f"val_{metric}"] for row in rows], label="held out")
         axis.set(xlabel="epoch", title=metric)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=120)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.data.sources import Source
@@ -19,7 +20,8 @@ def classify_held_out_picture(
         output_dir: Where the image is written, as `held_out.png` or `held_out.jpg`.
 
     Returns:
-        `(path, true class name, [(class name, score), ...])`, the highest score first.
+        `(path, true class name, [(class name, score), ...])`, the highest score first; of an
+        image with several labels their names are joined by "|".
     """
     _, (encoded,), (label,) = source.validation.read([0])
     suffix = ".jpg" if tf.io.is_jpeg(encoded) else ".png"
@@ -30,4 +32,6 @@ def classify_held_out_picture(
     answer = classify(image_bytes=tf.constant([path.read_bytes()]))
     names = [name.decode() for name in answer["classes"][0].numpy()]
     scores = answer["scores"][0].numpy().tolist()
-    return path, source.class_names[label], list(zip(names, scores, strict=True))
+    numbers = np.flatnonzero(label) if np.ndim(label) else [label]
+    truth = "|".join(source.class_names[number] for number in numbers)
+    return path, truth, list(zip(names, scores, strict=True))

@@ -1,10 +1,14 @@
 """How far a run is: sums in the order of the steps, and the way back to a checkpoint."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from keras_crossvit.data.sources import MemorySplit, Source
+from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training.progress import Progress
 from tests.training.tiny import RECIPE
 
@@ -81,3 +85,19 @@ def test_another_batch_size(step, batch_size, reached, kept):
 def test_an_end_by_a_hook_holds_for_its_number_of_epochs(epochs, ended):
     notes = {"step": 11, "totals": [0, 0, 0, 0], "ended": True}
     assert restored(notes, epochs=epochs).ended is ended
+
+
+def test_the_labels_of_a_held_out_image(monkeypatch, tmp_path):
+    """One, or several joined; the SavedModel's part is tested with the export."""
+    answer = {"classes": tf.constant([["bee", "ant"]]), "scores": tf.constant([[0.75, 0.25]])}
+    signatures = {"classify_bytes": lambda image_bytes: answer}
+    loaded = types.SimpleNamespace(signatures=signatures)
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: loaded)
+    encoded = [tf.io.encode_png(np.zeros((4, 4, 3), "uint8")).numpy()]
+    for labels, wanted in (([1], "bee"), ([[1.0, 0.0, 1.0]], "ant|cat")):
+        split = MemorySplit(encoded, labels)
+        source = Source("x", ("ant", "bee", "cat"), split, split)
+        path, truth, ranking = classify_held_out_picture(source, "export", tmp_path)
+        assert path.read_bytes() == encoded[0]
+        assert truth == wanted
+        assert ranking == [("bee", 0.75), ("ant", 0.25)]

@@ -167,6 +167,12 @@ def test_a_missing_package_is_told_its_extra(run, command, monkeypatch):
     assert 'pip install "keras-crossvit[train]"' in message
 
 
+def test_a_run_that_does_not_say_what_it_is(command, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    message = refusal(command, "evaluate", tmp_path)
+    assert "`MODEL` must be a folder with a whole config.json" in message
+
+
 def test_a_table_of_another_kind(run, command, tmp_path):
     file = run / "pictures" / "validation" / "eel" / "0.png"
     message = refusal(command, "predict", run / "run", file, "--output", tmp_path / "x.txt")

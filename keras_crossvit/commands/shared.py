@@ -86,14 +86,25 @@ def _open(source):
             "`MODEL` must be an existing folder or file, or hf://OWNER/NAME. "
             f"Received: {source}{near}"
         )
-    values = {}
-    if (path / "config.json").is_file():
-        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    values = _read_config(path / "config.json")
     if (path / "model.keras").is_file():
         return FoundModel(_load(path / "model.keras"), values)
     model = from_pretrained(path)
     values.setdefault("crop_ratio", values.get("pretrained_cfg", {}).get("crop_pct"))
     return FoundModel(model, values)
+
+
+def _read_config(path):
+    """What a run noted of itself, or nothing."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`MODEL` must be a folder with a whole config.json. Received: {path}, which cannot "
+            f"be read: {error}"
+        ) from error
 
 
 def _load(path):

@@ -79,4 +79,5 @@ def _images(
     if arguments.calibrate:
         training = (source.train, model.classes, size, arguments.calibrate)
         samples = next(iter(evaluation_batches(*training, *reading)))[0].numpy()
-    return samples, evaluation_batches(source.validation, model.classes, size, 50, *reading)
+    held_out = source.with_classes(model.labels).validation
+    return samples, evaluation_batches(held_out, model.classes, size, 50, *reading)

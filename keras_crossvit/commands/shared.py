@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -152,9 +151,6 @@ def quiet() -> None:
 def errors_in_one_line() -> Iterator[None]:
     """A context that ends the process with one line where an argument or a file is wrong."""
     quiet()
-    if os.environ.get("KERAS_CROSSVIT_TRACEBACK"):  # for those who look for the cause
-        yield
-        return
     try:
         yield
     except (ValueError, OSError, ImportError, RuntimeError) as error:

@@ -24,7 +24,7 @@ def check_classifier(model: CrossViT, pairs: bool = False) -> None:
             f"Received: model={getattr(model, 'name', model)!r}"
         )
     shape = model.input_shape
-    if pairs and takes_pairs(model):
+    if pairs and model.takes_pairs:
         shape = shape[0]
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] not in (1, 3):
         raise ValueError(
@@ -53,9 +53,9 @@ def check_packages(purpose: str, *packages: str) -> None:
         )
 
 
-def takes_pairs(model: CrossViT) -> bool:
-    """Whether the model takes an image for each branch, `inputs="separate"`."""
-    return len(set(map(id, model.images.values()))) > 1
+def input_prefixes(model: CrossViT) -> list[str]:
+    """What the names of an export's inputs begin with: nothing, or "small_" and "large_"."""
+    return [f"{branch}_" for branch in model.images] if model.takes_pairs else [""]
 
 
 def gives_logits(model: CrossViT) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_crossvit.common.checks import check_labels, check_positive_int
-from keras_crossvit.export.checks import check_backend, check_classifier, takes_pairs
+from keras_crossvit.export.checks import check_backend, check_classifier, input_prefixes
 from keras_crossvit.models import CrossViT
 
 
@@ -93,8 +93,8 @@ def _write(folder, model, labels_file, *values):
     archive = keras.export.ExportArchive()
     add_signatures(archive, model, labels_file, *values)
     archive.write_out(str(folder), verbose=False)
-    branches = [f"{branch}_" for branch in model.images] if takes_pairs(model) else [""]
-    write_warmup_requests(folder, tuple(model.images["large"].shape[1:]), branches)
+    shape = tuple(model.images["large"].shape[1:])
+    write_warmup_requests(folder, shape, input_prefixes(model))
 
 
 def _publish(written, directory):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images
-from keras_crossvit.export.checks import gives_logits, takes_pairs, takes_pixels
+from keras_crossvit.export.checks import gives_logits, input_prefixes, takes_pixels
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input
 
@@ -54,7 +54,7 @@ def add_signatures(
             "scores": tf.where(readable[:, tf.newaxis], scores, 0.0),
         }
 
-    branches = [f"{branch}_" for branch in model.images] if takes_pairs(model) else [""]
+    branches = input_prefixes(model)
     images = [tf.TensorSpec((None, *shape), tf.float32, name=f"{x}images") for x in branches]
     image_bytes = [tf.TensorSpec((None,), tf.string, name=f"{x}image_bytes") for x in branches]
     archive.track(names)

@@ -203,6 +203,11 @@ class CrossViT(keras.Model):
         if source is not None:
             source.load_into(self, reset_heads)
 
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the model takes an image for each branch, `inputs="separate"`."""
+        return len(set(map(id, self.images.values()))) > 1
+
     def get_config(self) -> dict:
         """The arguments, as JSON can hold them; weights are apart, so `weights` is None.
 
@@ -230,7 +235,7 @@ class CrossViT(keras.Model):
             "labels": self.labels,
             "mean": self.mean,
             "std": self.std,
-            "inputs": "separate" if len(set(map(id, self.images.values()))) > 1 else "shared",
+            "inputs": "separate" if self.takes_pairs else "shared",
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "trainable": self.trainable,
             "frozen": [layer.name for layer in self.layers if not layer.trainable],

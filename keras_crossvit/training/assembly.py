@@ -162,9 +162,12 @@ def make_loss(config: TrainConfig, source: Source, model: CrossViT) -> RowLoss:
 
 def _load_teacher(name, model, classes):
     if name in presets():
-        teacher = CrossViT(
-            CrossViTConfig.preset(name), input_shape=model.input_shape[1:], classes=classes
-        )
+        if classes != 1000:  # its heads would be new, and teach noise
+            raise ValueError(
+                "`teacher` must be a .keras file unless the data have ImageNet's 1,000 classes. "
+                f"Received: teacher={name!r} for {classes} classes"
+            )
+        teacher = CrossViT(CrossViTConfig.preset(name), input_shape=model.input_shape[1:])
     elif pathlib.Path(name).is_file():
         teacher = keras.saving.load_model(name, compile=False)
     else:

@@ -42,7 +42,7 @@ class TrainConfig(InputConfig):
         freeze_stages: Stages that are not trained, nor the embeddings before them, as `stages` of
             `freeze`; `None` trains all.
         input_size: Side of the model's input, in pixels; `None` for the preset's.
-        channels: 3, or 1 to train on images made grey; not 3 only with an `input_size`.
+        channels: 3, or 1 to train on images made grey, which needs an `input_size`.
         crop_ratio: Part of the resized image's shorter side that the evaluation crop keeps;
             `None` for the published one of that input size.
         loss: "softmax": one class of all. "sigmoid": each class a question of its own, for images
@@ -184,7 +184,7 @@ class TrainConfig(InputConfig):
     def _check_numbers(self) -> None:
         check_rate("drop_path_rate", self.drop_path_rate)
         if self.layer_decay is not None:
-            check_between("layer_decay", self.layer_decay, 0, 1)
+            check_between("layer_decay", check_positive("layer_decay", self.layer_decay), 0, 1)
         if self.freeze_stages is not None:
             check_not_negative("freeze_stages", self.freeze_stages)
             if self.lora_rank is not None:

@@ -71,6 +71,7 @@ def test_flags_and_settings_replace_values():
         (["--set", "class_weights=rare"], "`class_weights` must be one of 'balanced'"),
         (["--set", "best=accuracy"], "`best` must be one of 'val_accuracy', 'val_loss'"),
         (["--set", "patience=0"], "`patience` must be a positive integer"),
+        (["--set", "layer_decay=0"], "`layer_decay` must be positive. Received: layer_decay=0"),
         (["--set", "layer_decay=2"], "`layer_decay` must be a number in [0, 1]"),
         (["--set", "channels=1"], "`input_size` must be given with channels=1"),
         (["--set", "freeze_stages=1", "lora_rank=2"], "`freeze_stages` must be None with a `lora"),

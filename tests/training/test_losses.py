@@ -1,9 +1,12 @@
 """The losses of rows: softmax, sigmoid, balanced classes, a teacher; the best epoch."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 
+from keras_crossvit.training.assembly import _load_teacher
 from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from tests import base
@@ -112,6 +115,18 @@ class TestTeacher:
         for model in (ends_in_softmax, joined):
             found = np.asarray(Teacher(model).logits(images))
             np.testing.assert_allclose(log_softmax(found), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crossvit_9", "`teacher` must be a .keras file unless the data have ImageNet's"),
+        ("nowhere.keras", "`teacher` must be the name of a preset or an existing .keras file"),
+    ],
+)
+def test_a_teacher_that_knows_nothing_is_refused(name, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        _load_teacher(name, base.small_model(), 5)
 
 
 def rows(*values):

@@ -41,11 +41,11 @@ def evaluate(
             compare with timm, which does not.
 
     Returns:
-        A dictionary: `pictures` (the number of images that were read), `unreadable` (the number
-        of those that were not, which do not count), `top1` and `top5` (accuracies in [0, 1] of
-        the model's output), `per_class` (`{name: accuracy, or None for a class without
-        images}`), `confusion` (array of counts `(classes, classes)`: a row for each true class,
-        a column for each predicted class), and with `branches` also `branches`
+        A dictionary: `pictures` (the number of images that were read), `unreadable` (the number of
+        those that were not, which do not count), `top1` and, of more than five classes, `top5`
+        (accuracies in [0, 1] of the model's output), `per_class` (`{name: accuracy, or None for a
+        class without images}`), `confusion` (array of counts `(classes, classes)`: a row for each
+        true class, a column for each predicted class), and with `branches` also `branches`
         (`{name: {"top1", "top5"}}`). Of images with several labels `pictures`, `unreadable` and
         what `multi_label_figures` returns.
 
@@ -181,13 +181,12 @@ def _best(scores):
 
 def _summary(labels, best, class_names, unreadable):
     classes = len(class_names)
-    accuracies = {
-        name: {
-            "top1": float((predicted[:, 0] == labels).mean()),
-            "top5": float((predicted == labels[:, None]).any(1).mean()),
-        }
-        for name, predicted in best.items()
-    }
+    accuracies = {}
+    for name, predicted in best.items():
+        right = predicted == labels[:, None]
+        accuracies[name] = {"top1": float(right[:, 0].mean())}
+        if classes > 5:  # else any answer is one of the first five
+            accuracies[name]["top5"] = float(right.any(1).mean())
     confusion = np.zeros((classes, classes), "int64")
     np.add.at(confusion, (labels, best["model"][:, 0]), 1)
     counts, correct = confusion.sum(1), confusion.diagonal()

@@ -45,7 +45,7 @@ def test_every_figure_by_hand(pictures):
         (heads["large"], result["branches"]["large"]),
     ):
         assert shares["top1"] == pytest.approx((scores.argmax(1) == labels).mean())
-        assert shares["top5"] == 1.0  # of five classes
+        assert "top5" not in shares  # of five classes
     answers = probabilities.argmax(1)
     confusion = np.zeros((5, 5))
     for label, answer in zip(labels, answers, strict=True):
@@ -109,7 +109,7 @@ def test_images_with_several_labels(pictures):
     others = [f1_score(truth[:, 1], scores[:, 1] >= threshold) for threshold in scores[:, 1]]
     assert reached == pytest.approx(max(others))
     row = result["thresholds"][4]
-    chosen = scores >= row["threshold"]
+    chosen = scores >= row["threshold"] - 1e-6  # a score itself, of batches of another size
     assert row["recall"] == pytest.approx((chosen * truth).sum() / truth.sum())
     assert row["precision"] == pytest.approx((chosen * truth).sum() / chosen.sum())
     assert result["branches"]["small"]["auc"] == pytest.approx(

@@ -23,6 +23,12 @@ def check_not_negative(name: str, value: Any) -> float:
     return value
 
 
+def check_not_negative_int(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"`{name}` must be an integer from 0. Received: {name}={value!r}")
+    return value
+
+
 def check_rate(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1). Received: {name}={value!r}")

@@ -44,6 +44,12 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
                 f"`{name}` must hold images. Received: {name}={getattr(config, name)!r}, in which "
                 f"{source.name} has none"
             )
+    classes = len(source.class_names)
+    if config.best == "val_top5_accuracy" and classes <= 5:
+        raise ValueError(
+            "`best` must be 'val_accuracy' or 'val_loss' with at most five classes. "
+            f"Received: best={config.best!r} with {classes} classes"
+        )
     if config.batch_size > source.train.size:
         raise ValueError(
             f"`batch_size` must be at most the {source.train.size} training images of "

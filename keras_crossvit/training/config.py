@@ -7,6 +7,7 @@ from keras_crossvit.common.checks import (
     check_between,
     check_choice,
     check_not_negative,
+    check_not_negative_int,
     check_positive,
     check_positive_int,
     check_rate,
@@ -186,7 +187,7 @@ class TrainConfig(InputConfig):
         if self.layer_decay is not None:
             check_between("layer_decay", check_positive("layer_decay", self.layer_decay), 0, 1)
         if self.freeze_stages is not None:
-            check_not_negative("freeze_stages", self.freeze_stages)
+            check_not_negative_int("freeze_stages", self.freeze_stages)
             if self.lora_rank is not None:
                 raise ValueError(
                     "`freeze_stages` must be None with a `lora_rank`, which freezes by itself. "
@@ -197,8 +198,9 @@ class TrainConfig(InputConfig):
             check_positive("clip_norm", self.clip_norm)
         if self.ema_momentum is not None:
             check_rate("ema_momentum", self.ema_momentum)
-        for name in ("weight_decay", "final_learning_rate", "max_restarts"):
+        for name in ("weight_decay", "final_learning_rate"):
             check_not_negative(name, getattr(self, name))
+        check_not_negative_int("max_restarts", self.max_restarts)
 
     @property
     def scaled_learning_rates(self) -> tuple[float, float]:

@@ -72,10 +72,11 @@ def train(
             ends the training there; of several processes all must give the same.
 
     Returns:
-        `{"model", "source", "history", "loss", "accuracy", "top5_accuracy", "export"}`; the
-        loss and accuracies are of all held-out images, `history` holds a dictionary per
-        epoch, `export` is a folder; with `best` also `best_epoch`, from 0, and its value. Of
-        several workers only the first writes and exports; the others have `None` there.
+        `{"model", "source", "history", "loss", "accuracy", "top5_accuracy", "export"}`; the loss
+        and accuracies are of all held-out images (top-5 only with more than five classes, here as
+        in `on_step` and the log), `history` holds a dictionary per epoch, `export` is a folder;
+        with `best` also `best_epoch`, from 0, and its value. Of several workers only the first
+        writes and exports; the others have `None` there.
 
     Raises:
         ValueError: If a value of `config` does not fit the data, the devices, or the run
@@ -126,6 +127,7 @@ class Run:
     ) -> None:
         self.config, self.source, self.folder, self.step = config, source, folder, step
         self.classes = len(source.class_names)
+        self.metrics = ["loss", "accuracy", *(["top5_accuracy"] if self.classes > 5 else [])]
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
         self.steps = steps_per_epoch(source.train, config)
         self.size = step.model.input_shape[1:]
@@ -165,7 +167,7 @@ class Run:
                 due, leave = self._checkpoint_is_due(), stop.is_set() and self.alone
                 if due or leave or self._owes_an_epoch() or progress.step % _LOOK < count:
                     leave |= progress.look()
-                    means = progress.totals.means
+                    means = self._means(progress.totals)
                     bar.update(self._in_epoch(), [*means.items(), *progress.speed.items()])
                     if on_step is not None:
                         on_step(progress.step, means)
@@ -202,9 +204,11 @@ class Run:
             verbose = 0
         else:
             print(f"Epoch {self.progress.step // self.steps + 1}/{self.config.epochs}")
-        names = ["loss", "accuracy", "top5_accuracy", "images/s"]
-        names += [f"val_{name}" for name in names[:3]]
+        names = [*self.metrics, *(f"val_{name}" for name in self.metrics), "images/s"]
         return keras.utils.Progbar(self.steps, verbose=verbose, stateful_metrics=names)
+
+    def _means(self, totals):
+        return {name: totals.means[name] for name in self.metrics}
 
     def _training_batches(self):
         batches = training_batches(
@@ -239,8 +243,8 @@ class Run:
                 self.save()
                 self._leave()
         self._check_read(totals, "validation_split", self.source.validation)
-        validation = {f"val_{name}": value for name, value in totals.means.items()}
-        values = {**progress.totals.means, **validation, **progress.speed}
+        validation = {f"val_{name}": value for name, value in self._means(totals).items()}
+        values = {**self._means(progress.totals), **validation, **progress.speed}
         bar.update(self.steps, values.items(), finalize=True)
         self.log.add(progress.step // self.steps - 1, values, progress.step)
         return self.log.rows[-1]
@@ -307,7 +311,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Saves and exports the final weights, once."""
         last = self.log.rows[-1]
-        results = {name: last[f"val_{name}"] for name in ("loss", "accuracy", "top5_accuracy")}
+        results = {name: last[f"val_{name}"] for name in self.metrics}
         if self.config.best is not None:
             best = best_epoch(self.log.rows, self.config.best)
             value = self.log.rows[best][self.config.best]

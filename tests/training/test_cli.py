@@ -98,6 +98,10 @@ def test_a_folder_with_broken_files_is_trained_to_the_end(train, tmp_path, caplo
     ninths = result["accuracy"] * 9
     assert ninths == pytest.approx(round(ninths), abs=1e-4)
     assert "SavedModel: run/export/1" in capsys.readouterr().out
+    columns = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
+    assert columns == "epoch,learning_rate,loss,accuracy,val_loss,val_accuracy"
+    message = refusal(train, "--dataset", dataset, "--set", "best=val_top5_accuracy", *values)
+    assert "`best` must be 'val_accuracy' or 'val_loss' with at most five classes" in message
 
 
 @pytest.mark.parametrize("name", ["two\nlines", os.fsdecode(b"not utf-8 \xff")])

@@ -74,6 +74,7 @@ def test_flags_and_settings_replace_values():
         (["--set", "layer_decay=0"], "`layer_decay` must be positive. Received: layer_decay=0"),
         (["--set", "layer_decay=2"], "`layer_decay` must be a number in [0, 1]"),
         (["--set", "channels=1"], "`input_size` must be given with channels=1"),
+        (["--set", "freeze_stages=1.0"], "`freeze_stages` must be an integer from 0"),
         (["--set", "freeze_stages=1", "lora_rank=2"], "`freeze_stages` must be None with a `lora"),
         (["--set", "drop_path_rate=1"], "`drop_path_rate` must be a number in [0, 1)"),
         (

@@ -68,6 +68,11 @@ def test_a_class_without_images_has_no_weight():
         balanced_weights(np.array([0, 2]), 3, "softmax")
 
 
+def test_a_label_of_all_images_has_no_weight():
+    with pytest.raises(ValueError, match=r"same label, .* and all have class 1"):
+        balanced_weights(np.array([[1, 1, 0], [0, 1, 1]]), 3, "sigmoid")
+
+
 class TestTeacher:
     @pytest.fixture(scope="class")
     @staticmethod

@@ -117,7 +117,7 @@ def balanced_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
         kind: As in `RowLoss`.
 
     Raises:
-        ValueError: If a class has no row.
+        ValueError: If a class has no row or, with a sigmoid, all rows.
     """
     counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
     if counts.min() == 0:
@@ -126,5 +126,11 @@ def balanced_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
             f"Received: class_weights='balanced', and class {int(counts.argmin())} has none"
         )
     if kind == "sigmoid":
+        if counts.max() == len(labels):
+            raise ValueError(
+                "`class_weights` must be null where all images have the same label, of which "
+                "nothing can be learnt. Received: class_weights='balanced', and all have class "
+                f"{int(counts.argmax())}"
+            )
         return ((len(labels) - counts) / counts).astype("float32")
     return (len(labels) / (classes * counts)).astype("float32")

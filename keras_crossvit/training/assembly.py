@@ -50,6 +50,11 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
             "`best` must be 'val_accuracy' or 'val_loss' with at most five classes. "
             f"Received: best={config.best!r} with {classes} classes"
         )
+    if config.best == "val_mean_average_precision" and not source.train.label_shape:
+        raise ValueError(
+            "`best` must be another than 'val_mean_average_precision' for images of one label. "
+            f"Received: best={config.best!r}"
+        )
     if config.batch_size > source.train.size:
         raise ValueError(
             f"`batch_size` must be at most the {source.train.size} training images of "
@@ -138,6 +143,7 @@ def make_step(config: TrainConfig, source: Source, strategy: Any) -> Step:
             steps_per_call=config.steps_per_call,
             jit_compile=config.jit_compile,
             loss=make_loss(config, source, model),
+            several_labels=bool(source.train.label_shape),
         )
 
 

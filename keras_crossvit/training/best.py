@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-METRICS = ("val_accuracy", "val_loss", "val_top5_accuracy")
+METRICS = ("val_accuracy", "val_loss", "val_mean_average_precision", "val_top5_accuracy")
 
 
 def best_epoch(rows: Sequence[dict[str, Any]], metric: str) -> int:

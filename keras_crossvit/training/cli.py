@@ -69,7 +69,8 @@ def _print_summary(config, result):
         result["source"], result["export"], config.output_dir
     )
     name, score = ranking[0]
-    more = f", {result['top5_accuracy']:.2%} top-5" if "top5_accuracy" in result else ""
+    shown = {"top5_accuracy": "top-5", "mean_average_precision": "mean average precision"}
+    more = "".join(f", {result[k]:.2%} {name}" for k, name in shown.items() if k in result)
     print(
         f"\nheld-out accuracy: {result['accuracy']:.2%} top-1{more}"
         f"\nSavedModel: {result['export']}"

@@ -84,7 +84,8 @@ class TrainConfig(InputConfig):
         worker_timeout: Seconds that a process waits for the others of its run before it gives up.
         max_restarts: How often a run of several workers starts itself again after it lost one.
         best: What decides which epoch is the best, whose weights are kept in `best.keras` beside
-            the last: "val_accuracy", "val_loss" or "val_top5_accuracy"; `None` keeps none.
+            the last: "val_accuracy", "val_loss", "val_top5_accuracy" or, for images of several
+            labels, "val_mean_average_precision"; `None` keeps none.
         patience: Epochs without a better one (by `best`, or by the loss) after which the run ends
             early; `None` never.
         resume: Whether to go on from the last checkpoint in `output_dir`. `False` puts what

@@ -37,7 +37,7 @@ from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
 from keras_crossvit.training.progress import Progress
-from keras_crossvit.training.steps import Step, Totals
+from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     check_same_step,
     is_chief,
@@ -74,9 +74,10 @@ def train(
     Returns:
         `{"model", "source", "history", "loss", "accuracy", "top5_accuracy", "export"}`; the loss
         and accuracies are of all held-out images (top-5 only with more than five classes, here as
-        in `on_step` and the log), `history` holds a dictionary per epoch, `export` is a folder;
-        with `best` also `best_epoch`, from 0, and its value. Of several workers only the first
-        writes and exports; the others have `None` there.
+        in `on_step` and the log; of several labels also "mean_average_precision"), `history` holds
+        a dictionary per epoch, `export` is a folder; with `best` also `best_epoch`, from 0, and
+        its value. Of several workers only the first writes and exports; the others have `None`
+        there.
 
     Raises:
         ValueError: If a value of `config` does not fit the data, the devices, or the run
@@ -235,15 +236,19 @@ class Run:
 
     def _evaluate(self, batches, bar, stop):
         """Evaluates, and logs the epoch that is done; returns its row."""
-        totals, progress = Totals(), self.progress
+        sums, progress = np.zeros(1), self.progress
         self._check_read(progress.totals, "train_split", self.source.train)
         for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
-            totals.add(np.asarray(self.step.evaluate(batches)))
+            sums = sums + np.asarray(self.step.evaluate(batches), "float64")
             if stop.is_set() and self.alone:
                 self.save()
                 self._leave()
+        totals = Totals(*sums[:4])
         self._check_read(totals, "validation_split", self.source.validation)
         validation = {f"val_{name}": value for name, value in self._means(totals).items()}
+        if self.step.several_labels:
+            precision = mean_average_precision(sums[COLUMNS:].reshape(2, self.classes, -1))
+            validation["val_mean_average_precision"] = precision
         values = {**self._means(progress.totals), **validation, **progress.speed}
         bar.update(self.steps, values.items(), finalize=True)
         self.log.add(progress.step // self.steps - 1, values, progress.step)
@@ -311,7 +316,11 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Saves and exports the final weights, once."""
         last = self.log.rows[-1]
-        results = {name: last[f"val_{name}"] for name in self.metrics}
+        results = {
+            name.removeprefix("val_"): value
+            for name, value in last.items()
+            if name.startswith("val_")
+        }
         if self.config.best is not None:
             best = best_epoch(self.log.rows, self.config.best)
             value = self.log.rows[best][self.config.best]

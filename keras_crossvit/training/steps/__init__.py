@@ -2,9 +2,10 @@
 
 import keras
 
-from keras_crossvit.training.steps.base import Step, Totals
+from keras_crossvit.training.steps.base import COLUMNS, Step, Totals
+from keras_crossvit.training.steps.precision import mean_average_precision
 
-__all__ = ["Step", "Totals", "step_class"]
+__all__ = ["COLUMNS", "Step", "Totals", "mean_average_precision", "step_class"]
 
 
 def step_class() -> type[Step]:

@@ -14,6 +14,7 @@ from keras import ops
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.training import state
 from keras_crossvit.training.steps.losses import RowLoss
+from keras_crossvit.training.steps.precision import score_counts
 
 COLUMNS = 5  # of what a step returns: loss, top-1, top-5, rows, processes that want to end
 
@@ -34,6 +35,7 @@ class Step(abc.ABC):
         steps_per_call: The most steps that one call of `train` does.
         jit_compile: Whether XLA compiles TensorFlow's step; JAX always compiles.
         loss: The loss of a row in training; in evaluation it is that of its `kind` alone.
+        several_labels: Whether an image may have several labels.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Step(abc.ABC):
         steps_per_call: int = 1,
         jit_compile: bool = False,
         loss: RowLoss | None = None,
+        several_labels: bool = False,
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self.accumulation_steps = accumulation_steps
@@ -52,6 +55,7 @@ class Step(abc.ABC):
         self.jit_compile = jit_compile
         self.loss = loss or RowLoss()
         self.held_out_loss = RowLoss(self.loss.kind)
+        self.several_labels = several_labels
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         self.average = inner if inner.average_momentum is not None else None
 
@@ -79,7 +83,8 @@ class Step(abc.ABC):
     def evaluate(self, batches: Iterator[Any]) -> Tensor:
         """The sums, `(5,)`, of the next batch of `evaluation_batches`, each row by its weight.
 
-        Computed with the moving average of the weights, where there is one.
+        Computed with the moving average of the weights, where there is one. Of several labels the
+        batch's `score_counts` follow, flat.
         """
 
     @abc.abstractmethod
@@ -122,6 +127,14 @@ class Step(abc.ABC):
     @abc.abstractmethod
     def sync(self) -> None:
         """Brings the state into the variables of the model and the optimizer."""
+
+    def held_out_sums(self, labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
+        """What `evaluate` returns, of some rows."""
+        losses = self.held_out_loss(labels, logits)
+        sums = [row_sums(labels, logits, losses, weights), ops.zeros(1)]
+        if self.several_labels:
+            sums.append(ops.ravel(score_counts(labels, logits, weights)))
+        return ops.concatenate(sums)
 
     def averaged_variables(self) -> Sequence[keras.Variable]:
         """The variables to evaluate with, in the order of the trainable ones."""

@@ -80,17 +80,16 @@ class TensorFlowStep(Step):
             gradients = [gradient / replicas for gradient in summed]
         self.optimizer.apply(gradients, self.model.trainable_variables)
         # Every replica of a process wants to end as the process does.
-        return self._summed([*tf.unstack(sums), stop])
+        return self._summed(tf.concat([sums, [stop]], 0))
 
     def _replica_evaluation(self, images, labels, weights):
         averages = zip(self.model.trainable_variables, self.averaged_variables(), strict=True)
         with keras.StatelessScope([(variable, mean.value) for variable, mean in averages]):
             logits = self.model(images, training=False)
-        sums = row_sums(labels, logits, self.held_out_loss(labels, logits), weights)
-        return self._summed([*tf.unstack(sums), tf.constant(0.0)])
+        return self._summed(self.held_out_sums(labels, logits, weights))
 
-    def _summed(self, columns):
-        (total,), _ = sum_over_replicas([tf.stack(columns)])
+    def _summed(self, sums):
+        (total,), _ = sum_over_replicas([sums])
         return total
 
     def _gradients(self, images, labels, parts=1):

@@ -1,0 +1,47 @@
+"""Mean average precision from counts, which add up over batches, replicas and processes."""
+
+import numpy as np
+from keras import ops
+
+from keras_crossvit.common.typing import Tensor
+
+_BINS = 1024
+_HIGHEST = 16.0  # logits beyond it, on either side, share the outermost bins
+
+
+def score_counts(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
+    """How many rows have a logit in each of 1,024 ranges, which are 1/32 wide.
+
+    Args:
+        labels: `(B, classes)` of zeros and ones.
+        logits: `(B, classes)`.
+        weights: `(B,)`, how much each row counts.
+
+    Returns:
+        float32 `(2, classes, 1024)`: the rows that have the label, and those that have not.
+    """
+    classes = labels.shape[-1]
+    ranges = ops.floor((ops.cast(logits, "float32") + _HIGHEST) * (_BINS / (2 * _HIGHEST)))
+    places = ops.cast(ops.clip(ranges, 0, _BINS - 1), "int32") + ops.arange(classes) * _BINS
+    counted = ops.expand_dims(weights, -1)
+    counts = [
+        ops.segment_sum(ops.ravel(part), ops.ravel(places), classes * _BINS)
+        for part in (labels * counted, (1 - labels) * counted)
+    ]
+    return ops.reshape(ops.stack(counts), (2, classes, _BINS))
+
+
+def mean_average_precision(counts: np.ndarray) -> float:
+    """The mean over the classes that some rows have and others lack; NaN if there is none.
+
+    Args:
+        counts: Sum of what `score_counts` returned. Scores of one range count as equal, in all
+            else it is scikit-learn's `average_precision_score`.
+    """
+    present, absent = counts[..., ::-1]  # the highest scores first
+    found, false = present.cumsum(-1), absent.cumsum(-1)
+    both = (found[:, -1] > 0) & (false[:, -1] > 0)
+    if not both.any():
+        return float("nan")
+    precision = found / np.maximum(found + false, 1)
+    return float(((present * precision).sum(-1) / found[:, -1].clip(1))[both].mean())

@@ -17,6 +17,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     "README.md",
     "docs/fine-tune.md",
+    "docs/heads-and-inputs.md",
+    "docs/checkpoints.md",
     "docs/features.md",
     "docs/extend.md",
     "docs/training.md",

@@ -84,11 +84,13 @@ def _start_again(error, most):
     TensorFlow cannot take a worker back into a running cluster, so all of them begin anew
     from the last checkpoint: the lost one by its scheduler, the others here.
     """
-    reason, restarts = str(error).splitlines()[0], int(os.environ.get(_RESTARTS, "0"))
+    reason, restarts = type(error).__name__, int(os.environ.get(_RESTARTS, "0"))
     if restarts == most:
-        sys.exit(f"A worker was lost, after {restarts} restarts (max_restarts): {reason}")
+        sys.exit(
+            f"A worker was lost ({reason}). This was the last of max_restarts={most} restarts."
+        )
     print(
-        f"\nA worker was lost: {reason}\nWaiting for it; training goes on from the last "
+        f"\nA worker was lost ({reason}). Waiting for it; training goes on from the last "
         f"checkpoint. Restart {restarts + 1} of at most {most}.",
         flush=True,
     )

@@ -18,6 +18,7 @@ import math
 
 import tensorflow as tf
 
+from keras_crossvit.common.tf_data import noinline
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers.activations import gelu
 
@@ -46,7 +47,7 @@ def mlp(
     training: bool = False,
 ) -> Tensor:
     function = _trained_mlp if training else _mlp
-    return _unflatten(function(_rows(x), kernel_1, bias_1, kernel_2, bias_2), x)
+    return function(x, kernel_1, bias_1, kernel_2, bias_2)
 
 
 def attention(qkv: Tensor, num_heads: int, training: bool = False) -> Tensor:
@@ -59,13 +60,7 @@ def layer_norm(
 ) -> Tensor:
     # Compiling takes 0.3 s, which inputs of a single token never make up for.
     function = _trained_layer_norm if training and x.shape[-2] != 1 else _layer_norm
-    return _unflatten(function(_rows(x), gamma, beta, epsilon), x)
-
-
-def _not_before(gradient, x):
-    """`x`, available only once `gradient` is; else recomputation could run too early."""
-    with tf.control_dependencies([gradient]):
-        return tf.identity(x)
+    return function(x, gamma, beta, epsilon)
 
 
 def _at_least_float32(x):
@@ -89,25 +84,33 @@ def _unflatten(y, x):
 
 
 def _mlp(x, kernel_1, bias_1, kernel_2, bias_2):
-    return dense(gelu(dense(x, kernel_1, bias_1)), kernel_2, bias_2)
+    return _unflatten(dense(gelu(dense(_rows(x), kernel_1, bias_1)), kernel_2, bias_2), x)
 
 
 @tf.custom_gradient
 def _trained_mlp(x, kernel_1, bias_1, kernel_2, bias_2):
-    hidden = dense(x, kernel_1, bias_1)
+    y, hidden = _mlp_forward(x, kernel_1, bias_1, kernel_2, bias_2)
+    return y, lambda dy: _mlp_backward(dy, x, hidden, kernel_1, kernel_2)
 
-    def backward(dy):
-        d_activated = tf.matmul(dy, kernel_2, transpose_b=True)
-        activated, d_hidden = _gelu_backward(_not_before(dy, hidden), d_activated)
-        return (
-            tf.matmul(d_hidden, kernel_1, transpose_b=True),
-            tf.matmul(x, d_hidden, transpose_a=True),
-            tf.reduce_sum(d_hidden, axis=0),
-            tf.matmul(activated, dy, transpose_a=True),
-            tf.reduce_sum(dy, axis=0),
-        )
 
-    return dense(_one_kernel_gelu(hidden), kernel_2, bias_2), backward
+@noinline
+def _mlp_forward(x, kernel_1, bias_1, kernel_2, bias_2):
+    hidden = dense(_rows(x), kernel_1, bias_1)
+    return _unflatten(dense(_one_kernel_gelu(hidden), kernel_2, bias_2), x), hidden
+
+
+@noinline
+def _mlp_backward(dy, x, hidden, kernel_1, kernel_2):
+    dy = _rows(dy)
+    d_activated = tf.matmul(dy, kernel_2, transpose_b=True)
+    activated, d_hidden = _gelu_backward(hidden, d_activated)
+    return (
+        _unflatten(tf.matmul(d_hidden, kernel_1, transpose_b=True), x),
+        tf.matmul(_rows(x), d_hidden, transpose_a=True),
+        tf.reduce_sum(d_hidden, axis=0),
+        tf.matmul(activated, dy, transpose_a=True),
+        tf.reduce_sum(dy, axis=0),
+    )
 
 
 @_one_kernel
@@ -128,26 +131,29 @@ def _attention(qkv, num_heads):
 def _trained_attention(qkv, num_heads):
     @tf.custom_gradient
     def attend(qkv):
-        result = _attention(qkv, num_heads)
-
-        def backward(d_result):
-            queries, keys, values = _split(_not_before(d_result, qkv), num_heads)
-            d_heads = _heads(d_result, num_heads)
-            heads = _heads(_not_before(d_result, result), num_heads)
-            probabilities = _probabilities(queries, keys)
-            # The gradient of softmax subtracts the weighted mean of the incoming gradient. From
-            # the result this is a sum over channels for each query, not over all its keys.
-            mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
-            d_probabilities = tf.matmul(d_heads, values, transpose_b=True)
-            d_scores = _softmax_backward(probabilities, d_probabilities, mean, _scale(queries))
-            d_queries = tf.matmul(d_scores, keys)
-            d_keys = tf.matmul(d_scores, queries, transpose_a=True)
-            d_values = tf.matmul(probabilities, d_heads, transpose_a=True)
-            return tf.concat([_merge(x) for x in (d_queries, d_keys, d_values)], axis=-1)
-
-        return result, backward
+        result = _attention_forward(qkv, num_heads)
+        return result, lambda d_result: _attention_backward(d_result, qkv, result, num_heads)
 
     return attend(qkv)
+
+
+_attention_forward = noinline(_attention)
+
+
+@noinline
+def _attention_backward(d_result, qkv, result, num_heads):
+    queries, keys, values = _split(qkv, num_heads)
+    d_heads, heads = _heads(d_result, num_heads), _heads(result, num_heads)
+    probabilities = _probabilities(queries, keys)
+    # The gradient of softmax subtracts the weighted mean of the incoming gradient. From
+    # the result this is a sum over channels for each query, not over all its keys.
+    mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
+    d_probabilities = tf.matmul(d_heads, values, transpose_b=True)
+    d_scores = _softmax_backward(probabilities, d_probabilities, mean, _scale(queries))
+    d_queries = tf.matmul(d_scores, keys)
+    d_keys = tf.matmul(d_scores, queries, transpose_a=True)
+    d_values = tf.matmul(probabilities, d_heads, transpose_a=True)
+    return tf.concat([_merge(x) for x in (d_queries, d_keys, d_values)], axis=-1)
 
 
 @_one_kernel
@@ -185,15 +191,15 @@ def _scale(queries):
 
 
 def _layer_norm(x, gamma, beta, epsilon):
-    normal, _ = _normalise(x, epsilon)
-    return tf.cast(normal * gamma + beta, x.dtype)
+    normal, _ = _normalise(_rows(x), epsilon)
+    return _unflatten(tf.cast(normal * gamma + beta, x.dtype), x)
 
 
 def _trained_layer_norm(x, gamma, beta, epsilon):
     @tf.custom_gradient
     def norm(x, gamma, beta):
         def backward(dy):
-            return _layer_norm_backward(_not_before(dy, x), gamma, dy, epsilon)
+            return _layer_norm_backward(x, gamma, dy, epsilon)
 
         return _one_kernel_layer_norm(x, gamma, beta, epsilon), backward
 
@@ -202,14 +208,14 @@ def _trained_layer_norm(x, gamma, beta, epsilon):
 
 @_one_kernel
 def _layer_norm_backward(x, gamma, dy, epsilon):
-    normal, inverse = _normalise(x, epsilon)
-    dy = _at_least_float32(dy)
+    normal, inverse = _normalise(_rows(x), epsilon)
+    dy = _at_least_float32(_rows(dy))
     along = dy * normal
     d_normal = dy * gamma
     # Shifting or scaling all channels of a token changes nothing: remove these components.
     d_normal -= tf.reduce_mean(d_normal, axis=-1, keepdims=True)
     d_normal -= normal * tf.reduce_mean(along * gamma, axis=-1, keepdims=True)
-    dx = tf.cast(d_normal * inverse, x.dtype)
+    dx = _unflatten(tf.cast(d_normal * inverse, x.dtype), x)
     return dx, tf.reduce_sum(along, axis=0), tf.reduce_sum(dy, axis=0)
 
 

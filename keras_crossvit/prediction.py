@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +16,7 @@ from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images, why_unreadable
 from keras_crossvit.export.checks import check_classifier, gives_logits, takes_pixels
 from keras_crossvit.models import CrossViT, branch_logits
+from keras_crossvit.models.answers import class_names, probabilities
 from keras_crossvit.models.preprocessing import preprocess_input
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
@@ -77,7 +77,7 @@ def classify_files(
     check_classifier(model)
     check_positive_int("batch_size", batch_size)
     top_k = min(check_positive_int("top_k", top_k), model.classes)
-    names = model.labels or tuple(map(str, range(model.classes)))
+    names = class_names(model)
     heads = branch_logits(model) if branches else None
     shape = model.input_shape[1:]
     ratio = crop_ratio or default_crop_ratio(shape)
@@ -115,23 +115,12 @@ def _contents(file):
 
 def _answers(model, heads, images):
     """`{"model": probabilities, "small": ..., "large": ...}`, each `(B, classes)`."""
-    probabilities = model.predict_on_batch(images)
-    if gives_logits(model):
-        probabilities = _activated(model, probabilities)
-    answers = {"model": np.asarray(probabilities)}
+    scores = model.predict_on_batch(images)
+    answers = {"model": probabilities(model, scores) if gives_logits(model) else scores}
     if heads is not None:
         logits = heads.predict_on_batch(images)
-        answers |= {name: _activated(model, values) for name, values in logits.items()}
+        answers |= {name: probabilities(model, values) for name, values in logits.items()}
     return answers
-
-
-def _activated(model, logits):
-    """Probabilities by the model's own activation; of one that returns logits by the softmax."""
-    if model.classes == 1:
-        return np.asarray(keras.ops.sigmoid(logits))
-    activation = keras.activations.get(model.classifier_activation)
-    softmax = activation is keras.activations.linear
-    return np.asarray(keras.ops.softmax(logits) if softmax else activation(logits))
 
 
 def _best(scores, names, top_k):

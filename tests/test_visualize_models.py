@@ -77,6 +77,8 @@ def test_what_makes_no_sense_is_refused(wide):
         (visualize.feature_maps, (None, WIDE), "`model` must .* Received: NoneType"),
         (visualize.attention_rollout, (averages, base.pixels()), "`model` must have class tokens"),
         (visualize.gradcam, (backbone, base.pixels()), "`model` must be a classifier"),
+        (visualize.class_scores, (backbone, base.pixels()), "`model` must be a classifier"),
+        (visualize.class_scores, (wide, WIDE, 5), "`classes` must be .* 0 to 4.* classes="),
         (visualize.gradcam, (wide, WIDE, 5), "`classes` must be .* 0 to 4.* classes="),
         (visualize.gradcam, (wide, WIDE, [1, 2, 3]), "each of the 2 images"),
         (visualize.gradcam, (wide, WIDE, 0.5), "`classes` must be integers"),
@@ -97,7 +99,8 @@ def test_plots_show_the_arrays(wide, tmp_path):
     shown = figure.axes[4].images[1].get_array()  # the small branch in stage 1
     mean = cross[1]["small"].patches[1].mean(axis=0)
     np.testing.assert_allclose(shown, resize_maps(mean, 40, 64), rtol=1e-5)
-    assert figure.axes[4].get_title().startswith("small reads large, itself ")
+    itself = cross[1]["small"].itself[1].mean()
+    assert figure.axes[4].get_title() == f"stage 1: small reads large\nitself {itself:.0%}"
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), WIDE[1] / 255, rtol=1e-5)
 
     figure = visualize.plot_rollout(WIDE[0], own, path=tmp_path / "b.png")
@@ -105,7 +108,8 @@ def test_plots_show_the_arrays(wide, tmp_path):
     np.testing.assert_allclose(shown, resize_maps(own["large"].patches[0], 40, 64), rtol=1e-5)
 
     figure = visualize.plot_gradcam(WIDE[0], cam, path=tmp_path / "c.png")
-    assert [axis.get_title() for axis in figure.axes] == ["image", "small", "large", "both"]
+    titles = ["image", "small branch", "large branch", "both branches"]
+    assert [axis.get_title() for axis in figure.axes] == titles
     np.testing.assert_allclose(figure.axes[3].images[1].get_array(), cam["both"][0], atol=1e-6)
 
     figure = visualize.plot_feature_maps(features, index=1, channels=9, path=tmp_path / "d.png")
@@ -115,6 +119,74 @@ def test_plots_show_the_arrays(wide, tmp_path):
     assert len(visualize.plot_feature_maps(features).axes) == 16 + 25  # 24 channels on 5 x 5
     for name in "abcd":
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_stage_is_drawn_under_its_number(wide):
+    cross = visualize.cross_attention(wide, WIDE)
+    figure = visualize.plot_cross_attention(WIDE[0], cross, stages=[1])
+    assert [axis.get_title().split("\n")[0] for axis in figure.axes] == [
+        "stage 1",
+        "stage 1: small reads large",
+        "stage 1: large reads small",
+    ]
+    shown = figure.axes[1].images[1].get_array()
+    mean = cross[1]["small"].patches[0].mean(axis=0)
+    np.testing.assert_allclose(shown, resize_maps(mean, 40, 64), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"`stages` must be one of 0, 1\. Rec.* stages=2"):
+        visualize.plot_cross_attention(WIDE[0], cross, stages=[2])
+
+
+def test_the_image_shows_through_and_a_bar_has_the_values(wide):
+    """The least value is transparent, the greatest nearly opaque; lightness grows between."""
+    own = visualize.attention_rollout(wide, WIDE)
+    figure = visualize.plot_rollout(WIDE[0], own)
+    image, drawn = figure.axes[1].images
+    np.testing.assert_allclose(image.get_array(), WIDE[0].mean(axis=-1) / 255, rtol=1e-5)
+    values = drawn.get_array()
+    assert drawn.get_clim() == (values.min(), values.max())
+    colours = drawn.cmap(np.linspace(0, 1, 256))
+    assert colours[0, 3] == 0
+    assert 0.7 < colours[-1, 3] < 1
+    assert (np.diff(colours[:, 3]) > 0).all()
+    assert (np.diff(colours[:, :3] @ [0.2126, 0.7152, 0.0722]) > 0).all()
+    (bar,) = figure.axes[1].child_axes
+    figure.canvas.draw()
+    ticks = [label.get_text() for label in bar.get_yticklabels()]
+    inside = [float(tick.rstrip("%")) / 100 for tick in ticks if tick.endswith("%")]
+    assert len(inside) == len(ticks) >= 3
+    assert np.ptp(inside) == pytest.approx(np.ptp(values), rel=0.5)
+
+
+def test_an_even_map_can_be_drawn(tmp_path):
+    figure = visualize.plot_gradcam(WIDE[0], {"large": np.zeros((1, 2, 4))}, path=tmp_path / "a")
+    assert figure.axes[1].images[1].get_array().max() == 0
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+def test_class_scores_are_the_answers(activation):
+    labels = ("ant", "bee", "cat", "dog", "eel")
+    model = base.small_model(
+        input_shape=(40, 64, 3), classifier_activation=activation, labels=labels
+    )
+    answers = model.predict_on_batch(WIDE)
+    if activation is None:
+        answers = np.exp(answers) / np.exp(answers).sum(axis=1, keepdims=True)
+    found = visualize.class_scores(model, WIDE)
+    assert [name for name, _ in found] == [labels[index] for index in answers.argmax(axis=1)]
+    np.testing.assert_allclose([score for _, score in found], answers.max(axis=1), atol=1e-5)
+    found = visualize.class_scores(model, WIDE, classes=[3, 0])
+    assert [name for name, _ in found] == ["dog", "ant"]
+    np.testing.assert_allclose([score for _, score in found], answers[[0, 1], [3, 0]], atol=1e-5)
+    figure = visualize.plot_gradcam(WIDE[1], visualize.gradcam(model, WIDE, 0), 1, scores=found)
+    assert figure.get_suptitle() == f"ant, {answers[1, 0]:.0%}"
+
+
+def test_class_scores_of_one_class_without_labels():
+    model = base.small_model(classes=1)
+    found = visualize.class_scores(model, base.pixels())
+    assert [name for name, _ in found] == ["0", "0"]
+    answers = model.predict_on_batch(base.pixels())[:, 0]
+    np.testing.assert_allclose([score for _, score in found], answers, atol=1e-5)
 
 
 VALUES = """

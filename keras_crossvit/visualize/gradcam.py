@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.answers import class_names, probabilities
 from keras_crossvit.visualize.graph import Graph, to_array
 from keras_crossvit.visualize.maps import resize_maps
 
@@ -44,16 +45,14 @@ def gradcam(
         ValueError: If the model has no top, there is no such class or stage, or the images
             do not fit the model.
     """
-    graph = Graph(model)
-    if not model.include_top:
-        raise ValueError(
-            "`model` must be a classifier, with include_top=True: Grad-CAM explains a logit. "
-            "Received: a model without a top"
-        )
+    graph = _graph_with_top(model)
     images = graph.check_images(images)
     chosen = graph.stage(stage)
     tokens = _enter_last_encoder(graph, images, chosen)
-    wanted = _one_hot(graph, tokens, chosen, classes)
+    if classes is None:
+        classes = to_array(_finish(graph, tokens, chosen)).argmax(axis=1)
+    classes = _check_classes(graph, images, classes)
+    wanted = ops.convert_to_tensor(np.eye(model.classes, dtype="float32")[classes])
 
     def logit(*arrays):
         logits = _finish(graph, dict(zip(tokens, arrays, strict=True)), chosen)
@@ -69,6 +68,41 @@ def gradcam(
     height, width = images.shape[1:3]
     maps["both"] = sum(_spread(x, height, width) for x in maps.values())
     return maps
+
+
+def class_scores(model: CrossViT, images: Tensor, classes: Any = None) -> list[tuple[str, float]]:
+    """The names and scores of the classes that `gradcam` explains, for the title of its figure.
+
+    Args:
+        model: As in `gradcam`.
+        images: As in `gradcam`.
+        classes: As in `gradcam`.
+
+    Returns:
+        `(name, score)` for each image: the model's label of the class, or its number, and its
+        probability in [0, 1].
+
+    Raises:
+        ValueError: As in `gradcam`.
+    """
+    graph = _graph_with_top(model)
+    images = graph.check_images(images)
+    logits = to_array(graph.logits(graph.tokens_after(images, graph.stages[-1])))
+    if classes is None:
+        classes = logits.argmax(axis=1)
+    scores, names = probabilities(model, logits), class_names(model)
+    found = enumerate(_check_classes(graph, images, classes))
+    return [(names[index], float(scores[row, index])) for row, index in found]
+
+
+def _graph_with_top(model):
+    graph = Graph(model)
+    if not model.include_top:
+        raise ValueError(
+            "`model` must be a classifier, with include_top=True: Grad-CAM explains a logit. "
+            "Received: a model without a top"
+        )
+    return graph
 
 
 def _enter_last_encoder(graph, images, stage):
@@ -91,12 +125,9 @@ def _finish(graph, tokens, stage):
     return graph.logits(tokens)
 
 
-def _one_hot(graph, tokens, stage, classes):
-    """`(B, classes)`: 1 at the class to explain, 0 elsewhere."""
-    batch = next(iter(tokens.values())).shape[0]
-    count = graph.model.classes
-    if classes is None:
-        classes = to_array(_finish(graph, tokens, stage)).argmax(axis=1)
+def _check_classes(graph, images, classes):
+    """The classes to explain, one for each image, integers `(B,)`."""
+    batch, count = images.shape[0], graph.model.classes
     classes = np.asarray(classes)
     if classes.ndim == 0:
         classes = np.broadcast_to(classes, (batch,))
@@ -106,7 +137,7 @@ def _one_hot(graph, tokens, stage, classes):
             f"`classes` must be integers from 0 to {count - 1}, one for all or one for each of "
             f"the {batch} images. Received: classes={classes.tolist()}"
         )
-    return ops.convert_to_tensor(np.eye(count, dtype="float32")[classes])
+    return classes
 
 
 def gradients_of(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -2,22 +2,34 @@
 
 Each function draws one image of the batch and returns a matplotlib `Figure`. With `path`, it also
 writes a PNG file.
+
+Maps lie on the image in one scale of colours, inferno, which is perceptually uniform. It grows
+more opaque with the value, so that the image stays visible where a map is low; the image below it
+is grey, so that every colour is the map's. Each map goes from its own minimum to its own maximum,
+as the bar beside it says: branches have grids of unequal numbers of patches, and the scale of one
+would leave the other dark.
 """
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.visualize.attention import Attention, mean_over_heads
 from keras_crossvit.visualize.maps import resize_maps
 
 if TYPE_CHECKING:
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-_SIDE = 2.6  # width of an image, in inches
+_SIDE = 3.0  # width of an image, in inches
+_BAR = 0.7  # of the colour bar beside it, with its numbers
+_TITLE = 0.45  # height of a title of two lines
+_MOST_OPAQUE = 0.85
+_DPI = 120
 
 
 def plot_cross_attention(
@@ -25,6 +37,8 @@ def plot_cross_attention(
     maps: Sequence[Mapping[str, Attention]],
     index: int = 0,
     path: str | os.PathLike | None = None,
+    *,
+    stages: Sequence[int] | None = None,
 ) -> "Figure":
     """Draws cross-attention: for each stage a row with the image and a map for each branch.
 
@@ -33,19 +47,24 @@ def plot_cross_attention(
         maps: The result of `cross_attention`, of which the average over the heads is drawn.
         index: Index of this image in the batch that `maps` was computed from.
         path: The PNG file to write, if any.
+        stages: Indices of the stages to draw, from 0; `None` for all.
 
     Returns:
-        The figure.
+        The figure. Bars show the share of the class token's attention that a patch gets.
+
+    Raises:
+        ValueError: If there is no such stage.
     """
     rows = []
-    for number, stage in enumerate(maps):
-        row = [(f"stage {number}", None)]
+    for number in range(len(maps)) if stages is None else stages:
+        check_choice("stages", number, range(len(maps)))
+        row: list[tuple[str, np.ndarray | None]] = [(f"stage {number}", None)]
         for branch, other in (("small", "large"), ("large", "small")):
-            attention = mean_over_heads(stage[branch])
-            title = f"{branch} reads {other}, itself {attention.itself[index]:.0%}"
+            attention = mean_over_heads(maps[number][branch])
+            title = f"stage {number}: {branch} reads {other}\nitself {attention.itself[index]:.0%}"
             row.append((title, attention.patches[index]))
         rows.append(row)
-    return _draw(image, rows, path)
+    return _draw(image, rows, path, as_share=True)
 
 
 def plot_rollout(
@@ -63,10 +82,13 @@ def plot_rollout(
         path: The PNG file to write, if any.
 
     Returns:
-        The figure.
+        The figure. Bars show the share of the class token that comes from a patch.
     """
-    shown = [(f"{x} branch", attention.patches[index]) for x, attention in maps.items()]
-    return _draw(image, [[("image", None), *shown]], path)
+    row: list[tuple[str, np.ndarray | None]] = [("image", None)]
+    for branch, attention in maps.items():
+        title = f"{branch} branch, all stages\nitself {attention.itself[index]:.0%}"
+        row.append((title, attention.patches[index]))
+    return _draw(image, [row], path, as_share=True)
 
 
 def plot_gradcam(
@@ -74,6 +96,8 @@ def plot_gradcam(
     maps: Mapping[str, np.ndarray],
     index: int = 0,
     path: str | os.PathLike | None = None,
+    *,
+    scores: Sequence[tuple[str, float]] | None = None,
 ) -> "Figure":
     """Draws the image and, beside it, the map of each branch and of both.
 
@@ -82,12 +106,20 @@ def plot_gradcam(
         maps: The result of `gradcam`.
         index: Index of this image in the batch that `maps` was computed from.
         path: The PNG file to write, if any.
+        scores: The result of `class_scores` for the same images and classes: the title is the
+            name of the class and its score then.
 
     Returns:
-        The figure.
+        The figure. Bars show the evidence in units of the logit.
     """
-    shown = [(name, values[index]) for name, values in maps.items()]
-    return _draw(image, [[("image", None), *shown]], path)
+    row: list[tuple[str, np.ndarray | None]] = [("image", None)]
+    for branch, values in maps.items():
+        title = "both branches" if branch == "both" else f"{branch} branch"
+        row.append((title, values[index]))
+    if scores is None:
+        return _draw(image, [row], path)
+    name, score = scores[index]
+    return _draw(image, [row], path, title=f"{name}, {score:.0%}")
 
 
 def plot_feature_maps(
@@ -112,11 +144,13 @@ def plot_feature_maps(
     from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     check_positive_int("channels", channels)
-    figure = Figure(figsize=(4.5 * len(maps), 4.5), layout="constrained")
+    rows, columns = next(iter(maps.values())).shape[1:3]
+    size = (4.5 * len(maps), 4.5 * rows / columns + _TITLE)
+    figure = Figure(figsize=size, layout="constrained")
     parts = figure.subfigures(1, len(maps), squeeze=False)[0]
     for part, (branch, values) in zip(parts, maps.items(), strict=True):
-        part.suptitle(f"{branch} branch")
         shown = min(channels, values.shape[-1])
+        part.suptitle(f"{branch} branch, {shown} of {values.shape[-1]} channels", fontsize=11)
         chosen = np.random.default_rng(seed).permutation(values.shape[-1])[:shown]
         side = int(np.ceil(np.sqrt(shown)))
         axes = part.subplots(int(np.ceil(shown / side)), side, squeeze=False).ravel()
@@ -124,28 +158,72 @@ def plot_feature_maps(
             axis.set_axis_off()
         for axis, channel in zip(axes, sorted(chosen), strict=False):
             axis.imshow(values[index, :, :, channel], cmap="viridis")
-    if path is not None:
-        figure.savefig(path, dpi=120)
-    return figure
+    return _written(figure, path)
 
 
-def _draw(image, rows, path):
-    """Draws rows of `(title, map or None)`: the image, with the map on top of it."""
+def _draw(image, rows, path, title=None, as_share=False):
+    """Draws rows of `(title, map or None)`: the image, with the map on top of it.
+
+    Args:
+        image: `(H, W, 3)`, pixels in 0..255.
+        rows: The rows, equally long.
+        path: The PNG file to write, if any.
+        title: Title of the figure.
+        as_share: Whether values are shares, written as percentages.
+    """
     from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     pixels = np.clip(np.asarray(image, "float32"), 0, 255) / 255
     height, width = pixels.shape[:2]
-    columns = max(len(row) for row in rows)
-    size = (_SIDE * columns, (_SIDE * height / width + 0.3) * len(rows))
+    columns = len(rows[0])
+    row_height = _SIDE * height / width + _TITLE
+    above = _TITLE if title else 0
+    size = (_SIDE * columns + _BAR * (columns - 1), row_height * len(rows) + above)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, row in zip(axes, rows, strict=True):
-        for axis, (title, values) in zip(line, row, strict=True):
+        for axis, (name, values) in zip(line, row, strict=True):
             axis.set_axis_off()
-            axis.set_title(title, fontsize=8)
-            axis.imshow(pixels)
-            if values is not None:
-                axis.imshow(resize_maps(values, height, width), cmap="inferno", alpha=0.6)
+            axis.set_title(name, fontsize=11)
+            if values is None:
+                axis.imshow(
+                    pixels, cmap="gray", vmin=0, vmax=1
+                )  # one of three channels is as it is
+            else:
+                axis.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
+                _lay_on(axis, resize_maps(values, height, width), as_share)
+    if title is not None:
+        figure.suptitle(title, fontsize=13)
+    return _written(figure, path)
+
+
+def _lay_on(axis, values, as_share):
+    """Draws a map on the image and, as high as the image, its bar."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    shown = axis.imshow(values, cmap=_colours())
+    place = axis.inset_axes([1.02, 0, 0.05, 1])
+    place.set_facecolor("gray")  # what is transparent on the image is so here
+    axis.figure.colorbar(
+        shown,
+        cax=place,
+        ticks=MaxNLocator(4),
+        format=FuncFormatter(lambda x, _: f"{100 * x:.3g}%" if as_share else f"{x:.2g}"),
+    ).ax.tick_params(labelsize=9)
+
+
+@functools.cache
+def _colours() -> "ListedColormap":
+    """Inferno, from transparent to nearly opaque."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap
+
+    colours = matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))
+    colours[:, 3] = np.linspace(0, _MOST_OPAQUE, 256)
+    return ListedColormap(colours, "inferno_on_image")
+
+
+def _written(figure, path):
     if path is not None:
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=_DPI)
     return figure

@@ -1,0 +1,31 @@
+"""What a classifier answers: names of its classes, and probabilities."""
+
+import keras
+import numpy as np
+
+from keras_crossvit.common.typing import Tensor
+from keras_crossvit.models.crossvit import CrossViT
+
+
+def class_names(model: CrossViT) -> tuple[str, ...]:
+    """The model's labels or, where it has none, the numbers of its classes."""
+    return model.labels or tuple(map(str, range(model.classes)))
+
+
+def probabilities(model: CrossViT, logits: Tensor) -> np.ndarray:
+    """Probabilities by the model's own activation; of one that returns logits by the softmax.
+
+    Args:
+        model: A classifier.
+        logits: `(B, classes)`, before the activation.
+
+    Returns:
+        `(B, classes)`, in [0, 1].
+    """
+    logits = keras.ops.convert_to_tensor(logits)
+    activation = keras.activations.get(model.classifier_activation)
+    if model.classes == 1:
+        activation = keras.activations.sigmoid
+    elif activation is keras.activations.linear:
+        activation = keras.activations.softmax
+    return np.array(keras.ops.convert_to_numpy(activation(logits)))

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-COMMANDS = ("train", "evaluate", "predict", "export", "convert")
+COMMANDS = ("train", "evaluate", "predict", "export", "convert", "demo")
 
 
 def main() -> None:

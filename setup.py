@@ -32,6 +32,7 @@ RUNTIMES = [
     "tensorflow-serving-api>=2.20,<2.22",  # gRPC to a server
     "tf2onnx>=1.17,<2",
 ]
+DEMO = [*TENSORFLOW, "gradio>=6.31,<7", "matplotlib>=3.8"]
 DOCS = [
     *TENSORFLOW,  # the API reference imports the package
     "furo==2025.12.19",
@@ -41,10 +42,12 @@ DOCS = [
 TEST = [
     *TRAIN,
     *RUNTIMES,
+    *DEMO,
     *DOCS,
     "build==1.6.1",
     "jax[cpu]>=0.7.2",
     "mypy==2.4.1",
+    "playwright>=1.50",  # drives the system's Chromium
     "pre-commit==4.7.0",
     "psutil>=5.9",
     "pytest>=8",
@@ -101,6 +104,7 @@ setup(
         "torch": ["torch>=2.13", PILLOW],
         "train": TRAIN,
         "runtimes": RUNTIMES,
+        "demo": DEMO,
         "docs": DOCS,
         "test": TEST,
     },

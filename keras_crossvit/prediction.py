@@ -77,32 +77,102 @@ def classify_files(
     check_classifier(model)
     check_positive_int("batch_size", batch_size)
     top_k = min(check_positive_int("top_k", top_k), model.classes)
+    classifier = FileClassifier(
+        model, branches=branches, crop_ratio=crop_ratio, exif_orientation=exif_orientation
+    )
     names = class_names(model)
-    heads = branch_logits(model) if branches else None
-    shape = model.input_shape[1:]
-    ratio = crop_ratio or default_crop_ratio(shape)
-
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
-    def read(contents):
-        return read_images(contents, shape, ratio, exif_orientation)
-
     rows: list[dict[str, Any]] = []
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]
-        contents, faults = zip(*(_contents(file) for file in part), strict=True)
-        images, readable = read(tf.constant(contents))
-        images = preprocess_input(
-            images, include_preprocessing=takes_pixels(model), mean=model.mean, std=model.std
-        )
-        answers = _answers(model, heads, np.asarray(images))
-        for row, file in enumerate(part):
-            if not readable[row]:
-                why = faults[row] or why_unreadable(contents[row])
-                rows.append({"file": os.fspath(file), "error": why})
+        pixels, faults = classifier.read(part)
+        answers = classifier.scores(pixels)
+        for row, (file, fault) in enumerate(zip(part, faults, strict=True)):
+            if fault:
+                rows.append({"file": os.fspath(file), "error": fault})
                 continue
             scores = {name: values[row] for name, values in answers.items()}
             rows.append({"file": os.fspath(file), **_best(scores, names, top_k)})
     return rows
+
+
+class FileClassifier:
+    """Reads image files as for evaluation and classifies them, in two steps.
+
+    Args:
+        model: A classifier of this package, also one of `inputs="separate"`.
+        branches: As in `classify_files`.
+        crop_ratio: As in `classify_files`.
+        exif_orientation: As in `classify_files`.
+
+    Raises:
+        ValueError: If an argument is not allowed.
+    """
+
+    def __init__(
+        self,
+        model: CrossViT,
+        *,
+        branches: bool = False,
+        crop_ratio: float | None = None,
+        exif_orientation: bool = True,
+    ) -> None:
+        check_classifier(model, pairs=True)
+        self.model = model
+        self._heads = branch_logits(model) if branches else None
+        shape = (model.input_shape[0] if model.takes_pairs else model.input_shape)[1:]
+        ratio = crop_ratio or default_crop_ratio(shape)
+
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
+        def read(contents):
+            return read_images(contents, shape, ratio, exif_orientation)
+
+        self._read = read
+
+    def read(self, files: Sequence[str | os.PathLike[str]]) -> tuple[np.ndarray, list[str]]:
+        """The pixels of files, and why files cannot be read.
+
+        Args:
+            files: The files, JPEG, PNG, GIF, BMP or WebP.
+
+        Returns:
+            float32 `(N, H, W, channels)`, pixels in 0..255, 0 for a file that cannot be read;
+            and for each file why it cannot be, "" if it can.
+        """
+        contents, faults = zip(*(_contents(file) for file in files), strict=True)
+        pixels, readable = self._read(tf.constant(contents))
+        known = zip(contents, faults, readable.numpy(), strict=True)
+        reasons = ["" if good else fault or why_unreadable(held) for held, fault, good in known]
+        return pixels.numpy(), reasons
+
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels in 0..255 as the model takes them: as they are, or normalised."""
+        model = self.model
+        as_is = takes_pixels(model)
+        images = preprocess_input(
+            pixels, include_preprocessing=as_is, mean=model.mean, std=model.std
+        )
+        return np.asarray(images)
+
+    def scores(self, *pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities.
+
+        Args:
+            *pixels: What `read` returns; for `inputs="separate"` the small branch's and the
+                large branch's.
+
+        Returns:
+            `{"model": (B, classes)}`, with `branches` also "small" and "large".
+        """
+        images = [self.prepare(x) for x in pixels]
+        x = images if self.model.takes_pairs else images[0]
+        scores = self.model.predict_on_batch(x)
+        if gives_logits(self.model):
+            scores = probabilities(self.model, scores)
+        answers = {"model": np.asarray(scores)}
+        if self._heads is not None:
+            logits = self._heads.predict_on_batch(x)
+            answers |= {name: probabilities(self.model, x) for name, x in logits.items()}
+        return answers
 
 
 def _contents(file):
@@ -111,16 +181,6 @@ def _contents(file):
         return pathlib.Path(file).read_bytes(), ""
     except OSError as error:
         return b"", error.strerror or str(error)
-
-
-def _answers(model, heads, images):
-    """`{"model": probabilities, "small": ..., "large": ...}`, each `(B, classes)`."""
-    scores = model.predict_on_batch(images)
-    answers = {"model": probabilities(model, scores) if gives_logits(model) else scores}
-    if heads is not None:
-        logits = heads.predict_on_batch(images)
-        answers |= {name: probabilities(model, values) for name, values in logits.items()}
-    return answers
 
 
 def _best(scores, names, top_k):

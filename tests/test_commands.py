@@ -196,4 +196,4 @@ def test_no_command_or_an_unknown_one(command, capsys):
         with pytest.raises(SystemExit) as ended:
             command(*arguments)
         assert ended.value.code == status
-        assert "train,evaluate,predict,export,convert" in capsys.readouterr().out
+        assert "train,evaluate,predict,export,convert,demo" in capsys.readouterr().out

@@ -43,13 +43,12 @@ def check_backend(function: str) -> None:
         )
 
 
-def check_packages(purpose: str, *packages: str) -> None:
-    """Raises ImportError, which names the extra to install, if one of `packages` is missing."""
+def check_packages(purpose: str, *packages: str, extra: str = "tensorflow,runtimes") -> None:
+    """Raises ImportError, which names the `extra` to install, if one of `packages` is missing."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ImportError(
-            f"{purpose} needs {' and '.join(missing)}: "
-            'pip install "keras-crossvit[tensorflow,runtimes]"'
+            f'{purpose} needs {" and ".join(missing)}: pip install "keras-crossvit[{extra}]"'
         )
 
 

@@ -271,6 +271,7 @@ class CrossViT(keras.Model):
         *,
         crop_ratio: float | None = None,
         details: Mapping[str, Any] | None = None,
+        space: bool = False,
     ) -> None:
         """Writes a folder that says what it holds, for `from_pretrained` and for timm.
 
@@ -284,20 +285,26 @@ class CrossViT(keras.Model):
             crop_ratio: Of the evaluation that belongs to the weights; `None` for the published
                 one of that input size.
             details: Further rows of the model card, e.g. `{"data": "pets", "top-1": "93.1 %"}`.
+            space: Whether the folder becomes a Space of the Hugging Face hub too, the page of
+                `crossvit demo`: with `app.py` and `requirements.txt`, and the card as a Space's.
 
         Raises:
-            ValueError: If a weight has no name in timm, or `folder` is a file.
+            ValueError: If a weight has no name in timm, `folder` is a file, or a model without a
+                top is to be a Space.
         """
         from keras_crossvit.models.pretrained import save_pretrained
 
-        save_pretrained(self, folder, crop_ratio=crop_ratio, details=details)
+        save_pretrained(self, folder, crop_ratio=crop_ratio, details=details, space=space)
 
-    def push_to_hub(self, name: str, *, private: bool = False, **options: Any) -> str:
+    def push_to_hub(
+        self, name: str, *, private: bool = False, space: bool = False, **options: Any
+    ) -> str:
         """Uploads what `save_pretrained` writes to the Hugging Face hub; needs a login there.
 
         Args:
             name: Repository, "owner/name"; made if need be.
             private: Whether a new repository is private.
+            space: Whether the repository is a Space, as in `save_pretrained`.
             **options: Further arguments of `save_pretrained`.
 
         Returns:
@@ -308,7 +315,7 @@ class CrossViT(keras.Model):
         """
         from keras_crossvit.models.pretrained import push_to_hub
 
-        return push_to_hub(self, name, private=private, **options)
+        return push_to_hub(self, name, private=private, space=space, **options)
 
     def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`.

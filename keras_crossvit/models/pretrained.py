@@ -13,6 +13,7 @@ from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
 from keras_crossvit.models.presets import preset_name, published_weights
+from keras_crossvit.models.space import space_front_matter, write_space
 from keras_crossvit.weights.checkpoint import head_classes, model_state, save_checkpoint
 from keras_crossvit.weights.sources import download
 
@@ -33,8 +34,14 @@ def save_pretrained(
     *,
     crop_ratio: float | None = None,
     details: Mapping[str, Any] | None = None,
+    space: bool = False,
 ) -> None:
     """See `CrossViT.save_pretrained`."""
+    if space and not model.include_top:
+        raise ValueError(
+            "`space` must be False for a model without a top, for which there is no page. "
+            "Received: space=True"
+        )
     if any(all(image is not x for x in model.inputs) for image in model.images.values()):
         raise ValueError(
             "`model` must not be built on an `input_tensor`, whose layers have no place in the "
@@ -45,7 +52,10 @@ def save_pretrained(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`folder` must be a folder. Received: folder={str(folder)!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    describe(model, folder, crop_ratio=crop_ratio, details=details, classes=head_classes(state))
+    classes = head_classes(state)
+    describe(model, folder, crop_ratio=crop_ratio, details=details, classes=classes, space=space)
+    if space:
+        write_space(folder)
     save_checkpoint(model, folder / "model.safetensors")
 
 
@@ -56,6 +66,7 @@ def describe(
     crop_ratio: float | None,
     details: Mapping[str, Any] | None,
     classes: int | None,
+    space: bool = False,
 ) -> None:
     """Writes `config.json`, `labels.txt` and the model card; what else is in them stays."""
     path = folder / "config.json"
@@ -64,7 +75,7 @@ def describe(
     write_json(path, {**before, **_timm_config(model, classes or 0, ratio), _OURS: _own(model)})
     if model.labels is not None:
         write_text(folder / "labels.txt", "".join(f"{label}\n" for label in model.labels))
-    write_text(folder / "README.md", _card(model, ratio, details or {}))
+    write_text(folder / "README.md", _card(model, ratio, details or {}, space))
 
 
 def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
@@ -107,17 +118,21 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
     return CrossViT(config, weights=weights, **{**arguments, **changes})
 
 
-def push_to_hub(model: CrossViT, name: str, *, private: bool = False, **options: Any) -> str:
+def push_to_hub(
+    model: CrossViT, name: str, *, private: bool = False, space: bool = False, **options: Any
+) -> str:
     """See `CrossViT.push_to_hub`."""
     import huggingface_hub
 
     if name.count("/") != 1 or not all(name.split("/")):
         raise ValueError(f'`name` must have the form "owner/name". Received: name={name!r}')
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder, **options)
+        save_pretrained(model, folder, space=space, **options)
         api = huggingface_hub.HfApi()
-        api.create_repo(name, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=folder))
+        kind, sdk = ("space", "gradio") if space else ("model", None)
+        api.create_repo(name, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
+        uploaded = api.upload_folder(repo_id=name, folder_path=folder, repo_type=kind)
+        return str(uploaded)
 
 
 def _own(model):
@@ -235,7 +250,7 @@ def _arguments_of_timm(found, origin):
     }
 
 
-def _card(model: "keras.Model", crop_ratio: float, details: Mapping[str, Any]) -> str:
+def _card(model: "keras.Model", crop_ratio: float, details: Mapping[str, Any], space: bool) -> str:
     """The model card: what is known of the model, and how to use it."""
     height, width, channels = model.images["large"].shape[1:]
     facts = {
@@ -247,9 +262,14 @@ def _card(model: "keras.Model", crop_ratio: float, details: Mapping[str, Any]) -
         **details,
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    front_matter = (
+        "library_name: keras\npipeline_tag: image-classification\n"
+        "tags: [keras_crossvit, crossvit, timm]\n"
+    )
+    if space:
+        front_matter = space_front_matter(model.name)
     return (
-        "---\nlibrary_name: keras\npipeline_tag: image-classification\n"
-        "tags: [keras_crossvit, crossvit, timm]\n---\n"
+        f"---\n{front_matter}---\n"
         f"# {model.name}\n\nA CrossViT (Chen, Fan and Panda, ICCV 2021).\n\n"
         f"| what | value |\n| --- | --- |\n{lines}\n\n"
         "```python\nimport keras_crossvit as kc\n\n"

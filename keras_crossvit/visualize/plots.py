@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
+_OTHER = {"small": "large", "large": "small"}
 _SIDE = 3.0  # width of an image, in inches
 _BAR = 0.7  # of the colour bar beside it, with its numbers
 _TITLE = 0.45  # height of a title of two lines
@@ -39,6 +40,7 @@ def plot_cross_attention(
     path: str | os.PathLike | None = None,
     *,
     stages: Sequence[int] | None = None,
+    branches: Sequence[str] = ("small", "large"),
 ) -> "Figure":
     """Draws cross-attention: for each stage a row with the image and a map for each branch.
 
@@ -48,18 +50,21 @@ def plot_cross_attention(
         index: Index of this image in the batch that `maps` was computed from.
         path: The PNG file to write, if any.
         stages: Indices of the stages to draw, from 0; `None` for all.
+        branches: Branches whose class token's reading is drawn.
 
     Returns:
         The figure. Bars show the share of the class token's attention that a patch gets.
 
     Raises:
-        ValueError: If there is no such stage.
+        ValueError: If there is no such stage or branch.
     """
     rows = []
     for number in range(len(maps)) if stages is None else stages:
         check_choice("stages", number, range(len(maps)))
         row: list[tuple[str, np.ndarray | None]] = [(f"stage {number}", None)]
-        for branch, other in (("small", "large"), ("large", "small")):
+        for branch in branches:
+            check_choice("branches", branch, _OTHER)
+            other = _OTHER[branch]
             attention = mean_over_heads(maps[number][branch])
             title = f"stage {number}: {branch} reads {other}\nitself {attention.itself[index]:.0%}"
             row.append((title, attention.patches[index]))

@@ -1,11 +1,17 @@
 """A folder that says what model it holds."""
 
 import json
+import re
+import runpy
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from huggingface_hub import RepoCard
 
+import crossvit_command
 import keras_crossvit as kc
 from tests import base
 
@@ -136,21 +142,55 @@ def test_push_to_hub(model, monkeypatch):
     calls = []
 
     class Api:
-        def create_repo(self, name, private, exist_ok):
-            calls.append((name, private, exist_ok))
+        def create_repo(self, name, private, exist_ok, repo_type, space_sdk):
+            calls.append((name, private, exist_ok, repo_type, space_sdk))
 
-        def upload_folder(self, repo_id, folder_path):
+        def upload_folder(self, repo_id, folder_path, repo_type):
             np.testing.assert_array_equal(
                 kc.from_pretrained(folder_path).weights[0], model.weights[0]
             )
-            calls.append(repo_id)
+            calls.append((repo_id, repo_type, (Path(folder_path) / "app.py").is_file()))
             return "https://hub/commit"
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert model.push_to_hub("me/animals", private=True) == "https://hub/commit"
-    assert calls == [("me/animals", True, True), "me/animals"]
+    assert calls == [("me/animals", True, True, "model", None), ("me/animals", "model", False)]
+    calls.clear()
+    model.push_to_hub("me/page", space=True)
+    assert calls == [("me/page", False, True, "space", "gradio"), ("me/page", "space", True)]
     with pytest.raises(ValueError, match='`name` must have the form "owner/name"'):
         model.push_to_hub("animals")
+
+
+def test_a_space(model, tmp_path, monkeypatch):
+    """The hub reads the card; `app.py` runs the command on the folder that it lies in."""
+    folder = tmp_path / "a space"
+    model.save_pretrained(folder, space=True, details={"data": "five animals"})
+    card = RepoCard.load(folder / "README.md")
+    data = card.data.to_dict()
+    assert (data["title"], data["sdk"], data["app_file"]) == (model.name, "gradio", "app.py")
+    assert data["python_version"] == "3.11"
+    assert "| data | five animals |" in card.text
+    (requirement,) = (folder / "requirements.txt").read_text().splitlines()
+    assert requirement in (f"keras-crossvit[{extra}]" for extra in setup_extras())
+    started = []
+    monkeypatch.setattr(crossvit_command, "run", lambda name: started.append((name, sys.argv[1:])))
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    assert started == [("demo", [str(folder.resolve()), "--host", "0.0.0.0"])]
+    again = kc.from_pretrained(folder)
+    np.testing.assert_array_equal(again.weights[0], model.weights[0])
+
+
+def setup_extras():
+    return re.findall(r'^        "([\w-]+)": ', (base.ROOT / "setup.py").read_text(), re.MULTILINE)
+
+
+def test_a_space_needs_a_classifier(tmp_path):
+    backbone = base.small_model(include_top=False, pooling="token")
+    with pytest.raises(ValueError, match="`space` must be False for a model without a top"):
+        backbone.save_pretrained(tmp_path / "x", space=True)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""Starts a page to try a model in, for a browser.
+
+    crossvit demo runs/mine
+    crossvit demo runs/mine/model.keras --folder pictures --port 8000
+    crossvit demo hf://timm/crossvit_15_dagger_240.in1k
+
+Drop a photograph on it: the page shows the classes with the highest scores, what each branch's own
+head says, and over the photograph where the class tokens look. The page is served on this machine
+alone, unless --host says otherwise, and asks no other. The end is Ctrl-C.
+"""
+
+from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
+from keras_crossvit.export.checks import check_packages
+from keras_crossvit.prediction import find_images
+
+
+def main() -> None:
+    """Serves by the process's arguments, until it is interrupted."""
+    parser = parser_of(__doc__, "try")
+    add = parser.add_argument
+    add("--folder", metavar="PATH", help="image files that the page offers to classify")
+    add("--host", default="127.0.0.1", help="0.0.0.0 to be reached from other machines")
+    add("--port", type=int, default=7860)
+    add("--top-k", type=int, default=5, help="classes on the page")
+    add("--crop-ratio", type=float, help="by default the run's, or the published one")
+    add_exif(parser)
+    arguments = parser.parse_args()
+    with errors_in_one_line():
+        check_packages("the page", "gradio", "matplotlib", extra="demo")
+        from keras_crossvit.demo.answers import Answerer
+        from keras_crossvit.demo.page import make_page, start
+
+        files = find_images([arguments.folder]) if arguments.folder else []
+        found = find_model(arguments)
+        answerer = Answerer(
+            found.model,
+            top_k=arguments.top_k,
+            crop_ratio=found.value("crop_ratio", arguments.crop_ratio),
+            exif_orientation=found.value("exif_orientation", arguments.exif_orientation, True),
+        )
+        page = make_page(answerer, files)
+        print(f"{found.model.name}: {start(page, arguments.host, arguments.port)}", flush=True)
+    page.block_thread()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 import sys
 
 import keras
@@ -165,6 +166,34 @@ def test_a_missing_package_is_told_its_extra(run, command, monkeypatch):
     message = refusal(command, "evaluate", run / "run", "--dataset", "cifar10")
     assert message.startswith("ModuleNotFoundError")
     assert 'pip install "keras-crossvit[train]"' in message
+
+
+def test_demo_without_gradio(run, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    message = refusal(command, "demo", run / "run")
+    assert message.endswith('the page needs gradio: pip install "keras-crossvit[demo]"')
+
+
+def test_demo_says_in_one_line_what_is_wrong(run, command, tmp_path):
+    base.skip_without("gradio")
+    (tmp_path / "x.keras").write_text("no model")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        cases = [
+            (["nowhere"], "`MODEL` must be an existing folder or file"),
+            ([tmp_path / "x.keras"], "`MODEL` must be a complete .keras file. Received: "),
+            ([run / "run", "--folder", tmp_path], "`PATH` must hold files that end in .jpg"),
+            ([run / "run", "--top-k", 0], "`top_k` must be a positive integer"),
+            (
+                [run / "run", "--port", port],
+                f"must be a free address of this machine. Received: host='127.0.0.1', port={port}",
+            ),
+            ([run / "run", "--port", 80_000], "`port` must be a number in [1, 65535]"),
+        ]
+        for arguments, message in cases:
+            assert message in refusal(command, "demo", *arguments)
 
 
 def test_a_run_that_does_not_say_what_it_is(command, tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from keras_crossvit.common.checks import check_between
 from keras_crossvit.demo.answers import MAX_FILE_MIB, Answerer, to_show
 
 MAX_SHOWN = 256  # pictures of a folder on the page
@@ -46,21 +47,29 @@ def start(page: gr.Blocks, host: str, port: int) -> str:
     """Starts to serve a page, in a thread, and returns its address.
 
     Raises:
-        OSError: If the port is taken.
+        ValueError: If `port` is no number of a port.
+        OSError: If the address is taken, or not this machine's.
     """
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=MAX_FILE_MIB * 2**20,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        footer_links=[],
-    )
+    check_between("port", port, 1, 65_535)
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=MAX_FILE_MIB * 2**20,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            footer_links=[],
+        )
+    except OSError as error:
+        raise OSError(
+            "`host` and `port` must be a free address of this machine. "
+            f"Received: host={host!r}, port={port}"
+        ) from error
     return address
 
 
@@ -72,7 +81,9 @@ def _photograph(answerer):
     with gr.Row():
         with gr.Column():
             files = [gr.File(label=title, height=140) for title in titles]
-            problem = gr.Textbox(label="Not classified", visible=False, interactive=False)
+            problem = gr.Textbox(
+                label="Not classified", elem_id="problem", visible=False, interactive=False
+            )
             seen = [
                 gr.Image(
                     label=f"{title} as the model sees it",
@@ -197,4 +208,11 @@ def _folder(answerer, files):
 
 def _figure(name):
     """A picture with titles of its own; without Gradio's button that shares it outside."""
-    return gr.Image(label=name, show_label=False, interactive=False, format="png", buttons=_SAFE)
+    return gr.Image(
+        elem_id=name.lower(),
+        label=name,
+        show_label=False,
+        interactive=False,
+        format="png",
+        buttons=_SAFE,
+    )

@@ -157,8 +157,10 @@ def test_the_image_shows_through_and_a_bar_has_the_values(wide):
     assert np.ptp(inside) == pytest.approx(np.ptp(values), rel=0.5)
 
 
-def test_an_even_map_can_be_drawn(tmp_path):
-    figure = visualize.plot_gradcam(WIDE[0], {"large": np.zeros((1, 2, 4))}, path=tmp_path / "a")
+def test_an_even_map_of_one_branch_can_be_drawn(tmp_path):
+    maps = {"large": np.zeros((1, 2, 4)), "both": np.zeros((1, 40, 64))}
+    figure = visualize.plot_gradcam(WIDE[0], maps, path=tmp_path / "a.png")
+    assert [axis.get_title() for axis in figure.axes] == ["image", "large branch"]
     assert figure.axes[1].images[1].get_array().max() == 0
 
 

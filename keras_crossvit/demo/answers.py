@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import io
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_FILE_MIB = 32  # a JPEG of formats.MAX_PIXELS has 8 to 33
 _BATCH_SIZE = 32
-_DPI = 100
+_DPI = 140
 _LEAST_SIDE = 240  # of a picture on the page, in pixels
 
 
@@ -172,7 +173,7 @@ class Answerer:
 def to_show(pixels: np.ndarray) -> np.ndarray:
     """Pixels `(H, W, 1 or 3)` as uint8 RGB; a small image becomes a multiple of its size."""
     rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).astype("uint8")
-    times = max(1, _LEAST_SIDE // min(rgb.shape[:2]))
+    times = math.ceil(_LEAST_SIDE / min(rgb.shape[:2]))
     return rgb.repeat(times, axis=0).repeat(times, axis=1)
 
 

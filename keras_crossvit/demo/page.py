@@ -130,13 +130,11 @@ def _labels(answerer):
 
 def _attention(answerer, state, answered):
     """Which patches of the other branch a class token reads."""
-    gr.Markdown(
-        "### What each class token reads of the other branch\n"
-        "The share of its attention that a patch gets, on average over the heads."
-    )
+    gr.Markdown("### What each class token reads of the other branch")
     if answerer.why_no_attention:
         gr.Markdown(answerer.why_no_attention)
         return
+    gr.Markdown("The share of its attention that a patch gets, on average over the heads.")
     last = len(answerer.model.stages) - 1
     with gr.Row():
         stage = gr.Slider(0, max(last, 1), last, step=1, label="Stage", visible=last > 0)
@@ -180,7 +178,9 @@ def _folder(answerer, files):
     with gr.Row():
         given = gr.File(label="Photographs", file_count="multiple", height=140)
         button = gr.Button(f"Classify the folder's {len(files)} files", visible=bool(files))
-    gallery = gr.Gallery(label="First class of each", columns=5, fit_columns=False, buttons=_SAFE)
+    gallery = gr.Gallery(
+        label="Gallery", show_label=False, columns=5, fit_columns=False, buttons=_SAFE
+    )
     problems = gr.Textbox(label="Notes", visible=False, interactive=False, lines=2)
 
     def classify(paths):

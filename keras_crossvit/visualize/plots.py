@@ -104,7 +104,7 @@ def plot_gradcam(
     *,
     scores: Sequence[tuple[str, float]] | None = None,
 ) -> "Figure":
-    """Draws the image and, beside it, the map of each branch and of both.
+    """Draws the image and, beside it, the map of each branch and, of two branches, of both.
 
     Args:
         image: As in `plot_cross_attention`.
@@ -120,7 +120,8 @@ def plot_gradcam(
     row: list[tuple[str, np.ndarray | None]] = [("image", None)]
     for branch, values in maps.items():
         title = "both branches" if branch == "both" else f"{branch} branch"
-        row.append((title, values[index]))
+        if branch != "both" or "small" in maps:  # of one branch it is the same map
+            row.append((title, values[index]))
     if scores is None:
         return _draw(image, [row], path)
     name, score = scores[index]

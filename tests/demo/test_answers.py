@@ -163,7 +163,8 @@ def test_small_and_grey_pictures_are_shown_large_and_in_colours():
     assert shown.shape == (240, 320, 3)
     assert shown.dtype == "uint8"
     np.testing.assert_array_equal(shown[::80, ::80, 2], pixels[..., 0])
-    assert to_show(np.zeros((250, 300, 3))).shape == (250, 300, 3)
+    assert to_show(np.zeros((240, 300, 3))).shape == (240, 300, 3)
+    assert to_show(np.zeros((239, 300, 3))).shape == (478, 600, 3)
 
 
 def test_what_is_no_classifier_is_refused():

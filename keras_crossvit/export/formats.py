@@ -1,11 +1,11 @@
-"""All formats by name, and the accuracy of an exported file."""
+"""The table of formats, and the accuracy of an exported file."""
 
+import dataclasses
 import gc
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -15,9 +15,27 @@ from keras_crossvit.export.runtimes import export_litert, export_onnx, export_op
 from keras_crossvit.export.saved_model import export_saved_model
 from keras_crossvit.models import CrossViT
 
-_SUFFIXES = {"saved_model": "", "onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
-FORMATS = tuple(_SUFFIXES)
-INT8_FORMATS = ("saved_model", "litert")
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format that `export` writes.
+
+    Args:
+        name: How users call it.
+        write: The function that writes it, from a model and a path to what was written.
+        suffix: What a file's name ends in; "" where the path of `write` is a folder for versions.
+        takes: Which of the keyword arguments of `export` are passed on to `write`.
+    """
+
+    name: str
+    write: Callable[..., pathlib.Path]
+    suffix: str = ""
+    takes: tuple[str, ...] = ()
+
+    @property
+    def int8(self) -> bool:
+        """Whether weights can be quantised to 8 bits."""
+        return "int8" in self.takes
 
 
 def export(
@@ -27,7 +45,10 @@ def export(
     *,
     int8: bool = False,
     samples: np.ndarray | None = None,
-    **serving: Any,
+    labels: Iterable[str] | None = None,
+    top_k: int = 5,
+    crop_ratio: float | None = None,
+    exif_orientation: bool = True,
 ) -> pathlib.Path:
     """Writes a model in one format.
 
@@ -36,10 +57,13 @@ def export(
         name: A name in `FORMATS`.
         directory: Folder to write to. A SavedModel becomes its next version; other formats are
             files named after the model, with "_int8" appended if they are quantised.
-        int8: Whether weights are quantised to 8 bits, only for a name in `INT8_FORMATS`: a
+        int8: Whether weights are quantised to 8 bits, if the format has `Format.int8`: a
             SavedModel by `quantized`, LiteRT by its own converter.
         samples: As in `export_litert`; only used for LiteRT.
-        **serving: Further arguments of `export_saved_model`; only used for a SavedModel.
+        labels: As in `export_saved_model`, like those that follow; only used for a SavedModel.
+        top_k: How many classes are returned.
+        crop_ratio: Of the evaluation.
+        exif_orientation: Whether images are turned upright.
 
     Returns:
         The path of the folder or file.
@@ -47,17 +71,43 @@ def export(
     Raises:
         ValueError: If an argument is not allowed.
     """
+    given = {
+        "int8": int8,
+        "samples": samples,
+        "labels": labels,
+        "top_k": top_k,
+        "crop_ratio": crop_ratio,
+        "exif_orientation": exif_orientation,
+    }
     allowed = INT8_FORMATS if int8 else FORMATS
     if name not in allowed:
         raise ValueError(
             f"`name` must be one of {', '.join(allowed)} with int8={int8}. Received: name={name!r}"
         )
-    if name == "saved_model":
-        return export_saved_model(quantized(model) if int8 else model, directory, **serving)
-    path = pathlib.Path(directory) / f"{model.name}{'_int8' if int8 else ''}{_SUFFIXES[name]}"
-    if name == "litert":
-        return export_litert(model, path, int8=int8, samples=samples)
-    return {"onnx": export_onnx, "openvino": export_openvino}[name](model, path)
+    chosen, path = FORMATS[name], pathlib.Path(directory)
+    if chosen.suffix:
+        path /= f"{model.name}{'_int8' if int8 else ''}{chosen.suffix}"
+    return chosen.write(model, path, **{key: given[key] for key in chosen.takes})
+
+
+def _write_saved_model(model, directory, int8, **serving):
+    return export_saved_model(quantized(model) if int8 else model, directory, **serving)
+
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format(
+            "saved_model",
+            _write_saved_model,
+            takes=("int8", "labels", "top_k", "crop_ratio", "exif_orientation"),
+        ),
+        Format("onnx", export_onnx, ".onnx"),
+        Format("litert", export_litert, ".tflite", takes=("int8", "samples")),
+        Format("openvino", export_openvino, ".xml"),
+    )
+}
+INT8_FORMATS = tuple(name for name, row in FORMATS.items() if row.int8)
 
 
 def quantized(model: CrossViT) -> CrossViT:

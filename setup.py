@@ -33,6 +33,8 @@ RUNTIMES = [
     "tf2onnx>=1.17,<2",
 ]
 DEMO = [*TENSORFLOW, "gradio>=6.31,<7", "matplotlib>=3.8"]
+# Apart from `RUNTIMES`, since it holds protobuf and ml_dtypes at older versions.
+TRITON = ["tritonclient[grpc]>=2.60", PILLOW]
 DOCS = [
     *TENSORFLOW,  # the API reference imports the package
     "furo==2025.12.19",
@@ -43,6 +45,7 @@ TEST = [
     *TRAIN,
     *RUNTIMES,
     *DEMO,
+    *TRITON,
     *DOCS,
     "build==1.6.1",
     "jax[cpu]>=0.7.2",
@@ -105,6 +108,7 @@ setup(
         "train": TRAIN,
         "runtimes": RUNTIMES,
         "demo": DEMO,
+        "triton": TRITON,
         "docs": DOCS,
         "test": TEST,
     },

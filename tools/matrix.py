@@ -25,7 +25,10 @@ RUNNERS = ("pillow>=10", "psutil>=5.9", "pytest>=8", "setuptools")
 RUNS = (
     ("-m", "not main_job", *(f"tests/{room}" for room in ("layers", "models", "weights"))),
     ("-m", "not main_job", *(f"tests/{room}" for room in ("data_room", "training"))),
-    ("-m", "not main_job", "tests/export", "--ignore=tests/export/test_runtimes.py"),
+    (
+        *("-m", "not main_job", "tests/export"),
+        *("--ignore=tests/export/test_runtimes.py", "--ignore=tests/export/test_triton.py"),
+    ),
     ("tests/test_readme.py", "-k", "snippet"),
 )
 

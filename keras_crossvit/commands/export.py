@@ -4,8 +4,9 @@ r"""Exports a model for serving and for other runtimes.
     crossvit export --model crossvit_15_dagger --weights imagenet --output-dir export
     crossvit export runs/digits --output-dir export --format litert,onnx --dataset digits
 
-`saved_model` writes OUTPUT-DIR/VERSION/ for TensorFlow Serving, the others a file each. The
-classes are called as in the run, or as ImageNet's.
+`saved_model` writes OUTPUT-DIR/VERSION/ for TensorFlow Serving, `triton` OUTPUT-DIR/MODEL/ for
+Triton Inference Server, the others a file each. The classes are called as in the run, or as
+ImageNet's.
 """
 
 import argparse
@@ -54,6 +55,7 @@ def main() -> None:
                 top_k=arguments.top_k,
                 crop_ratio=crop_ratio,
                 exif_orientation=exif,
+                max_batch_size=arguments.max_batch_size,
             )
             accuracy = f" ({top1(path, batches):.2%} top-1)" if batches else ""
             print(f"{name}: {path}{accuracy}", flush=True)

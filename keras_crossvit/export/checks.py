@@ -33,6 +33,16 @@ def check_classifier(model: CrossViT, pairs: bool = False) -> None:
         )
 
 
+def check_float32(model: CrossViT) -> None:
+    """Raises ValueError unless all of a model computes in float32, as converters need."""
+    policies = {layer.dtype_policy.name for layer in model.layers} - {"float32"}
+    if policies:
+        raise ValueError(
+            "`model` must compute in float32: build it with dtype='float32' and load its "
+            f"weights. Received: the policies {sorted(policies)}"
+        )
+
+
 def check_backend(function: str) -> None:
     """Raises RuntimeError if Keras' backend is not TensorFlow; `function` names the caller."""
     if keras.backend.backend() != "tensorflow":

@@ -13,6 +13,7 @@ from keras_crossvit.common.typing import Tensor
 from keras_crossvit.export.load import load_exported
 from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino
 from keras_crossvit.export.saved_model import export_saved_model
+from keras_crossvit.export.triton import export_triton
 from keras_crossvit.models import CrossViT
 
 
@@ -49,21 +50,25 @@ def export(
     top_k: int = 5,
     crop_ratio: float | None = None,
     exif_orientation: bool = True,
+    max_batch_size: int = 8,
 ) -> pathlib.Path:
     """Writes a model in one format.
 
     Args:
         model: A classifier of this package that computes in float32; it is not changed.
         name: A name in `FORMATS`.
-        directory: Folder to write to. A SavedModel becomes its next version; other formats are
-            files named after the model, with "_int8" appended if they are quantised.
+        directory: Folder to write to. A SavedModel becomes its next version; of a repository for
+            Triton the model does; other formats are files named after the model, with "_int8"
+            appended if they are quantised.
         int8: Whether weights are quantised to 8 bits, if the format has `Format.int8`: a
             SavedModel by `quantized`, LiteRT by its own converter.
         samples: As in `export_litert`; only used for LiteRT.
-        labels: As in `export_saved_model`, like those that follow; only used for a SavedModel.
+        labels: As in `export_saved_model`, like `top_k`, `crop_ratio` and
+            `exif_orientation`; only used for a SavedModel and for Triton.
         top_k: How many classes are returned.
         crop_ratio: Of the evaluation.
         exif_orientation: Whether images are turned upright.
+        max_batch_size: As in `export_triton`; only used for Triton.
 
     Returns:
         The path of the folder or file.
@@ -78,6 +83,7 @@ def export(
         "top_k": top_k,
         "crop_ratio": crop_ratio,
         "exif_orientation": exif_orientation,
+        "max_batch_size": max_batch_size,
     }
     allowed = INT8_FORMATS if int8 else FORMATS
     if name not in allowed:
@@ -105,6 +111,11 @@ FORMATS = {
         Format("onnx", export_onnx, ".onnx"),
         Format("litert", export_litert, ".tflite", takes=("int8", "samples")),
         Format("openvino", export_openvino, ".xml"),
+        Format(
+            "triton",
+            export_triton,
+            takes=("labels", "top_k", "crop_ratio", "exif_orientation", "max_batch_size"),
+        ),
     )
 }
 INT8_FORMATS = tuple(name for name, row in FORMATS.items() if row.int8)

@@ -7,7 +7,8 @@ from tensorflow.python.framework.convert_to_constants import (  # not exported e
     convert_variables_to_constants_v2,
 )
 
-from keras_crossvit.export.checks import gives_logits, takes_pixels
+from keras_crossvit.export.checks import gives_logits, input_prefixes, takes_pixels
+from keras_crossvit.export.signatures import make_runner
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input
 
@@ -25,24 +26,40 @@ def freeze(model: CrossViT) -> Any:
         A `tf.function` from `images`, float32 `(N, H, W, 3)` in 0..255 with any N, to
         `{"logits": (N, classes)}`, or `"probabilities"` if the model returns those.
     """
-    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
     name = "logits" if gives_logits(model) else "probabilities"
     normalises = takes_pixels(model)
 
-    @tf.function(autograph=False, input_signature=[spec])
     def forward(images):
         images = preprocess_input(
             images, include_preprocessing=normalises, mean=model.mean, std=model.std
         )
         return model(images, training=False)
 
+    return _without_variables(forward, model, name)
+
+
+def freeze_probabilities(model: CrossViT) -> Any:
+    """As `freeze`, but what it returns are always probabilities, as in the SavedModel.
+
+    A model that takes pairs has two inputs, `small_images` and `large_images`.
+    """
+    run = make_runner(model)
+    return _without_variables(lambda *images: run(*images)[0], model, "probabilities")
+
+
+def _without_variables(forward, model, name):
+    """A function of images as a `tf.function` of constants, `name` being what it returns."""
+    shape = (None, *model.images["large"].shape[1:])
+    specs = [tf.TensorSpec(shape, tf.float32, f"{x}images") for x in input_prefixes(model)]
+    forward = tf.function(forward, autograph=False, input_signature=specs)
     constants = convert_variables_to_constants_v2(forward.get_concrete_function())
     graph, output = constants.graph.as_graph_def(), constants.outputs[0].name
 
     # Wrapped in a function again, because the graph has lost the names of input and output.
-    @tf.function(autograph=False, input_signature=[spec])
-    def frozen(images):
-        outputs = tf.graph_util.import_graph_def(graph, {"images:0": images}, [output], name="")
+    @tf.function(autograph=False, input_signature=specs)
+    def frozen(*images):
+        given = {f"{spec.name}:0": image for spec, image in zip(specs, images, strict=True)}
+        outputs = tf.graph_util.import_graph_def(graph, given, [output], name="")
         return {name: outputs[0]}
 
     return frozen

@@ -8,10 +8,16 @@ whatever `include_preprocessing` was. They return what the model returns: `logit
 import os
 import pathlib
 import warnings
+from typing import Any
 
 import numpy as np
 
-from keras_crossvit.export.checks import check_backend, check_classifier, check_packages
+from keras_crossvit.export.checks import (
+    check_backend,
+    check_classifier,
+    check_float32,
+    check_packages,
+)
 from keras_crossvit.models import CrossViT
 
 
@@ -32,12 +38,16 @@ def export_onnx(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
     """
     file = _check("export_onnx", model, path, ".onnx")
     check_packages("export_onnx", "tf2onnx", "onnx")
+    write_onnx(_freeze(model), file)
+    return file
+
+
+def write_onnx(frozen: Any, file: pathlib.Path) -> None:
+    """Writes what `freeze` or `freeze_probabilities` returned as an ONNX file."""
     import tf2onnx
 
-    frozen = _freeze(model)
     written, _ = tf2onnx.convert.from_function(frozen, frozen.input_signature)
     file.write_bytes(written.SerializeToString())
-    return file
 
 
 def export_openvino(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
@@ -113,12 +123,7 @@ def _freeze(model):
 def _check(function, model, path, suffix):
     """The path, after model, path and backend have been checked."""
     check_classifier(model)
-    policies = {layer.dtype_policy.name for layer in model.layers} - {"float32"}
-    if policies:
-        raise ValueError(
-            "`model` must compute in float32: build it with dtype='float32' and load its "
-            f"weights. Received: the policies {sorted(policies)}"
-        )
+    check_float32(model)
     path = pathlib.Path(path)
     if path.suffix != suffix:
         raise ValueError(f"`path` must end in {suffix!r}. Received: path={str(path)!r}")

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_crossvit.common.checks import check_labels, check_positive_int
+from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.export.checks import check_backend, check_classifier, input_prefixes
+from keras_crossvit.export.versions import check_serving, class_names, publish
 from keras_crossvit.models import CrossViT
 
 
@@ -66,15 +67,9 @@ def export_saved_model(
         RuntimeError: If Keras' backend is not TensorFlow.
     """
     check_classifier(model, pairs=True)
-    names = _names(model, labels)
+    names = class_names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))
-    if crop_ratio is not None and not 0 < crop_ratio <= 1:
-        raise ValueError(
-            f"`crop_ratio` must be in (0, 1] or None. Received: crop_ratio={crop_ratio}"
-        )
-    directory = pathlib.Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"`directory` must be a folder. Received: directory={str(directory)!r}")
+    directory = check_serving(directory, crop_ratio)
     check_backend("export_saved_model")
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".export-") as aside:
@@ -82,7 +77,7 @@ def export_saved_model(
         labels_file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         written = pathlib.Path(aside, "saved_model")
         _write(written, model, labels_file, top_k, crop_ratio, exif_orientation)
-        return _publish(written, directory)
+        return publish(written, directory)
 
 
 def _write(folder, model, labels_file, *values):
@@ -95,26 +90,3 @@ def _write(folder, model, labels_file, *values):
     archive.write_out(str(folder), verbose=False)
     shape = tuple(model.images["large"].shape[1:])
     write_warmup_requests(folder, shape, input_prefixes(model))
-
-
-def _publish(written, directory):
-    """Renames a finished folder to the next free version, and returns its path."""
-    while True:
-        taken = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-        version = directory / str(max(taken, default=0) + 1)
-        try:
-            os.rename(written, version)
-        except OSError:
-            if not version.exists():
-                raise
-        else:
-            return version
-        # Another process has just taken this version, so look again.
-
-
-def _names(model, labels):
-    """The class names; the model's own, or numbers, where none are given."""
-    labels = model.labels if labels is None else labels
-    if labels is None:
-        return [str(index) for index in range(model.output_shape[-1])]
-    return list(check_labels(labels, model.output_shape[-1]))

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_crossvit as kc
-from keras_crossvit.export import saved_model
+from keras_crossvit.export import saved_model, versions
 from tests.export.helpers import LABELS
 
 
@@ -69,7 +69,7 @@ def test_next_version(tmp_path, taken, version):
     written = tmp_path / ".export-a"
     written.mkdir()
     (written / "file").write_text("a")
-    assert saved_model._publish(written, tmp_path) == tmp_path / version
+    assert versions.publish(written, tmp_path) == tmp_path / version
     assert (tmp_path / version / "file").read_text() == "a"
     assert all((tmp_path / name).is_dir() for name in taken)
 
@@ -83,7 +83,7 @@ def test_exporters_at_once(tmp_path):
         written.mkdir()
         (written / "file").write_text(str(index))
         start.wait()
-        saved_model._publish(written, tmp_path)
+        versions.publish(written, tmp_path)
 
     threads = [threading.Thread(target=publish, args=[index]) for index in range(20)]
     for thread in threads:

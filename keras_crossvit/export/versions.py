@@ -1,0 +1,47 @@
+"""What the exports for servers share: folders of versions that appear whole, names, checks."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+
+from keras_crossvit.common.checks import check_labels
+from keras_crossvit.models import CrossViT
+
+
+def class_names(model: CrossViT, labels: Iterable[str] | None) -> list[str]:
+    """The class names; the model's own, or numbers, where none are given."""
+    labels = model.labels if labels is None else labels
+    if labels is None:
+        return [str(index) for index in range(model.output_shape[-1])]
+    return list(check_labels(labels, model.output_shape[-1]))
+
+
+def check_serving(directory: str | os.PathLike, crop_ratio: float | None) -> pathlib.Path:
+    """The path of a folder to export to, which need not exist.
+
+    Raises:
+        ValueError: If it is a file, or `crop_ratio` is outside (0, 1].
+    """
+    if crop_ratio is not None and not 0 < crop_ratio <= 1:
+        raise ValueError(
+            f"`crop_ratio` must be in (0, 1] or None. Received: crop_ratio={crop_ratio}"
+        )
+    directory = pathlib.Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"`directory` must be a folder. Received: directory={str(directory)!r}")
+    return directory
+
+
+def publish(written: pathlib.Path, directory: pathlib.Path) -> pathlib.Path:
+    """Renames a finished folder to the next free version, and returns its path."""
+    while True:
+        taken = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+        version = directory / str(max(taken, default=0) + 1)
+        try:
+            os.rename(written, version)
+        except OSError:
+            if not version.exists():
+                raise
+        else:
+            return version
+        # Another process has just taken this version, so look again.

@@ -1,21 +1,29 @@
-"""Asks a TensorFlow Serving what is on pictures.
+"""Asks TensorFlow Serving, Triton or KServe what is on pictures.
 
     python client.py photo.jpg cat.png
     python client.py photo.jpg --protocol grpc --server gpu-box:8500 --model crossvit
+    python client.py photo.jpg --api v2 --model crossvit_15_dagger
 
-Needs no other file of this project: copy it where the pictures are. REST needs Python only;
-gRPC needs the package tensorflow-serving-api, which brings TensorFlow.
+Needs no other file of this project: copy it where the pictures are. `--api v1`, TensorFlow
+Serving's, needs Python only, and with gRPC the package tensorflow-serving-api, which brings
+TensorFlow. `--api v2`, Triton's, needs numpy and pillow, since Triton decodes no pictures and
+`read_picture` does it here; with gRPC tritonclient[grpc].
 """
 
 import argparse
 import base64
+import contextlib
 import http.client
+import io
 import json
+import math
 import pathlib
 import sys
 import urllib.parse
 
-PORTS = {"rest": 8501, "grpc": 8500}
+PORTS = {("v1", "rest"): 8501, ("v1", "grpc"): 8500, ("v2", "rest"): 8000, ("v2", "grpc"): 8001}
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+MAX_PIXELS = 2**26  # as TensorFlow Serving's model takes
 
 
 class ServerError(Exception):
@@ -23,7 +31,7 @@ class ServerError(Exception):
 
 
 def ask_rest(server, model, files, timeout):
-    """What the server says to picture files, through REST.
+    """What TensorFlow Serving says to picture files, through REST.
 
     Args:
         server: "host:port".
@@ -40,11 +48,16 @@ def ask_rest(server, model, files, timeout):
     """
     instances = [{"b64": base64.b64encode(data).decode()} for data in files]
     body = json.dumps({"signature_name": "classify_bytes", "instances": instances})
+    path = f"/v1/models/{urllib.parse.quote(model, safe='')}:predict"
+    rows = _http("TensorFlow Serving", server, model, path, timeout, "predictions", body)
+    return [list(zip(row["classes"], row["scores"], strict=True)) for row in rows]
+
+
+def _http(kind, server, model, path, timeout, key, body=None, headers=None):
+    """What stands at `key` of the JSON object that the server answers."""
     connection = http.client.HTTPConnection(server, timeout=timeout)
     try:
-        connection.request(
-            "POST", f"/v1/models/{urllib.parse.quote(model, safe='')}:predict", body
-        )
+        connection.request("GET" if body is None else "POST", path, body, headers or {})
         response = connection.getresponse()
         status, answer = response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -54,11 +67,10 @@ def ask_rest(server, model, files, timeout):
     try:
         answer = json.loads(answer)
         if status == 200:
-            rows = answer["predictions"]
-            return [list(zip(row["classes"], row["scores"], strict=True)) for row in rows]
+            return answer[key] if key else answer
         reason = answer["error"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{server} is no TensorFlow Serving (REST)") from error
+        raise ServerError(f"{server} is no {kind} (REST)") from error
     raise _refusal(server, model, status == 404, reason)
 
 
@@ -94,9 +106,179 @@ def ask_grpc(server, model, files, timeout):
     ]
 
 
+def ask_v2_rest(server, model, files, timeout):
+    """What Triton says to picture files, through REST; all else is as of `ask_rest`."""
+    path = f"/v2/models/{urllib.parse.quote(model, safe='')}"
+    about = "Triton", server, model
+
+    def infer(name, images, top_k):
+        raw = images.astype("<f4").tobytes()
+        given = {"name": name, "shape": images.shape, "datatype": "FP32"}
+        given["parameters"] = {"binary_data_size": len(raw)}
+        wanted = {"name": "probabilities", "parameters": {"classification": top_k}}
+        head = json.dumps({"inputs": [given], "outputs": [wanted]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        headers["Content-Type"] = "application/octet-stream"
+        (output,) = _http(*about, f"{path}/infer", timeout, "outputs", head + raw, headers)
+        return output["data"]
+
+    return _ask_v2(_http(*about, f"{path}/config", timeout, ""), server, model, files, infer)
+
+
+def ask_v2_grpc(server, model, files, timeout):
+    """The same through gRPC; arguments, result and errors as of `ask_rest`."""
+    try:
+        import tritonclient.grpc as triton
+    except ImportError as error:
+        raise ServerError(
+            f"{error.name} is not installed: pip install tritonclient[grpc], "
+            "or use --protocol rest"
+        ) from error
+
+    def infer(name, images, top_k):
+        given = triton.InferInput(name, list(images.shape), "FP32")
+        given.set_data_from_numpy(images)
+        wanted = triton.InferRequestedOutput("probabilities", class_count=top_k)
+        answer = client.infer(model, [given], outputs=[wanted], client_timeout=timeout)
+        return [text.decode() for text in answer.as_numpy("probabilities").ravel()]
+
+    with triton.InferenceServerClient(server) as client:
+        try:
+            known = client.get_model_config(model, as_json=True, client_timeout=timeout)
+            return _ask_v2(known["config"], server, model, files, infer)
+        except triton.InferenceServerException as error:
+            code, reason = error.status().removeprefix("StatusCode."), error.message()
+            if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                raise ServerError(f"no answer from {server} (gRPC): {reason}") from error
+            raise _refusal(server, model, code == "NOT_FOUND", reason) from error
+
+
+def _ask_v2(config, server, model, files, infer):
+    """Prepares the files as a model's configuration says, and reads "score:index:class"."""
+    try:
+        import numpy as np
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ServerError(
+            f"{error.name} is not installed: pip install numpy pillow, or use --api v1"
+        ) from error
+    try:
+        inputs = config["input"]
+        values = {key: value["string_value"] for key, value in config["parameters"].items()}
+        size, top_k = [int(side) for side in inputs[0]["dims"]], int(values["top_k"])
+        reading = size, float(values["crop_ratio"]), values["exif_orientation"] == "true"
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerError(
+            f"{server} has a model {model!r} that `crossvit export --format triton` did not write"
+        ) from error
+    if len(inputs) != 1:
+        raise ServerError(f"{model!r} takes {len(inputs)} pictures at once, this client sends one")
+    rows, images = [[("", 0.0)] for _ in files], {}
+    for index, data in enumerate(files):
+        with contextlib.suppress(ValueError):
+            images[index] = read_picture(data, *reading)
+    answers = infer(inputs[0]["name"], np.stack(list(images.values())), top_k) if images else []
+    for number, index in enumerate(images):
+        best = [text.split(":", 2) for text in answers[number * top_k : (number + 1) * top_k]]
+        rows[index] = [(name, float(score)) for score, _, name in best]
+    return rows
+
+
+def read_picture(data, size, crop_ratio, exif_orientation):
+    """The pixels of a picture file as the model was evaluated on them.
+
+    The first frame, as RGB without alpha, of 16 bits the upper 8. The shorter side becomes
+    `floor(size / crop_ratio)` pixels, bicubic with antialiasing, and the centre is kept.
+
+    Args:
+        data: The file's bytes.
+        size: `(height, width, channels)` of the model's input, 3 channels or 1, grey.
+        crop_ratio: Share of the resized picture's shorter side that is kept, in (0, 1].
+        exif_orientation: Whether the picture is turned upright as its EXIF says.
+
+    Returns:
+        float32 `(height, width, channels)`, 0..255.
+
+    Raises:
+        ValueError: If the file is no whole picture, or has more than `MAX_PIXELS` pixels.
+    """
+    import numpy as np
+
+    image = _crop(_open(data, exif_orientation), size[:2], crop_ratio)
+    pixels = np.asarray(image).astype("float32")
+    return pixels if size[2] == 3 else pixels @ np.array([[0.2989], [0.587], [0.114]], "float32")
+
+
+def _crop(image, wanted, crop_ratio):
+    """Resizes an image and keeps the centre; only what is kept is computed."""
+    from PIL import Image
+
+    sides = image.size[::-1]
+    least = [math.floor(side / crop_ratio) for side in wanted]
+    if least[0] == least[1]:
+        resized = [side * least[0] // min(sides) for side in sides]
+    else:
+        shrink = min(have / want for have, want in zip(sides, least, strict=True))
+        resized = [round(side / shrink) for side in sides]
+    (top, bottom), (left, right) = map(_span, sides, resized, wanted)
+    reach = 2 * max(sides[0] / resized[0], 1) + 1  # of the kernel, and one for rounding
+    above, below = max(math.floor(top - reach), 0), min(math.ceil(bottom + reach), sides[0])
+    image = image.crop((0, above, sides[1], below))
+    # Along the rows and rounded, then along the columns: in one step PIL begins with the cheaper.
+    bicubic, (height, width) = Image.Resampling.BICUBIC, wanted
+    image = image.resize((width, below - above), bicubic, (left, 0, right, below - above))
+    return image.resize((width, height), bicubic, (0, top - above, width, bottom - above))
+
+
+def _span(side, resized, wanted):
+    """Where the middle `wanted` of `resized` pixels begin and end in a side of the file's."""
+    first = round((resized - wanted) / 2)
+    return first * side / resized, min((first + wanted) * side / resized, side)
+
+
+def _open(data, exif_orientation):
+    """A picture file as a PIL image in RGB, upright if asked for."""
+    import numpy as np
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # PIL's own limit only warns
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if math.prod(image.size) > MAX_PIXELS:
+            raise ValueError(f"{math.prod(image.size)} pixels, more than {MAX_PIXELS}")
+        image.load()
+    except Exception as error:  # PIL lets many kinds through for a broken file
+        raise ValueError(f"no whole picture, or too large: {error}") from error
+    turn = _turn(image) if exif_orientation else None
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    image = image.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image):
+    """How a PIL image becomes upright as its EXIF says, or `None` if it is."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # a broken EXIF says nothing
+        exif.load(image.info.get("exif", b""))
+    turns = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+    number = exif.get(0x0112)
+    return Image.Transpose[turns.split()[number - 2]] if number in range(2, 9) else None
+
+
 def _refusal(server, model, missing, reason):
     what = f"has no model {model!r}" if missing else "refuses the request"
     return ServerError(f"{server} {what}: {reason}")
+
+
+ASK = {
+    ("v1", "rest"): ask_rest,
+    ("v1", "grpc"): ask_grpc,
+    ("v2", "rest"): ask_v2_rest,
+    ("v2", "grpc"): ask_v2_grpc,
+}
 
 
 def main():
@@ -104,22 +286,28 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="+", type=pathlib.Path, help="JPEG, PNG, GIF, BMP or WebP")
-    parser.add_argument("--protocol", choices=PORTS, default="rest")
+    parser.add_argument("--protocol", choices=["rest", "grpc"], default="rest")
+    parser.add_argument(
+        "--api",
+        choices=["v1", "v2"],
+        default="v1",
+        help="v1: TensorFlow Serving, and KServe's V1; v2: Triton, and KServe's V2 with Triton",
+    )
     parser.add_argument("--server", help="HOST:PORT, by default localhost and the usual port")
-    parser.add_argument("--model", default="crossvit", help="its name in models.config")
+    parser.add_argument("--model", default="crossvit", help="its name there")
     parser.add_argument("--batch-size", type=int, default=8, help="files in a request, at most")
     parser.add_argument("--timeout", type=float, default=60, help="seconds for a request")
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
         parser.error(f"--batch-size must be positive. Received: {arguments.batch_size}")
-    ask = {"rest": ask_rest, "grpc": ask_grpc}[arguments.protocol]
-    server = arguments.server or f"localhost:{PORTS[arguments.protocol]}"
+    chosen = arguments.api, arguments.protocol
+    server = arguments.server or f"localhost:{PORTS[chosen]}"
     bad = 0
     for start in range(0, len(arguments.files), arguments.batch_size):
         paths = arguments.files[start : start + arguments.batch_size]
         try:
             files = [path.read_bytes() for path in paths]
-            rows = ask(server, arguments.model, files, arguments.timeout)
+            rows = ASK[chosen](server, arguments.model, files, arguments.timeout)
         except (ServerError, OSError) as error:
             sys.exit(f"client.py: {error}")
         for path, row in zip(paths, rows, strict=True):

@@ -1,0 +1,221 @@
+"""recipes/serving/client.py with `--api v2`, against a stand-in for Triton, and its pixels."""
+
+import re
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.data.images import read_images
+from keras_crossvit.export import export_triton
+from tests.data_room.image_files import encoded, noise, photo
+from tests.export.helpers import LABELS, picture, probabilities
+from tests.export.triton_model import TritonModel
+from tests.serving.test_client import CLIENT, free_port, run, write
+from tests.serving.triton import serve_v2_grpc, serve_v2_rest
+
+PROTOCOLS = pytest.mark.parametrize("protocol", ["rest", "grpc"])
+CROP_RATIO = 0.8  # not the default, so that it has to come from the server
+
+
+@pytest.fixture(scope="module")
+def triton(classifier, tmp_path_factory):
+    repository = tmp_path_factory.mktemp("repository")
+    options = {"top_k": 3, "crop_ratio": CROP_RATIO, "max_batch_size": 4}
+    return TritonModel(export_triton(classifier, repository, LABELS, **options).parent)
+
+
+@pytest.fixture(scope="module")
+def v2(triton):
+    """The address of each protocol."""
+    with serve_v2_rest(triton) as rest, serve_v2_grpc(triton) as grpc:
+        yield {"rest": rest, "grpc": grpc}
+
+
+@pytest.fixture
+def ask(v2, monkeypatch, capsys):
+    """Runs the client; its output, its complaints and its status."""
+
+    def send(protocol, *arguments):
+        options = ("--api", "v2", "--protocol", protocol, "--server", v2[protocol])
+        return run(monkeypatch, capsys, *options, *arguments)
+
+    return send
+
+
+@PROTOCOLS
+def test_prints_the_top_classes(classifier, ask, tmp_path, protocol):
+    """Five files in requests of two: each one's classes and percentages, in order."""
+    files = write(tmp_path, 5)
+    out, err, status = ask(protocol, *files, "--batch-size", 2)
+    assert (err, status) == ("", 0)
+    lines = iter(out.splitlines())
+    wanted = probabilities(classifier, files.values(), CROP_RATIO)
+    for path, scores in zip(files, wanted, strict=True):
+        assert next(lines) == str(path)
+        for index in np.argsort(-scores)[:3]:
+            score, name = re.fullmatch(r" +([\d.]+)%  (.+)", next(lines)).groups()
+            assert name == LABELS[index]
+            # A few pixels are rounded the other way; see TestPixels.
+            assert float(score) == pytest.approx(100 * scores[index], abs=0.05)
+    assert next(lines, None) is None
+
+
+@PROTOCOLS
+def test_files_that_are_no_pictures(ask, tmp_path, protocol):
+    """One among others, and none at all: each is named, and the others are answered."""
+    good, cut, text = (tmp_path / name for name in ("good.png", "cut.png", "text.jpg"))
+    good.write_bytes(picture())
+    cut.write_bytes(picture()[:-30])
+    text.write_bytes(b"text")
+    complaint = "{}: no whole JPEG, PNG, GIF, BMP or WebP image, or too large\n"
+    out, err, status = ask(protocol, cut, good, text)
+    assert err == complaint.format(cut) + complaint.format(text)
+    assert out.splitlines()[0] == str(good)
+    assert (len(out.splitlines()), status) == (4, 1)
+    out, err, status = ask(protocol, cut)
+    assert (out, err, status) == ("", complaint.format(cut), 1)
+
+
+@PROTOCOLS
+def test_no_such_model(v2, ask, tmp_path, protocol):
+    path = next(iter(write(tmp_path, 1)))
+    _, err, _ = ask(protocol, path, "--model", "resnet")
+    assert err == (
+        f"client.py: {v2[protocol]} has no model 'resnet': "
+        "Request for unknown model: 'resnet' is not found"
+    )
+
+
+@PROTOCOLS
+def test_more_files_than_the_server_takes(v2, ask, tmp_path, protocol):
+    _, err, _ = ask(protocol, *write(tmp_path, 5))
+    assert err == (
+        f"client.py: {v2[protocol]} refuses the request: "
+        "inference request batch-size must be <= 4 for 'crossvit'"
+    )
+
+
+@PROTOCOLS
+def test_no_server(tmp_path, monkeypatch, capsys, protocol):
+    path, server = next(iter(write(tmp_path, 1))), f"127.0.0.1:{free_port()}"
+    options = ("--api", "v2", "--protocol", protocol, "--server", server, "--timeout", 20)
+    out, err, _ = run(monkeypatch, capsys, path, *options)
+    said = {"rest": "REST", "grpc": "gRPC"}[protocol]
+    assert err.startswith(f"client.py: no answer from {server} ({said}): ")
+    assert (out, len(err.splitlines())) == ("", 1)
+
+
+def test_tensorflow_serving_answers(addresses, tmp_path, monkeypatch, capsys):
+    path, server = next(iter(write(tmp_path, 1))), addresses["rest"]
+    _, err, _ = run(monkeypatch, capsys, path, "--api", "v2", "--server", server)
+    assert err == f"client.py: {server} is no Triton (REST)"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda config: config.parameters.clear(),
+            "has a model 'crossvit' that `crossvit export --format triton` did not write",
+        ),
+        (
+            lambda config: config.input.add().CopyFrom(config.input[0]),
+            "'crossvit' takes 2 pictures at once, this client sends one",
+        ),
+    ],
+)
+def test_a_model_of_another_kind(triton, tmp_path, monkeypatch, capsys, change, message):
+    path = next(iter(write(tmp_path, 1)))
+    config = type(triton.config).FromString(triton.config.SerializeToString())
+    change(config)
+    monkeypatch.setattr(triton, "config", config)
+    with serve_v2_rest(triton) as server:
+        _, err, _ = run(monkeypatch, capsys, path, "--api", "v2", "--server", server)
+    assert err.endswith(message)
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "hidden", "message"),
+    [
+        ("grpc", "tritonclient.grpc", "pip install tritonclient[grpc], or use --protocol rest"),
+        ("rest", "PIL", "PIL is not installed: pip install numpy pillow, or use --api v1"),
+    ],
+)
+def test_without_its_packages(ask, tmp_path, monkeypatch, protocol, hidden, message):
+    path = next(iter(write(tmp_path, 1)))
+    monkeypatch.setitem(sys.modules, hidden, None)
+    _, err, _ = ask(protocol, path)
+    assert message in err
+
+
+class TestPixels:
+    """`read_picture` gives the pixels of the package's evaluation."""
+
+    @pytest.fixture(scope="class")
+    def read(self):
+        return runpy.run_path(str(CLIENT))["read_picture"]
+
+    def compare(self, read, files, size, crop_ratio=0.875, exif_orientation=True, mean=0.01):
+        wanted, readable = read_images(tf.constant(files), size, crop_ratio, exif_orientation)
+        assert readable.numpy().all()
+        for file, pixels in zip(files, wanted.numpy(), strict=True):
+            got = read(file, list(size), crop_ratio, exif_orientation)
+            assert got.dtype == np.float32
+            difference = np.abs(got - pixels)
+            # Of 255. PIL computes in fixed point, so that a few pixels round the other way.
+            assert difference.max() <= 2
+            assert difference.mean() < mean
+
+    @pytest.mark.parametrize(
+        ("size", "crop_ratio"),
+        [
+            ((240, 240, 3), 0.875),
+            ((408, 408, 3), 1.0),
+            ((96, 200, 3), 0.875),
+            ((64, 64, 1), 0.9),
+            ((600, 500, 3), 1.0),  # enlarged
+        ],
+    )
+    def test_sizes(self, read, size, crop_ratio):
+        files = [encoded(pixels, "JPEG") for pixels in (photo(), noise(31, 20), noise(20, 31))]
+        self.compare(read, files, size, crop_ratio)
+
+    def test_formats(self, read):
+        kinds = [("JPEG", mode) for mode in ("L", "CMYK")]
+        kinds += [("PNG", mode) for mode in ("RGBA", "LA", "P", "1")]
+        kinds += [("GIF", "P"), ("BMP", "RGB"), ("BMP", "RGBA")]
+        files = []
+        for file_format, mode in kinds:
+            pixels = noise(37, 53, channels=4 if mode in ("RGBA", "LA") else 3)
+            files.append(encoded(pixels, file_format, mode))
+        files.append(encoded(noise(37, 53, channels=4), "WEBP", "RGBA", lossless=True))
+        sixteen_bits = np.random.default_rng(0).integers(0, 2**16, (29, 31), dtype="uint16")
+        files.append(encoded(sixteen_bits, "PNG", "I;16"))
+        self.compare(read, files, (24, 24, 3))
+
+    @pytest.mark.parametrize("exif_orientation", [True, False])
+    def test_turned_upright(self, read, exif_orientation):
+        start = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0"
+        exifs = [start + bytes([number]) + bytes(6) for number in range(10)]
+        exifs.append(b"Exif\0\0MM\0*")  # a broken one
+        files = [encoded(noise(30, 44), "JPEG", exif=exif) for exif in exifs]
+        self.compare(read, files, (24, 24, 3), exif_orientation=exif_orientation)
+
+    def test_a_line(self, read):
+        """Only the crop is computed: all of it at this width would be 24 x 24 million pixels."""
+        # Enlarged 27 times, whole rows are at the very half.
+        self.compare(read, [encoded(noise(1_000_000, 1), "PNG")], (24, 24, 3), mean=0.5)
+
+    @pytest.mark.parametrize("file", [b"", b"text", picture()[:-40], picture(0, "JPEG")[:300]])
+    def test_no_picture(self, read, file):
+        with pytest.raises(ValueError, match="no whole picture"):
+            read(file, [24, 24, 3], 0.875, True)
+
+    def test_too_many_pixels(self, read):
+        file = encoded(np.zeros((8192, 8193, 3), "uint8"), "PNG", "1")
+        with pytest.raises(ValueError, match="67117056 pixels, more than 67108864"):
+            read(file, [24, 24, 3], 0.875, True)

@@ -1,4 +1,4 @@
-"""The files in recipes/serving, read by the messages that TensorFlow Serving reads them into."""
+"""The files in recipes/serving, read by the messages that the servers read them into."""
 
 import pathlib
 import re
@@ -82,11 +82,25 @@ def test_monitoring():
     assert path in (FOLDER / "README.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def service():
+def read_yaml(file):
     import yaml
 
-    return yaml.safe_load((FOLDER / "docker-compose.yml").read_text())["services"]["serving"]
+    return yaml.safe_load((FOLDER / file).read_text())
+
+
+@pytest.fixture(scope="module")
+def services():
+    return read_yaml("docker-compose.yml")["services"]
+
+
+@pytest.fixture(scope="module")
+def service(services):
+    return services["serving"]
+
+
+@pytest.fixture(scope="module")
+def triton(services):
+    return services["triton"]
 
 
 def test_image_is_pinned(service):
@@ -116,3 +130,49 @@ def test_what_the_server_is_told_is_mounted(service):
 
 def test_ports_are_for_this_machine_only(service):
     assert sorted(service["ports"]) == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
+
+
+def test_triton(services, triton):
+    """Beside TensorFlow Serving, but only when it is asked for."""
+    assert set(services) == {"serving", "triton"}
+    assert triton["profiles"] == ["triton"]
+    # Whose ONNX Runtime reads the export: tests/export/test_triton.py.
+    assert triton["image"] == "nvcr.io/nvidia/tritonserver:26.07-py3"
+    (mount,) = triton["volumes"]
+    assert mount == "${TRITON_DIR:-../../export_triton}:/models:ro"
+    assert triton["command"][:2] == ["tritonserver", "--model-repository=/models"]
+    assert "profiles" not in services["serving"]
+
+
+def test_ports_of_triton_are_for_this_machine_only(triton):
+    assert triton["ports"] == [f"127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002)]
+
+
+class TestKServe:
+    """Their structure: both were valid by the schema of KServe's InferenceService, 2 MB of YAML."""
+
+    @pytest.mark.parametrize(
+        ("file", "model_format", "runtime", "protocol", "service"),
+        [
+            ("kserve-v1.yaml", "tensorflow", "kserve-tensorflow-serving", "v1", "serving"),
+            ("kserve-v2.yaml", "triton", "kserve-tritonserver", "v2", "triton"),
+        ],
+    )
+    def test_fields(self, services, file, model_format, runtime, protocol, service):
+        read = read_yaml(file)
+        assert set(read) == {"apiVersion", "kind", "metadata", "spec"}
+        assert read["apiVersion"] == "serving.kserve.io/v1beta1"
+        assert read["kind"] == "InferenceService"
+        assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", read["metadata"]["name"])
+        model = read["spec"]["predictor"]["model"]
+        assert read["spec"] == {"predictor": {"model": model}}
+        assert model.pop("storageUri").startswith("s3://")
+        resources = model.pop("resources")
+        assert set(resources) == {"requests", "limits"}
+        assert all(set(kinds) == {"cpu", "memory"} for kinds in resources.values())
+        assert model == {
+            "modelFormat": {"name": model_format, "version": "2"},
+            "runtime": runtime,
+            "runtimeVersion": services[service]["image"].partition(":")[2],
+            "protocolVersion": protocol,
+        }

@@ -35,6 +35,9 @@ RUNTIMES = [
 DEMO = [*TENSORFLOW, "gradio>=6.31,<7", "matplotlib>=3.8"]
 # Apart from `RUNTIMES`, since it holds protobuf and ml_dtypes at older versions.
 TRITON = ["tritonclient[grpc]>=2.60", PILLOW]
+INT8 = [
+    "nncf>=3.4"
+]  # for OpenVINO; apart, since it brings SciPy and scikit-learn, and bounds NumPy
 DOCS = [
     *TENSORFLOW,  # the API reference imports the package
     "furo==2025.12.19",
@@ -46,6 +49,7 @@ TEST = [
     *RUNTIMES,
     *DEMO,
     *TRITON,
+    *INT8,
     *DOCS,
     "build==1.6.1",
     "jax[cpu]>=0.7.2",
@@ -109,6 +113,7 @@ setup(
         "runtimes": RUNTIMES,
         "demo": DEMO,
         "triton": TRITON,
+        "int8": INT8,
         "docs": DOCS,
         "test": TEST,
     },

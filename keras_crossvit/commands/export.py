@@ -21,8 +21,8 @@ from keras_crossvit.commands.shared import (
     parser_of,
 )
 from keras_crossvit.common.pixels import default_crop_ratio
-from keras_crossvit.export.cli import add_export, check_export
-from keras_crossvit.export.formats import export, top1
+from keras_crossvit.export.cli import add_export, calibration_images, check_export
+from keras_crossvit.export.formats import FORMATS, export, top1
 from keras_crossvit.models import CrossViT
 
 
@@ -45,20 +45,30 @@ def main() -> None:
         exif = found.value("exif_orientation", arguments.exif_orientation, default=True)
         samples, batches = _images(arguments, found, crop_ratio, exif)
         for name in arguments.format:
+            count = calibration_images(arguments, name)
             path = export(
                 found.model,
                 name,
                 arguments.output_dir,
                 int8=arguments.int8,
-                samples=samples,
+                samples=samples[:count] if count else None,
                 labels=arguments.labels,
                 top_k=arguments.top_k,
                 crop_ratio=crop_ratio,
                 exif_orientation=exif,
                 max_batch_size=arguments.max_batch_size,
             )
-            accuracy = f" ({top1(path, batches):.2%} top-1)" if batches else ""
-            print(f"{name}: {path}{accuracy}", flush=True)
+            print(f"{name}: {path}{_accuracy(path, name, batches)}", flush=True)
+
+
+def _accuracy(path, name, batches):
+    """The top-1 of a file, or of each way to compute it, in words; nothing without data."""
+    if not batches:
+        return ""
+    first, *others = FORMATS[name].precisions
+    said = [f"{top1(path, batches, first):.2%} top-1"]
+    said += [f"{top1(path, batches, other):.2%} in {other}" for other in others]
+    return f" ({', '.join(said)})"
 
 
 def _images(
@@ -78,8 +88,10 @@ def _images(
     size, samples = model.input_shape[1:], None
     source = open_source(arguments.dataset, arguments.data_dir)
     reading = crop_ratio or default_crop_ratio(size), None, exif_orientation
-    if arguments.calibrate:
-        training = (source.train, model.classes, size, arguments.calibrate)
-        samples = next(iter(evaluation_batches(*training, *reading)))[0].numpy()
+    count = max(calibration_images(arguments, name) for name in arguments.format)
+    if count:
+        training = (source.train, model.classes, size, count)
+        images, _, counted = next(iter(evaluation_batches(*training, *reading)))
+        samples = images.numpy()[counted.numpy() > 0]  # a small split does not fill the batch
     held_out = source.with_classes(model.labels).validation
     return samples, evaluation_batches(held_out, model.classes, size, 50, *reading)

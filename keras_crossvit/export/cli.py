@@ -5,6 +5,8 @@ import pathlib
 
 from keras_crossvit.export.formats import FORMATS, INT8_FORMATS
 
+_CALIBRATE = 300  # images; NNCF's own default
+
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments to a parser."""
@@ -21,8 +23,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     add(
         "--calibrate",
         type=int,
-        default=0,
-        help="training images to calibrate LiteRT's activations",
+        help="training images to measure the ranges of activations by; OpenVINO needs them "
+        f"({_CALIBRATE} by default), LiteRT can do without",
     )
 
 
@@ -36,11 +38,24 @@ def check_export(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     chosen = arguments.format.split(",")
     if not set(chosen) <= set(allowed):
         parser.error(f"--format must be of {','.join(allowed)}. Received: {arguments.format}")
-    if arguments.calibrate and not (arguments.int8 and arguments.dataset):
-        parser.error("--calibrate needs --int8 and --dataset.")
+    if arguments.calibrate is not None:
+        if arguments.calibrate < 1:
+            parser.error(f"--calibrate must be positive. Received: {arguments.calibrate}")
+        if not (arguments.int8 and arguments.dataset):
+            parser.error("--calibrate needs --int8 and --dataset.")
+    calibrated = [name for name in chosen if arguments.int8 and FORMATS[name].int8_needs_samples]
+    if calibrated and not arguments.dataset:
+        parser.error(f"--int8 of {calibrated[0]} needs --dataset, for images to calibrate with.")
     arguments.format = chosen
     if arguments.labels is not None and arguments.classes is None:
         arguments.classes = len(arguments.labels)
+
+
+def calibration_images(arguments: argparse.Namespace, name: str) -> int:
+    """How many training images a format is calibrated with."""
+    if not (arguments.int8 and "samples" in FORMATS[name].takes):
+        return 0
+    return arguments.calibrate or (_CALIBRATE if FORMATS[name].int8_needs_samples else 0)
 
 
 def _lines(path):

@@ -26,12 +26,16 @@ class Format:
         write: The function that writes it, from a model and a path to what was written.
         suffix: What a file's name ends in; "" where the path of `write` is a folder for versions.
         takes: Which of the keyword arguments of `export` are passed on to `write`.
+        int8_needs_samples: Whether quantising needs images to measure activations by.
+        precisions: In what a file can be computed, of `load_exported`.
     """
 
     name: str
     write: Callable[..., pathlib.Path]
     suffix: str = ""
     takes: tuple[str, ...] = ()
+    int8_needs_samples: bool = False
+    precisions: tuple[str, ...] = ("float32",)
 
     @property
     def int8(self) -> bool:
@@ -61,8 +65,8 @@ def export(
             Triton the model does; other formats are files named after the model, with "_int8"
             appended if they are quantised.
         int8: Whether weights are quantised to 8 bits, if the format has `Format.int8`: a
-            SavedModel by `quantized`, LiteRT by its own converter.
-        samples: As in `export_litert`; only used for LiteRT.
+            SavedModel by `quantized`, LiteRT by its own converter, OpenVINO by NNCF.
+        samples: As in `export_litert` and `export_openvino`; only used for these.
         labels: As in `export_saved_model`, like `top_k`, `crop_ratio` and
             `exif_orientation`; only used for a SavedModel and for Triton.
         top_k: How many classes are returned.
@@ -110,7 +114,14 @@ FORMATS = {
         ),
         Format("onnx", export_onnx, ".onnx"),
         Format("litert", export_litert, ".tflite", takes=("int8", "samples")),
-        Format("openvino", export_openvino, ".xml"),
+        Format(
+            "openvino",
+            export_openvino,
+            ".xml",
+            takes=("int8", "samples"),
+            int8_needs_samples=True,
+            precisions=("float32", "bfloat16"),
+        ),
         Format(
             "triton",
             export_triton,
@@ -136,14 +147,19 @@ def quantized(model: CrossViT) -> CrossViT:
     return copy
 
 
-def top1(path: str | os.PathLike, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> float:
+def top1(
+    path: str | os.PathLike,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    precision: str = "float32",
+) -> float:
     """The top-1 accuracy of an exported file, in [0, 1], run by its own runtime.
 
     Args:
         path: As in `load_exported`.
         batches: `(images, one-hot labels, sample weights)`, as from `evaluation_batches`.
+        precision: As in `load_exported`.
     """
-    run = load_exported(path)
+    run = load_exported(path, precision)
     correct = [
         (run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1))[counted > 0]
         for images, labels, counted in batches

@@ -8,23 +8,38 @@ import numpy as np
 
 from keras_crossvit.export.checks import check_packages
 
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # by Keras' name and by OpenVINO's
 
-def load_exported(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+
+def load_exported(
+    path: str | os.PathLike, precision: str = "float32"
+) -> Callable[[np.ndarray], np.ndarray]:
     """Loads a file that a function of `keras_crossvit.export` has written.
 
     Args:
-        path: The version folder of a SavedModel, or a file whose name ends in ".onnx",
+        path: The version folder of a SavedModel or of Triton, or a file that ends in ".onnx",
             ".tflite" or ".xml" (OpenVINO).
+        precision: In what OpenVINO computes, but for what was quantised to 8 bits: "float32", or
+            "bfloat16", which is quicker where the processor has it. The other formats compute in
+            "float32".
 
     Returns:
         A function from images, float32 `(N, H, W, 3)` in 0..255, to the model's output
         `(N, classes)`, both NumPy arrays, which runs in the format's own runtime.
 
     Raises:
-        ValueError: If `path` is none of these.
+        ValueError: If `path` is none of these, or `precision` is not allowed.
         ImportError: If the runtime is missing; the message names the extra to install.
     """
     path = pathlib.Path(path)
+    allowed = tuple(_HINTS) if path.suffix == ".xml" else ("float32",)
+    if precision not in allowed:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(allowed)} for {path.name!r}. "
+            f"Received: precision={precision!r}"
+        )
+    if (path / "model.onnx").is_file():
+        return _onnx(path / "model.onnx", precision)
     if path.is_dir():
         return _saved_model(path)
     if path.suffix not in _LOADERS:
@@ -32,7 +47,7 @@ def load_exported(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]
             f"`path` must be a folder or end in one of {', '.join(_LOADERS)}. "
             f"Received: path={str(path)!r}"
         )
-    return _LOADERS[path.suffix](path)
+    return _LOADERS[path.suffix](path, precision)
 
 
 def _saved_model(path):
@@ -42,7 +57,7 @@ def _saved_model(path):
     return lambda images: signature(images=tf.constant(images))["probabilities"].numpy()
 
 
-def _onnx(path):
+def _onnx(path, _):
     check_packages("an .onnx file", "onnxruntime")
     import onnxruntime
 
@@ -50,7 +65,7 @@ def _onnx(path):
     return lambda images: session.run(None, {"images": images})[0]
 
 
-def _litert(path):
+def _litert(path, _):
     check_packages("a .tflite file", "ai_edge_litert")
     from ai_edge_litert.interpreter import Interpreter
 
@@ -59,13 +74,13 @@ def _litert(path):
     return lambda images: next(iter(run(images=images).values()))
 
 
-def _openvino(path):
+def _openvino(path, precision):
     check_packages("an .xml file", "openvino")
     import openvino
 
     # By default OpenVINO computes in bfloat16 if the processor supports it.
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    run = openvino.Core().compile_model(path, "CPU", exact)
+    options = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    run = openvino.Core().compile_model(path, "CPU", options)
     return lambda images: run({"images": images})[0]
 
 

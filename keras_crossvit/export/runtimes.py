@@ -5,8 +5,11 @@ whatever `include_preprocessing` was. They return what the model returns: `logit
 `classifier_activation` is `None` or "linear", otherwise `probabilities`.
 """
 
+import contextlib
+import logging
 import os
 import pathlib
+import sys
 import warnings
 from typing import Any
 
@@ -50,18 +53,59 @@ def write_onnx(frozen: Any, file: pathlib.Path) -> None:
     file.write_bytes(written.SerializeToString())
 
 
-def export_openvino(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
-    """Writes OpenVINO's IR in float32: `path`, and a file with the ending ".bin" beside it.
+def export_openvino(
+    model: CrossViT,
+    path: str | os.PathLike,
+    *,
+    int8: bool = False,
+    samples: np.ndarray | None = None,
+) -> pathlib.Path:
+    """Writes OpenVINO's IR: `path`, and a file with the ending ".bin" beside it.
 
-    Arguments, result and errors are those of `export_onnx`, but the name ends in ".xml".
+    Args:
+        model: As in `export_onnx`.
+        path: As in `export_onnx`, but the name ends in ".xml".
+        int8: Whether products are computed in 8 bits, weights and activations alike, by NNCF's
+            post-training quantisation for transformers. Otherwise all is in float32.
+        samples: With `int8`, which needs them, some hundred representative images
+            `(n, H, W, C)` in 0..255, by which the ranges of the activations are measured.
+
+    Returns and raises as `export_onnx` does.
     """
     file = _check("export_openvino", model, path, ".xml")
+    _check_samples(model, int8, samples)
+    if int8 and samples is None:
+        raise ValueError("`samples` must be images with int8=True. Received: samples=None")
     check_packages("export_openvino", "openvino")
+    if int8:
+        check_packages("export_openvino with int8=True", "nncf", extra="tensorflow,runtimes,int8")
     import openvino
 
     converted = openvino.convert_model(_freeze(model).get_concrete_function())
+    if int8:
+        converted = _quantized(converted, samples)
     openvino.save_model(converted, file, compress_to_fp16=False)
     return file
+
+
+def _quantized(converted, samples):
+    """What NNCF makes of an OpenVINO model."""
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    # If there could be no image at all, OpenVINO would not compile some models: it then takes
+    # the scales of channels across a reshape wrongly where there are more tokens than channels.
+    shape = converted.inputs[0].get_partial_shape()
+    shape[0] = openvino.Dimension(1, -1)
+    converted.reshape(shape)
+    with contextlib.redirect_stdout(sys.stderr):  # its progress bars
+        return nncf.quantize(
+            converted,
+            nncf.Dataset([image[np.newaxis] for image in samples]),
+            subset_size=len(samples),
+            model_type=nncf.ModelType.TRANSFORMER,
+        )
 
 
 def export_litert(
@@ -87,13 +131,7 @@ def export_litert(
     Returns and raises as `export_onnx` does.
     """
     file = _check("export_litert", model, path, ".tflite")
-    if samples is not None and not int8:
-        raise ValueError("`samples` must be None unless int8=True. Received: int8=False")
-    if samples is not None and (len(samples) == 0 or samples.shape[1:] != model.input_shape[1:]):
-        raise ValueError(
-            f"`samples` must be images (n, {', '.join(map(str, model.input_shape[1:]))}). "
-            f"Received: shape {samples.shape}"
-        )
+    _check_samples(model, int8, samples)
     import tensorflow as tf
 
     holder = tf.Module()
@@ -111,6 +149,16 @@ def export_litert(
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter")
         file.write_bytes(converter.convert())
     return file
+
+
+def _check_samples(model, int8, samples):
+    if samples is not None and not int8:
+        raise ValueError("`samples` must be None unless int8=True. Received: int8=False")
+    if samples is not None and (len(samples) == 0 or samples.shape[1:] != model.input_shape[1:]):
+        raise ValueError(
+            f"`samples` must be images (n, {', '.join(map(str, model.input_shape[1:]))}). "
+            f"Received: shape {samples.shape}"
+        )
 
 
 def _freeze(model):

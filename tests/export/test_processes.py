@@ -158,8 +158,13 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--int8", "--format", "onnx"], "--format must be of saved_model,litert. Received"),
+            (
+                ["--int8", "--format", "onnx"],
+                "--format must be of saved_model,litert,openvino. Received",
+            ),
             (["--calibrate", 3], "--calibrate needs --int8 and --dataset."),
+            (["--calibrate", 0], "--calibrate must be positive. Received: 0"),
+            (["--int8", "--format", "litert,openvino"], "--int8 of openvino needs --dataset"),
             (["--labels", "no such file"], "argument --labels: "),
         ],
     )
@@ -170,6 +175,25 @@ class TestRecipe:
                 *("--model", "crossvit_9", "--weights", "w", "--output-dir", "d", *arguments),
             )
         assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "counts"),
+        [
+            ("", (0, 0)),
+            ("--int8", (0, 300)),
+            ("--int8 --calibrate 7", (7, 7)),
+        ],
+    )
+    def test_calibration_images(self, arguments, counts):
+        from keras_crossvit.commands.export import parse_export
+        from keras_crossvit.export.cli import calibration_images
+
+        given = "run --output-dir d --format litert,openvino,saved_model --dataset digits"
+        if "--int8" not in arguments:
+            given = given.replace("openvino", "openvino,onnx,triton")
+        parsed = parse_export([*given.split(), *arguments.split()])
+        assert tuple(calibration_images(parsed, name) for name in ("litert", "openvino")) == counts
+        assert calibration_images(parsed, "saved_model") == 0
 
     def test_accuracy_of_each_file(self, tmp_path, monkeypatch, capsys):
         """On a folder of pictures, with LiteRT's activations calibrated on some of them."""

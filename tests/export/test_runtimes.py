@@ -137,6 +137,26 @@ class TestInt8:
         assert answer.shape == (3, 5)
         assert np.isfinite(answer).all()
 
+    def test_openvino(self, model, folder, tmp_path):
+        """Weights and activations, for any number of images, with more tokens than channels."""
+        import openvino
+
+        samples = base.pixels(64, seed=5)
+        path = export_openvino(model, tmp_path / "m.xml", int8=True, samples=samples)
+        sizes = [file.with_suffix(".bin").stat().st_size for file in (path, folder / "m.xml")]
+        assert sizes[0] < 0.6 * sizes[1]
+        operations = openvino.Core().read_model(path).get_ops()
+        constants = [op for op in operations if op.get_type_name() == "Constant"]
+        assert any(op.get_element_type() == openvino.Type.i8 for op in constants)
+        assert any(op.get_type_name() == "FakeQuantize" for op in operations)  # of activations
+        images = base.pixels(40)
+        expected = model.predict(images, verbose=0)
+        run = load_exported(path)
+        difference = np.abs(run(images) - expected)
+        assert difference.max() > 1e-4
+        assert difference.mean() < 0.25 * expected.std()  # of noise by random weights
+        np.testing.assert_allclose(run(images[:1]), run(images)[:1], atol=1e-2)
+
     def test_saved_model(self, tmp_path):
         """What is served is what `model.quantize` computes; the model itself stays."""
         from keras_crossvit.export.formats import export, quantized
@@ -149,6 +169,19 @@ class TestInt8:
         np.testing.assert_allclose(answer, rounded, atol=1e-5)
         assert 1e-5 < np.abs(answer - before).max() < 0.05
         np.testing.assert_array_equal(classifier.predict(images, verbose=0), before)
+
+
+def test_openvino_in_bfloat16(model, folder):
+    import openvino
+
+    images = base.pixels(3)
+    exact, rounded = (
+        load_exported(folder / "m.xml", precision)(images) for precision in ("float32", "bfloat16")
+    )
+    difference = np.abs(rounded - exact).max()
+    assert difference < 0.05 * np.abs(exact).max()
+    has_it = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert (difference > 1e-4) == has_it
 
 
 class TestBadArguments:
@@ -181,8 +214,22 @@ class TestBadArguments:
         ],
     )
     def test_samples(self, model, tmp_path, arguments, message):
+        for suffix in (".tflite", ".xml"):
+            with pytest.raises(ValueError, match=message):
+                WRITERS[suffix](model, tmp_path / f"m{suffix}", **arguments)
+
+    def test_openvino_needs_samples(self, model, tmp_path):
+        with pytest.raises(ValueError, match="`samples` must be images with int8=True"):
+            export_openvino(model, tmp_path / "m.xml", int8=True)
+
+    @pytest.mark.parametrize(
+        ("suffix", "precision", "allowed"),
+        [(".onnx", "bfloat16", "float32"), (".xml", "bf16", "float32, bfloat16")],
+    )
+    def test_load_precision(self, folder, suffix, precision, allowed):
+        message = rf"`precision` must be one of {allowed} for 'm\{suffix}'\. Received: precision="
         with pytest.raises(ValueError, match=message):
-            export_litert(model, tmp_path / "m.tflite", **arguments)
+            load_exported(folder / f"m{suffix}", precision)
 
     @pytest.mark.parametrize(("name", "int8"), [("coreml", False), ("onnx", True)])
     def test_format(self, model, tmp_path, name, int8):
@@ -204,6 +251,11 @@ class TestBadArguments:
         self.hide(monkeypatch, package)
         with pytest.raises(ImportError, match=rf"needs {package}: pip install .*,runtimes\]"):
             WRITERS[suffix](model, tmp_path / f"m{suffix}")
+
+    def test_absent_nncf(self, model, tmp_path, monkeypatch):
+        self.hide(monkeypatch, "nncf")
+        with pytest.raises(ImportError, match=r"needs nncf: pip install .*,runtimes,int8\]"):
+            export_openvino(model, tmp_path / "m.xml", int8=True, samples=base.pixels())
 
     @pytest.mark.parametrize(
         ("suffix", "package"),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_crossvit.export import export, export_triton
+from keras_crossvit.export import export, export_triton, load_exported
 from tests import base
 from tests.export.helpers import LABELS
 from tests.export.triton_model import RefusedError, TritonModel
@@ -69,6 +69,11 @@ class TestRepository:
         expected = model.predict(images, verbose=0)
         assert expected.std() > 0.01
         np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+
+    def test_load_exported(self, folder, served):
+        images = base.pixels(3)
+        answer = served.infer({"images": images})["probabilities"]
+        np.testing.assert_array_equal(load_exported(folder / "1")(images), answer)
 
     def test_more_than_the_largest_batch(self, served):
         with pytest.raises(RefusedError, match="batch-size must be <= 4"):

@@ -149,7 +149,7 @@ def test_ports_of_triton_are_for_this_machine_only(triton):
 
 
 class TestKServe:
-    """Their structure: both were valid by the schema of KServe's InferenceService, 2 MB of YAML."""
+    """The structure: both were seen to be valid by the schema of InferenceService, of 2 MB."""
 
     @pytest.mark.parametrize(
         ("file", "model_format", "runtime", "protocol", "service"),

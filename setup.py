@@ -35,9 +35,7 @@ RUNTIMES = [
 DEMO = [*TENSORFLOW, "gradio>=6.31,<7", "matplotlib>=3.8"]
 # Apart from `RUNTIMES`, since it holds protobuf and ml_dtypes at older versions.
 TRITON = ["tritonclient[grpc]>=2.60", PILLOW]
-INT8 = [
-    "nncf>=3.4"
-]  # for OpenVINO; apart, since it brings SciPy and scikit-learn, and bounds NumPy
+INT8 = ["nncf>=3.4"]  # OpenVINO's; apart, since it brings scikit-learn and bounds NumPy
 DOCS = [
     *TENSORFLOW,  # the API reference imports the package
     "furo==2025.12.19",

@@ -2,10 +2,10 @@
 
     python recipes/train.py --recipe digits --output-dir runs/digits
 
-Measured by that command, of 359 held-out images: 98.6, 99.4, 99.4 and 98.1 % with the seeds 0, 1, 3
-and 4 on a Zen 5 processor, 99.2, 95.8 and 99.4 % with the seeds 0, 1 and 2 on a Zen 3 (mean of all
-98.6, deviation 1.3), and with seed 0 and KERAS_BACKEND=jax 98.6 %; in three to four minutes on two
-cores. The same seed comes to other weights on another processor, by rounding.
+Measured by that command, of 359 held-out images: 98.6, 99.4, 99.4 and 98.1 % with the seeds 0, 1,
+3 and 4 on a Zen 5 processor, 99.2, 95.8 and 99.4 % with the seeds 0, 1 and 2 on a Zen 3 (mean of
+all 98.6, deviation 1.3), and with seed 0 and KERAS_BACKEND=jax 98.6 %; in three to four minutes on
+two cores. The same seed comes to other weights on another processor, by rounding.
 """
 
 from keras_crossvit.training.config import TrainConfig

@@ -2,6 +2,7 @@
 
     python recipes/benchmark.py --mode summary --markdown tables.md --json tables.json
     python recipes/benchmark.py --mode infer --model crossvit_15_dagger --json infer.json
+    python recipes/benchmark.py --mode infer --model crossvit_15_dagger --engine openvino
     python recipes/benchmark.py --mode infer --model crossvit_15_dagger,deit_small,ResNet101 \
         --batch-size 16 --json speeds.json --figure speed.png
     python recipes/benchmark.py --mode train --model crossvit_15_dagger --json train.json
@@ -16,22 +17,26 @@
 process of its own that stands still while another is timed; otherwise its figures are null. So
 are those of a variant of timm that fails: stderr says why, and the others are still measured.
 
-`infer` of one model gives images/s of the compiled forward pass, the shares of it that `predict`
-and `evaluate` reach, and its share of the machine's rate in a product of 4096 x 4096 matrices. Of
-several models, presets and CNNs of `keras.applications`, it gives images/s, the models in turn;
-NAME@SIDE is a model at another input size. `train` gives images/s, peak memory and the first
-step of training with AdamW; `first-step` the first step alone, in new processes, with what comes
-before it: the import beyond Keras' own, and building the model. `input` gives images/s per core of
-a training run's pipeline, `serve` those of the exported model through gRPC. `scale` makes a
-synthetic dataset of so many records and prints what its order is worth, what each of so many
-workers reads, and what it costs to resume.
+`infer` of one model gives images/s of the compiled forward pass in one engine, the shares of it
+that `predict` and `evaluate` reach, and its share of the machine's rate in a product of 4096 x
+4096 matrices. timm runs in PyTorch and, where that is installed, in OpenVINO. Of several models,
+presets and CNNs of `keras.applications`, it gives images/s, the models in turn; NAME@SIDE is a
+model at another input size. `train` gives images/s, peak memory and the first step of training
+with AdamW; `first-step` the first step alone, in new processes, with what comes before it: the
+import beyond Keras' own, and building the model. `input` gives images/s per core of a training
+run's pipeline, `serve` those of the exported model through gRPC. `scale` makes a synthetic dataset
+of so many records and prints what its order is worth, what each of so many workers reads, and what
+it costs to resume.
 
-`--precision` is a Keras dtype policy: bfloat16 for inference, mixed_bfloat16 for training.
+`--precision` is a Keras dtype policy: bfloat16 for inference, mixed_bfloat16 for training. The
+engine openvino also takes int8, quantised by the images that are then timed, the rest in bfloat16.
 """
 
 import argparse
 import json
 import os
+
+from benchmarks.engines import ENGINES
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -45,7 +50,8 @@ def main():
 
     from keras_crossvit.common.files import write_text
 
-    keras.config.set_dtype_policy(arguments.precision)
+    if arguments.precision != "int8":  # of an engine, and no policy of Keras
+        keras.config.set_dtype_policy(arguments.precision)
     result = {**vars(arguments), **MODES[arguments.mode](arguments)}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if arguments.mode not in WITH_TABLES:  # which are printed already
@@ -64,8 +70,9 @@ def _parse():
     parser.add_argument("--repeats", type=int, default=5, help="timed turns")
     parser.add_argument("--records", type=int, default=1_000_000, help="of scale")
     parser.add_argument("--workers", type=int, default=8, help="of scale")
-    parser.add_argument("--precision", default="float32", help="Keras dtype policy")
+    parser.add_argument("--precision", default="float32", help="Keras dtype policy, or int8")
     parser.add_argument("--jit-compile", action="store_true", help="ours by XLA")
+    parser.add_argument("--engine", choices=ENGINES, default="tensorflow", help="what runs ours")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="of train, ours")
     parser.add_argument("--json", metavar="FILE", help="where to write the figures")
     parser.add_argument("--markdown", metavar="FILE", help="where summary writes its tables")
@@ -73,6 +80,9 @@ def _parse():
     arguments = parser.parse_args()
     if arguments.model is None and arguments.mode not in WITHOUT_MODEL:
         parser.error(f"--model is needed for --mode {arguments.mode}")
+    several = arguments.figure or "," in (arguments.model or "")
+    if arguments.engine != "tensorflow" and (arguments.mode not in WITH_ENGINE or several):
+        parser.error("--engine is for one --model, in --mode " + ", ".join(WITH_ENGINE))
     return arguments
 
 
@@ -93,7 +103,8 @@ def infer(arguments):
 
     names = arguments.model.split(",")
     if len(names) == 1 and not arguments.figure:
-        return compare.compare_inference(*_model(arguments), jit_compile=arguments.jit_compile)
+        options = {"jit_compile": arguments.jit_compile, "engine": arguments.engine}
+        return compare.compare_inference(*_model(arguments), **options)
     built = {name: models.make_model(name) for name in names}
     speeds = figure1.measure_inference(built, arguments.batch_size, arguments.repeats)
     rows = [
@@ -118,13 +129,15 @@ def train(arguments):
         *_model(arguments),
         jit_compile=arguments.jit_compile,
         gradient_checkpointing=arguments.gradient_checkpointing,
+        engine=arguments.engine,
     )
 
 
 def first_step(arguments):
     from benchmarks import compare
 
-    return compare.compare_first_step(*_model(arguments), jit_compile=arguments.jit_compile)
+    options = {"jit_compile": arguments.jit_compile, "engine": arguments.engine}
+    return compare.compare_first_step(*_model(arguments), **options)
 
 
 def _model(arguments):
@@ -161,6 +174,7 @@ MODES = {
     "serve": serve,
 }
 WITHOUT_MODEL = {"summary", "input", "scale"}
+WITH_ENGINE = ("infer", "train", "first-step")
 WITH_TABLES = {"summary", "scale"}
 
 

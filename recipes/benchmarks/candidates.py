@@ -1,22 +1,21 @@
 """The candidates: the same work by this package and by timm.
 
 Functions for `turns.worker`: each returns what can be timed, by name. What they need is imported
-inside them, so that a process holds its own candidate's libraries only.
+inside them, so that a process holds its own candidate's libraries only. Our forward pass, which
+several engines can run, is in `engines.py`.
 """
 
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 
-Timed = dict[str, Callable[[], float]]  # name -> a function that measures once
+from benchmarks.turns import Timed, noise, timed
 
-_BATCHES = 8  # in a call of `predict` or `evaluate`
-_PRODUCT = 4096  # side of the matrices whose product tells how fast the machine is
 _DEIT = {f"deit_{size}": f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")}
 
 
@@ -26,54 +25,19 @@ def timm_name(name: str) -> str:
     return _DEIT.get(name, f"{name}_{side or 240}")
 
 
-def our_inference(name: str, batch_size: int, precision: str, jit_compile: bool) -> Timed:
-    """Images/s of the compiled forward pass, `predict` and `evaluate`; the product's rate."""
-    import keras
-    import tensorflow as tf
-
-    from benchmarks.models import make_model
-
-    keras.config.set_dtype_policy(precision)
-    model = make_model(name)
-    model.compile(loss="sparse_categorical_crossentropy", jit_compile=jit_compile)
-    images, labels = _noise(batch_size * _BATCHES, model.input_shape[1:3])
-    batch = tf.constant(images[:batch_size])
-    matrix = tf.random.normal((_PRODUCT, _PRODUCT))
-
-    @tf.function(jit_compile=jit_compile)
-    def forward(x):
-        return model(x, training=False)
-
-    @tf.function
-    def product():
-        return tf.matmul(matrix, matrix)
-
-    def some_batches():
-        for _ in range(4):
-            forward(batch)
-
-    def evaluate():
-        model.evaluate(images, labels, batch_size, verbose=0)
-
-    return {
-        "forward": _timed(some_batches, 4 * batch_size),
-        "predict": _timed(lambda: model.predict(images, batch_size, verbose=0), len(images)),
-        "evaluate": _timed(evaluate, len(images)),
-        "gmacs_per_second": _timed(product, _PRODUCT**3 / 1e9),
-    }
-
-
 def timm_inference(name: str, batch_size: int, precision: str, variant: str) -> Timed:
-    """Images/s of timm's forward pass: "eager", "compiled", or "cast" whole to bfloat16.
+    """Images/s of timm's forward pass: "eager", "compiled", "cast" whole to bfloat16, "openvino".
 
-    For anything but float32 the first two run under autocast.
+    For anything but float32 the first two run under autocast, and OpenVINO in bfloat16.
     """
     model, torch = _timm_model(name)
     if model is None:
         return {}
     model.eval()
-    images, _ = _noise(batch_size, model.default_cfg["input_size"][1:])
+    images, _ = noise(batch_size, model.default_cfg["input_size"][1:])
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    if variant == "openvino":
+        return {"forward": _timm_by_openvino(model, images, precision)}
     autocast = precision != "float32" and variant != "cast"
     if variant == "cast":
         model, images = model.to(torch.bfloat16), images.to(torch.bfloat16)
@@ -85,13 +49,29 @@ def timm_inference(name: str, batch_size: int, precision: str, variant: str) -> 
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             model(images)
 
-    return {"forward": _timed(forward, batch_size)}
+    return {"forward": timed(forward, batch_size)}
+
+
+def _timm_by_openvino(model, images, precision):
+    import openvino
+
+    converted = openvino.convert_model(model, example_input=images, input=list(images.shape))
+    hint = {"INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16"}
+    run = openvino.Core().compile_model(converted, "CPU", hint)
+    pixels = images.numpy()
+    return timed(lambda: run(pixels), len(pixels))
 
 
 def our_training(
-    name: str, batch_size: int, precision: str, jit_compile: bool, gradient_checkpointing: bool
+    name: str,
+    batch_size: int,
+    precision: str,
+    jit_compile: bool,
+    gradient_checkpointing: bool,
+    engine: str,
 ) -> Timed:
     """Images/s of the step and optimizer of a training run, and what else it takes."""
+    os.environ["KERAS_BACKEND"] = engine
     import keras
     import tensorflow as tf
 
@@ -105,7 +85,7 @@ def our_training(
     start = time.perf_counter()
     model = make_model(name, classifier_activation=None, **options)
     build_seconds = time.perf_counter() - start
-    images, labels = _noise(batch_size, model.input_shape[1:3])
+    images, labels = noise(batch_size, model.input_shape[1:3])
     labels = np.eye(model.output_shape[-1], dtype="float32")[labels]
     batches = without_autotune(tf.data.Dataset.from_tensors((images, labels)).repeat())
     optimizer = make_optimizer(model, 1e-4, 0.05, total_steps=1000, warmup_steps=10)
@@ -128,7 +108,7 @@ def timm_training(name: str, batch_size: int, precision: str, jit_compile: bool)
     if model is None:
         return {}
     model.train()
-    images, labels = _noise(batch_size, model.default_cfg["input_size"][1:])
+    images, labels = noise(batch_size, model.default_cfg["input_size"][1:])
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(labels)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.05)
@@ -196,7 +176,7 @@ def _training(first_step, steps, images):
     seconds = time.perf_counter() - start
     return {
         "first_step_seconds": lambda: seconds,
-        "images_per_second": _timed(steps, images),
+        "images_per_second": timed(steps, images),
         # Of the whole process: program, weights, activations. Linux counts in KiB.
         "peak_memory_gb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -210,20 +190,3 @@ def _timm_model(name):
     import torch
 
     return timm.create_model(timm_name(name), pretrained=False), torch
-
-
-def _noise(count, size):
-    random = np.random.default_rng(0)
-    images = random.uniform(0, 255, (count, *size, 3)).astype("float32")
-    return images, np.arange(count) % 1000
-
-
-def _timed(function, work):
-    """A function that calls `function` and returns `work` per second."""
-
-    def measure():
-        start = time.perf_counter()
-        function()
-        return work / (time.perf_counter() - start)
-
-    return measure

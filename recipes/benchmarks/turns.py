@@ -6,8 +6,13 @@ import os
 import signal
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
+
+Timed = dict[str, Callable[[], float]]  # name -> a function that measures once
 
 
 @contextlib.contextmanager
@@ -85,6 +90,29 @@ def _serve(connection, make, arguments):
             return
         functions = make(*arguments) if functions is None else functions
         connection.send(functions[name]() if name in functions else None)
+
+
+def timed(function: Callable[[], Any], work: float) -> Callable[[], float]:
+    """A function that calls `function` and returns `work` per second."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        function()
+        return work / (time.perf_counter() - start)
+
+    return measure
+
+
+def noise(count: int, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """`count` images in 0..255 of height and width `size`, and labels of 1,000 classes."""
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (count, *size, 3)).astype("float32")
+    return images, np.arange(count) % 1000
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """A rounded figure, or `None` where there is none."""
+    return None if value is None else round(value, digits)
 
 
 def median(values: Sequence[float | None], digits: int) -> float | None:

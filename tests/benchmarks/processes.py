@@ -17,7 +17,7 @@ def counter(start):
 
 def fast(*arguments):
     """In place of any candidate: every figure is 2."""
-    names = ("forward", "predict", "evaluate", "gmacs_per_second")
+    names = ("forward", "predict", "evaluate", "float32", "bfloat16")
     names += ("images_per_second", "first_step_seconds", "peak_memory_gb", "build_seconds")
     return {name: lambda: 2.0 for name in names}
 

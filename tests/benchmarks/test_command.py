@@ -75,17 +75,28 @@ def test_commands_pass_on_what_the_command_line_says(monkeypatch, tmp_path):
 
     found = result("infer", "--precision", "bfloat16", "--repeats", 3)
     assert (found["of"], found["args"]) == ("inference", ["x", 16, "bfloat16", 3])
-    assert found["kwargs"] == {"jit_compile": False}
-    found = result("train", "--batch-size", 4, "--gradient-checkpointing")
+    assert found["kwargs"] == {"jit_compile": False, "engine": "tensorflow"}
+    found = result("train", "--batch-size", 4, "--gradient-checkpointing", "--engine", "jax")
     assert (found["of"], found["args"]) == ("training", ["x", 4, "float32", 5])
-    assert found["kwargs"] == {"jit_compile": False, "gradient_checkpointing": True}
+    options = {"jit_compile": False, "gradient_checkpointing": True, "engine": "jax"}
+    assert found["kwargs"] == options
     found = result("first-step", "--jit-compile")
-    assert (found["of"], found["kwargs"]) == ("first_step", {"jit_compile": True})
+    assert found["of"] == "first_step"
+    assert found["kwargs"] == {"jit_compile": True, "engine": "tensorflow"}
     assert result("serve")["served"] == "x"
     assert result("input", "--repeats", 9)["turns"] == 9
     monkeypatch.setattr(scale, "measure_scale", lambda *numbers: {"numbers": numbers})
     monkeypatch.setattr(scale, "to_markdown", lambda figures: str(figures["numbers"]))
     assert result("scale", "--records", 500, "--workers", 4)["numbers"] == [500, 4]
+
+
+@pytest.mark.parametrize(
+    "options", [["serve", "--model", "x"], ["infer", "--model", "x,y"]], ids=lambda x: x[0]
+)
+def test_an_engine_is_for_one_model(monkeypatch, capsys, options):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--engine", "jax", "--mode", *options)
+    assert "--engine is for one --model, in --mode infer, train" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["infer", "train", "first-step", "serve"])

@@ -4,9 +4,16 @@ import contextlib
 
 import pytest
 
-from benchmarks import candidates, compare
+from benchmarks import candidates, compare, engines
 from benchmarks.models import cost_of
 from tests.benchmarks import processes
+
+MACHINE = {"float32": [1.0, 100.0, 100.0, 100.0], "bfloat16": [1.0, 200.0, 200.0, 200.0]}
+
+
+@pytest.fixture(autouse=True)
+def known_processor(monkeypatch):
+    monkeypatch.setattr(compare, "processor", lambda: "Some Processor")
 
 
 def turns_of(monkeypatch, rows):
@@ -32,13 +39,13 @@ def test_inference_is_compared_with_the_fastest_of_timms_variants(monkeypatch, m
         "forward": [1.0, 20.0, 30.0, 40.0],  # the first turn does not count
         "predict": [1.0, 10.0, 27.0, 40.0],
         "evaluate": [1.0, 20.0, 24.0, 36.0],
-        "gmacs_per_second": [1.0, 100.0, 100.0, 100.0],
     }
     timm = {
         "eager": {"forward": [99.0, 10.0, 10.0, 10.0]},
         "compiled": {"forward": [1.0, 20.0, 20.0, 10.0]},
+        "openvino": {"forward": [1.0, 25.0, 60.0, 30.0]},
     }
-    rows = {compare.our_inference: ours, compare.timm_inference: timm}
+    rows = {compare.our_inference: ours, compare.timm_inference: timm, compare.machine: MACHINE}
     asked = turns_of(monkeypatch, rows)
     monkeypatch.setattr(compare, "make_model", {"x": model}.get)
     monkeypatch.setattr(compare, "cost_of", lambda model: {"macs": 1000 * cost_of(model)["macs"]})
@@ -49,27 +56,49 @@ def test_inference_is_compared_with_the_fastest_of_timms_variants(monkeypatch, m
         "spread": (20.0, 40.0),
         "predict_share": 0.9,
         "evaluate_share": 0.9,
+        "processor": "Some Processor",
+        "gmacs_per_second": {"float32": 100.0, "bfloat16": 200.0},
         "matrix_product_share": round(0.3 * gmacs, 3),
-        "timm_images_per_second": {"eager": 10.0, "compiled": 20.0},
-        "ratio": 1.5,
-        "ratios": (1.0, 4.0),
+        "timm_images_per_second": {"eager": 10.0, "compiled": 20.0, "openvino": 30.0},
+        "ratio": 0.8,
+        "ratios": (0.5, 1.33),
+        "pytorch_ratio": 1.5,
         "batch_size": 4,
     }
     assert asked == [
-        (compare.our_inference, ("x", 4, "float32", True), True),
+        (compare.machine, (), True),
+        (compare.our_inference, ("x", 4, "float32", True, "tensorflow"), True),
         (compare.timm_inference, ("x", 4, "float32", "eager"), False),
         (compare.timm_inference, ("x", 4, "float32", "compiled"), False),
+        (compare.timm_inference, ("x", 4, "float32", "openvino"), False),
     ]
+
+
+def test_shares_in_bfloat16_are_of_its_own_rate(monkeypatch, model):
+    rows = {compare.our_inference: {"forward": [20.0] * 4}, compare.machine: MACHINE}
+    rows[compare.timm_inference] = {key: {} for key in ("eager", "compiled", "cast", "openvino")}
+    turns_of(monkeypatch, rows)
+    monkeypatch.setattr(compare, "make_model", lambda name: model)
+    monkeypatch.setattr(compare, "cost_of", lambda model: {"macs": 5e9})
+    found = compare.compare_inference("x", 4, "bfloat16", repeats=3, engine="openvino")
+    assert found["matrix_product_share"] == 5 * 20 / 200
+    assert (found["predict_share"], found["ratio"], found["pytorch_ratio"]) == (None,) * 3
 
 
 def test_variants_of_timm_that_fail_leave_their_columns_empty(monkeypatch, model, capfd):
     """With processes: one variant raises in its first turn, the others and ours run on."""
     monkeypatch.setattr(compare, "make_model", lambda name: model)
     monkeypatch.setattr(compare, "our_inference", processes.fast)
+    monkeypatch.setattr(compare, "machine", processes.fast)
     monkeypatch.setattr(compare, "timm_inference", processes.fails_compiled)
     found = compare.compare_inference("x", 4, "bfloat16", repeats=2)
     assert found["images_per_second"] == 2.0
-    assert found["timm_images_per_second"] == {"eager": 1.0, "compiled": None, "cast": 1.0}
+    assert found["timm_images_per_second"] == {
+        "eager": 1.0,
+        "compiled": None,
+        "cast": 1.0,
+        "openvino": 1.0,
+    }
     assert (found["ratio"], found["ratios"]) == (2.0, (2.0, 2.0))
     said = capfd.readouterr().err
     assert "LookupError: no such thing as a compiler" in said
@@ -83,6 +112,7 @@ def test_variants_of_timm_that_fail_leave_their_columns_empty(monkeypatch, model
 
 def test_a_timm_that_fails_in_training(monkeypatch):
     monkeypatch.setattr(compare, "our_training", processes.fast)
+    monkeypatch.setattr(compare, "machine", processes.fast)
     monkeypatch.setattr(compare, "timm_training", processes.is_killed_in_the_second_turn)
     found = compare.compare_training("crossvit_9", 4, repeats=3)
     assert (found["images_per_second"], found["peak_memory_gb"]) == (2.0, 2.0)
@@ -113,7 +143,10 @@ def test_training_and_first_steps(monkeypatch):
         "peak_memory_gb": [1.0, 2.0],
         "images_per_second": [1.0, 4.0, 4.0],
     }
-    turns_of(monkeypatch, {compare.our_training: ours, compare.timm_training: timm})
+    rows = {compare.our_training: ours, compare.timm_training: timm, compare.machine: MACHINE}
+    turns_of(monkeypatch, rows)
+    monkeypatch.setattr(compare, "make_model", lambda name: None)
+    monkeypatch.setattr(compare, "cost_of", lambda model: {"macs": 2e9})
     imports = iter([0.1, 0.3])
     monkeypatch.setattr(compare, "import_seconds", lambda: next(imports))
     assert compare.compare_training("crossvit_9", 4, repeats=2) == {
@@ -123,6 +156,9 @@ def test_training_and_first_steps(monkeypatch):
         "timm_peak_memory_gb": 2.0,
         "images_per_second": 7.0,
         "spread": (6.0, 8.0),
+        "processor": "Some Processor",
+        "gmacs_per_second": {"float32": 100.0, "bfloat16": 200.0},
+        "matrix_product_share": 3 * 2 * 7 / 100,
         "timm_images_per_second": 4.0,
         "ratio": 1.75,
         "ratios": (1.5, 2.0),
@@ -136,7 +172,7 @@ def test_training_and_first_steps(monkeypatch):
         "build_seconds": 2.0,
         "batch_size": 4,
     }
-    turns_of(monkeypatch, {compare.our_training: ours, compare.timm_training: {}})
+    turns_of(monkeypatch, {**rows, compare.timm_training: {}})
     found = compare.compare_training("crossvit_9", 4, repeats=1)
     assert (found["timm_images_per_second"], found["ratio"]) == (None, None)
 
@@ -149,14 +185,45 @@ def test_names_of_timm():
 
 def test_a_real_run_in_small(monkeypatch):
     """Ours alone: timm has no such model, even where it is installed."""
+    monkeypatch.setattr(compare, "machine", processes.fast)
     found = compare.compare_training("crossvit_digits", 2, repeats=1)
     assert found["images_per_second"] > 0
     assert found["first_step_seconds"] > 0
     assert 0.1 < found["peak_memory_gb"] < 20
     assert found["timm_images_per_second"] is None
     assert candidates.import_seconds() > 0
-    monkeypatch.setattr(candidates, "_PRODUCT", 64)
-    functions = candidates.our_inference("crossvit_digits", 1, "float32", False)
-    rates = {name: run() for name, run in functions.items()}
-    assert rates.keys() == {"forward", "predict", "evaluate", "gmacs_per_second"}
-    assert min(rates.values()) > 0
+    monkeypatch.setattr(engines, "_PRODUCT", 64)
+    for functions, names in (
+        (engines.machine(), {"float32", "bfloat16"}),
+        (
+            engines.our_inference("crossvit_digits", 1, "float32", False, "tensorflow"),
+            {"forward", "predict", "evaluate"},
+        ),
+        (engines.our_inference("crossvit_digits", 1, "bfloat16", False, "openvino"), {"forward"}),
+        (
+            engines.our_inference("crossvit_digits", 1, "float32", False, "onnxruntime"),
+            {"forward"},
+        ),
+    ):
+        rates = {name: run() for name, run in functions.items()}
+        assert rates.keys() == names
+        assert min(rates.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("onnxruntime", "bfloat16", False),
+            "`precision` must be one of float32 with engine='onn",
+        ),
+        (("openvino", "mixed_bfloat16", False), "`precision` must be one of float32, bfloat16, "),
+        (("jax", "int8", False), "`precision` must be a dtype policy of Keras"),
+        (("openvino", "float32", True), "`jit_compile` must be false with engine='openvino'"),
+    ],
+)
+def test_engines_say_what_they_cannot(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        engines.check_engine(*arguments)
+    with pytest.raises(ValueError, match="`engine` must be one of tensorflow, jax to train"):
+        engines.check_training_engine("torch")

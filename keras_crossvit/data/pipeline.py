@@ -34,6 +34,7 @@ _AHEAD = 2  # batches that are prepared ahead of time
 _CHUNK = 32  # rows that are read by one call
 
 _logger = logging.getLogger("keras_crossvit.data")
+_MOST_NAMED = 1000
 _named: set[str] = set()  # files that this process has named: each is met again in every epoch
 
 
@@ -211,6 +212,8 @@ def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) 
 def _name_unreadable(names, files, good):
     """Names the images that could not be read in the log, each once in a process.
 
+    After the first thousand they are only counted.
+
     Args:
         names: `(N,)` strings; an empty name is a row that fills the batch up.
         files: `(N,)` strings; an empty file was not read, and its name says why.
@@ -235,6 +238,10 @@ def _warn(names, files):
         if name in _named:
             continue
         _named.add(name)
+        if len(_named) > _MOST_NAMED:  # a lost shard should not fill the log
+            if len(_named) % _MOST_NAMED == 0:
+                _logger.warning("%d images that cannot be read were skipped so far", len(_named))
+            continue
         reason = f" ({why_unreadable(file)})" if file else ""
         _logger.warning(
             "skipped an image that cannot be read (%d so far): %s%s", len(_named), name, reason

@@ -7,7 +7,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_crossvit.data import InputConfig, evaluation_batches, open_source, training_batches
+from keras_crossvit.data import (
+    InputConfig,
+    evaluation_batches,
+    open_source,
+    pipeline,
+    training_batches,
+)
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
 
 CONFIG = InputConfig(
@@ -117,6 +123,16 @@ def test_a_file_that_vanishes_is_left_out(shards, caplog, when):
     said = skipped(caplog)
     assert [line.split()[2] for line in sorted(said)] == ["4", "5", "6", "7"]
     assert all(f"({reason}" in line for line in said)
+
+
+def test_of_very_many_only_the_first_are_named(shards, caplog, monkeypatch):
+    monkeypatch.setattr(pipeline, "_named", set())
+    monkeypatch.setattr(pipeline, "_MOST_NAMED", 2)
+    split = open_little(shards)
+    shards[0].write_bytes(b"something else")
+    assert good_rows(split) == {4, 5, 6, 7}
+    assert len(skipped(caplog)) == 2
+    assert caplog.messages[-1] == "4 images that cannot be read were skipped so far"
 
 
 def test_no_file_at_all_is_an_error(shards):

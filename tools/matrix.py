@@ -21,7 +21,7 @@ import xml.etree.ElementTree as ElementTree
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "versions.md"
 REPORTED = ("tensorflow", "keras", "numpy", "jax", "protobuf")
-RUNNERS = ("pillow>=10", "psutil>=5.9", "pytest>=8", "setuptools")
+RUNNERS = ("pillow>=10", "psutil>=5.9", "pytest>=8", "setuptools>=77")
 RUNS = (
     ("-m", "not main_job", *(f"tests/{room}" for room in ("layers", "models", "weights"))),
     ("-m", "not main_job", *(f"tests/{room}" for room in ("data_room", "training"))),

@@ -33,6 +33,7 @@ def hold_out_rows(labels: np.ndarray, share: Any) -> tuple[np.ndarray, np.ndarra
             f"Received: validation_split={share!r}"
         )
     _, classes, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    classes = classes.reshape(-1)  # NumPy 2.0 has another axis there
     ends = np.cumsum(counts)
     quotas = np.diff(np.rint(ends * share).astype("int64"), prepend=0)
     quotas = np.minimum(quotas, counts - 1)

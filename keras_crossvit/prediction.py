@@ -74,7 +74,7 @@ def classify_files(
     Raises:
         ValueError: If an argument is not allowed.
     """
-    check_classifier(model)
+    check_classifier(model, files=True)
     check_positive_int("batch_size", batch_size)
     top_k = min(check_positive_int("top_k", top_k), model.classes)
     classifier = FileClassifier(
@@ -116,7 +116,7 @@ class FileClassifier:
         crop_ratio: float | None = None,
         exif_orientation: bool = True,
     ) -> None:
-        check_classifier(model, pairs=True)
+        check_classifier(model, pairs=True, files=True)
         self.model = model
         self._heads = branch_logits(model) if branches else None
         shape = (model.input_shape[0] if model.takes_pairs else model.input_shape)[1:]

@@ -7,30 +7,38 @@ import keras
 from keras_crossvit.models import CrossViT
 
 
-def check_classifier(model: CrossViT, pairs: bool = False) -> None:
+def check_classifier(model: CrossViT, pairs: bool = False, files: bool = False) -> None:
     """Checks that a model can be exported.
 
     Args:
         model: The model.
         pairs: Whether it may take an image for each branch.
+        files: Whether its images must be what image files hold.
 
     Raises:
-        ValueError: If `model` is not a classifier of this package, or does not have a single
-            input of 1 or 3 channels.
+        ValueError: If `model` is not a classifier of this package, does not have a single input,
+            or one of other channels than 1 or 3.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
             "`model` must be a classifier of this package, a CrossViT with include_top=True. "
             f"Received: model={getattr(model, 'name', model)!r}"
         )
-    shape = model.input_shape
-    if pairs and model.takes_pairs:
-        shape = shape[0]
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] not in (1, 3):
+    if model.takes_pairs and not pairs:
         raise ValueError(
-            "`model` must have one input of 1 or 3 channels, (None, H, W, channels). "
-            f"Received: an input of shape {shape}"
+            "`model` must have one input, (None, H, W, channels). "
+            f"Received: inputs of shapes {model.input_shape}"
         )
+    if files and not reads_files(model):
+        raise ValueError(
+            "`model` must take images of 1 or 3 channels, as image files hold them. "
+            f"Received: images of shape {model.images['large'].shape}"
+        )
+
+
+def reads_files(model: CrossViT) -> bool:
+    """Whether a model takes what image files hold: 1 channel, or 3."""
+    return model.images["large"].shape[3] in (1, 3)
 
 
 def check_float32(model: CrossViT) -> None:

@@ -8,7 +8,12 @@ from collections.abc import Iterable
 import keras
 
 from keras_crossvit.common.checks import check_positive_int
-from keras_crossvit.export.checks import check_backend, check_classifier, input_prefixes
+from keras_crossvit.export.checks import (
+    check_backend,
+    check_classifier,
+    input_prefixes,
+    reads_files,
+)
 from keras_crossvit.export.versions import check_serving, class_names, publish
 from keras_crossvit.models import CrossViT
 
@@ -24,7 +29,7 @@ def export_saved_model(
 ) -> pathlib.Path:
     """Writes `directory/<version>/`, a SavedModel that TensorFlow Serving can load.
 
-    It has three signatures, for any N, with pixels in 0..255 whatever `include_preprocessing`
+    It has these signatures, for any N, with pixels in 0..255 whatever `include_preprocessing`
     was:
 
     - `serving_default`: from `images`, float32 `(N, H, W, 3)`, to `probabilities`
@@ -38,16 +43,18 @@ def export_saved_model(
     - `features`: from `images` to `features`, float32 `(N, C_small + C_large)`, the input of
       the heads: the normalised class tokens of both branches.
 
-    A model with `inputs="separate"` has two inputs for each, `small_images` and `large_images`, or
+    A model for images of other than 1 or 3 channels has no `classify_bytes`. One with
+    `inputs="separate"` has two inputs for each, `small_images` and `large_images`, or
     `small_image_bytes` and `large_image_bytes`.
 
     The version is 1, or one more than the highest in `directory`. The folder is first written
     under another name, so that a server that watches `directory` never sees an incomplete
     version, and several processes can export at once. `assets/labels.txt` contains the class
-    names, and `assets.extra/tf_serving_warmup_requests` a request for each signature.
+    names of `classify_bytes`, and `assets.extra/tf_serving_warmup_requests` a request for each
+    signature.
 
     Args:
-        model: A classifier of this package, `include_top=True`, for images of 1 or 3 channels.
+        model: A classifier of this package, `include_top=True`.
             If its `classifier_activation` is `None` or "linear", the probabilities are the
             softmax of its output, otherwise they are its output.
         directory: Folder of the versions; created if it does not exist.
@@ -89,4 +96,4 @@ def _write(folder, model, labels_file, *values):
     add_signatures(archive, model, labels_file, *values)
     archive.write_out(str(folder), verbose=False)
     shape = tuple(model.images["large"].shape[1:])
-    write_warmup_requests(folder, shape, input_prefixes(model))
+    write_warmup_requests(folder, shape, input_prefixes(model), reads_files(model))

@@ -1,4 +1,4 @@
-"""The three signatures of the SavedModel, as TensorFlow functions."""
+"""The signatures of the SavedModel, as TensorFlow functions."""
 
 import os
 from typing import Any
@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images
-from keras_crossvit.export.checks import gives_logits, input_prefixes, takes_pixels
+from keras_crossvit.export.checks import (
+    gives_logits,
+    input_prefixes,
+    reads_files,
+    takes_pixels,
+)
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.preprocessing import preprocess_input
 
@@ -32,8 +37,6 @@ def add_signatures(
         exif_orientation: As in `export_saved_model`.
     """
     shape = tuple(model.images["large"].shape[1:])
-    crop_ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
-    names = _names(labels_file)
     run = make_runner(model)
 
     def serving_default(*images):
@@ -42,9 +45,21 @@ def add_signatures(
     def features(*images):
         return {"features": run(*images)[1]}
 
+    branches = input_prefixes(model)
+    images = [tf.TensorSpec((None, *shape), tf.float32, name=f"{x}images") for x in branches]
+    archive.add_endpoint("serving_default", serving_default, images)
+    if reads_files(model):
+        crop_ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
+        reading = shape, crop_ratio, exif_orientation
+        _add_classify_bytes(archive, run, branches, labels_file, top_k, reading)
+    archive.add_endpoint("features", features, images)
+
+
+def _add_classify_bytes(archive, run, branches, labels_file, top_k, reading):
+    names = _names(labels_file)
+
     def classify_bytes(*image_bytes):
-        read = [read_images(x, shape, crop_ratio, exif_orientation) for x in image_bytes]
-        images, good = zip(*read, strict=True)
+        images, good = zip(*(read_images(x, *reading) for x in image_bytes), strict=True)
         readable = tf.reduce_all(tf.stack(good), axis=0)
         scores, indices = tf.math.top_k(run(*images)[0], top_k)
         indices = tf.where(readable[:, tf.newaxis], indices, -1)
@@ -54,13 +69,9 @@ def add_signatures(
             "scores": tf.where(readable[:, tf.newaxis], scores, 0.0),
         }
 
-    branches = input_prefixes(model)
-    images = [tf.TensorSpec((None, *shape), tf.float32, name=f"{x}images") for x in branches]
     image_bytes = [tf.TensorSpec((None,), tf.string, name=f"{x}image_bytes") for x in branches]
     archive.track(names)
-    archive.add_endpoint("serving_default", serving_default, images)
     archive.add_endpoint("classify_bytes", classify_bytes, image_bytes)
-    archive.add_endpoint("features", features, images)
 
 
 def _names(labels_file):

@@ -102,7 +102,7 @@ def export_triton(
         ImportError: If a package is missing; the message names the extra to install.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
-    check_classifier(model, pairs=True)
+    check_classifier(model, pairs=True, files=True)
     check_float32(model)
     names = class_names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))

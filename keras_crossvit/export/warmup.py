@@ -20,7 +20,10 @@ _KEY, _VALUE = 1, 2  # an entry of a map
 
 
 def write_warmup_requests(
-    saved_model: pathlib.Path, shape: tuple[int, int, int], branches: Sequence[str] = ("",)
+    saved_model: pathlib.Path,
+    shape: tuple[int, int, int],
+    branches: Sequence[str],
+    with_files: bool,
 ) -> None:
     """Writes a request with one image for each signature of a SavedModel.
 
@@ -28,6 +31,7 @@ def write_warmup_requests(
         saved_model: Folder of the SavedModel.
         shape: `(height, width, channels)` of the model's input.
         branches: What the inputs' names begin with: nothing, or "small_" and "large_".
+        with_files: Whether there is a signature `classify_bytes`.
     """
     # A single grey value and a shape, so that the message is small at any image size.
     images = tf.make_tensor_proto(127.0, dtype=tf.float32, shape=(1, *shape))
@@ -39,7 +43,8 @@ def write_warmup_requests(
         names = [f"{branch}images" for branch in branches]
         files = [f"{branch}image_bytes" for branch in branches]
         writer.write(_prediction_log("serving_default", names, images))
-        writer.write(_prediction_log("classify_bytes", files, image_bytes))
+        if with_files:
+            writer.write(_prediction_log("classify_bytes", files, image_bytes))
         writer.write(_prediction_log("features", names, images))
 
 

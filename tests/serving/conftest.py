@@ -11,7 +11,7 @@ from tests.serving.rest import serve_rest
 
 @pytest.fixture(scope="session")
 def classifier():
-    return base.small_model(base.small_config(num_stages=1))
+    return base.small_model(base.small_config(num_stages=1), name="crossvit")
 
 
 @pytest.fixture(scope="session")

@@ -46,11 +46,15 @@ class BicubicResize(keras.layers.Layer):
             )
 
     def call(self, images: Tensor) -> Tensor:
-        _, height, width, _ = images.shape
+        _, height, width, channels = images.shape
         rows = ops.convert_to_tensor(bicubic_matrix(height, self.height), self.compute_dtype)
         columns = ops.convert_to_tensor(bicubic_matrix(width, self.width).T, self.compute_dtype)
         planes = ops.transpose(images, (0, 3, 1, 2))  # (B, C, H, W)
-        planes = ops.matmul(ops.matmul(rows, planes), columns)
+        planes = ops.reshape(ops.matmul(rows, planes), (-1, width))
+        # Of two axes: TensorFlow 2.20 and 2.21 compute a batch of single planes times one matrix
+        # wrongly, or crash, on some processors.
+        planes = ops.matmul(planes, columns)
+        planes = ops.reshape(planes, (-1, channels, self.height, self.width))
         return ops.transpose(planes, (0, 2, 3, 1))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -64,3 +64,15 @@ def test_works_in_float32_under_a_mixed_policy(policy):
     resized = layers.BicubicResize(6, 6)(image)
     assert resized.dtype == "float32"
     np.testing.assert_array_equal(resized, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_batches_of_any_number_of_channels(channels):
+    """In a graph: TensorFlow computes some products of batches wrongly, see the layer."""
+    images = np.random.default_rng(0).uniform(0, 255, (4, 240, 40, channels)).astype("float32")
+    expected = np.einsum(
+        "yh,bhwc,xw->byxc", bicubic_matrix(240, 224), images, bicubic_matrix(40, 28)
+    )
+    model = keras.Sequential([keras.Input(images.shape[1:]), layers.BicubicResize(224, 28)])
+    for _ in range(5):
+        np.testing.assert_allclose(model.predict_on_batch(images), expected, atol=1e-3)

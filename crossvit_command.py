@@ -25,9 +25,16 @@ def main() -> None:
 def run(name: str) -> None:
     """Runs a command with the process's arguments."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _silence():
-        import tensorflow  # noqa: F401
-    importlib.import_module(f"keras_crossvit.commands.{name}").main()
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    try:
+        with _silence():
+            import tensorflow  # noqa: F401
+        command = importlib.import_module(f"keras_crossvit.commands.{name}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", backend):
+            raise
+        sys.exit(f'{error.name} is not installed: pip install "keras-crossvit[{error.name}]"')
+    command.main()
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ engine openvino also takes int8, quantised by the images that are then timed, th
 import argparse
 import json
 import os
+import sys
 
 from benchmarks.engines import ENGINES
 
@@ -52,7 +53,11 @@ def main():
 
     if arguments.precision != "int8":  # of an engine, and no policy of Keras
         keras.config.set_dtype_policy(arguments.precision)
-    result = {**vars(arguments), **MODES[arguments.mode](arguments)}
+    try:
+        found = MODES[arguments.mode](arguments)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    result = {**vars(arguments), **found}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if arguments.mode not in WITH_TABLES:  # which are printed already
         print(text)

@@ -6,7 +6,7 @@
 
 Drop a photograph on it: the page shows the classes with the highest scores, what each branch's own
 head says, and over the photograph where the class tokens look. The page is served on this machine
-alone, unless --host says otherwise, and asks no other. The end is Ctrl-C.
+alone, unless --host says otherwise, and asks no other. Stop it with Ctrl-C.
 """
 
 from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of

@@ -37,7 +37,10 @@ def check_export(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     allowed = INT8_FORMATS if arguments.int8 else FORMATS
     chosen = arguments.format.split(",")
     if not set(chosen) <= set(allowed):
-        parser.error(f"--format must be of {','.join(allowed)}. Received: {arguments.format}")
+        parser.error(
+            f"--format must be one or more of {','.join(allowed)}"
+            f"{' with --int8' if arguments.int8 else ''}. Received: {arguments.format}"
+        )
     if arguments.calibrate is not None:
         if arguments.calibrate < 1:
             parser.error(f"--calibrate must be positive. Received: {arguments.calibrate}")

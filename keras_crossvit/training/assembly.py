@@ -1,5 +1,6 @@
 """What a run is put together from: data, model, optimizer, step."""
 
+import logging
 import pathlib
 from typing import Any
 
@@ -15,6 +16,8 @@ from keras_crossvit.training.optimizer import learning_rate_schedule, make_optim
 from keras_crossvit.training.steps import Step, step_class
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from keras_crossvit.training.strategy import replicas_of, scope_of, shard_of
+
+logger = logging.getLogger(__name__)
 
 
 def open_data(config: TrainConfig) -> Source:
@@ -44,6 +47,11 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
                 f"`{name}` must hold images. Received: {name}={getattr(config, name)!r}, in which "
                 f"{source.name} has none"
             )
+    if source.train.label_shape and config.loss == "softmax":
+        logger.warning(
+            "images of several labels are trained as if one class excluded the others; "
+            "loss=sigmoid makes each label a question of its own"
+        )
     classes = len(source.class_names)
     if config.best == "val_top5_accuracy" and classes <= 5:
         raise ValueError(

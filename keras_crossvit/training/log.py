@@ -1,6 +1,7 @@
 """What a run writes about itself: a table, TensorBoard's curves, images."""
 
 import csv
+import importlib.util
 import io
 import os
 import pathlib
@@ -13,11 +14,15 @@ import tensorflow as tf
 from keras_crossvit.common.files import write_text
 from keras_crossvit.training.curves import plot_curves
 
+# TensorFlow writes no summaries without it, and does not bring it.
+_HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
+
 
 class RunLog:
     """The values of each epoch.
 
-    `log.csv` and `tensorboard/` are written after each epoch, `curves.png` by `finish`.
+    `log.csv` and, where TensorBoard is installed, `tensorboard/` are written after each epoch,
+    `curves.png` by `finish`.
 
     Args:
         folder: The run's folder; `None` writes nothing.
@@ -77,7 +82,7 @@ class RunLog:
             plot_curves(self.rows, self.folder / "curves.png")
 
     def _tensorboard(self, run, write, *arguments, step):
-        if self.folder is None:
+        if self.folder is None or not _HAS_TENSORBOARD:
             return
         if run not in self._writers:
             path = str(self.folder / "tensorboard" / run)

@@ -153,14 +153,14 @@ class TestRecipe:
                 *("--model", "crossvit_9", "--weights", "imagenet"),
                 *("--output-dir", tmp_path, "--format", "saved_model,coreml"),
             )
-        assert "--format must be of saved_model" in capsys.readouterr().err
+        assert "--format must be one or more of saved_model" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (
                 ["--int8", "--format", "onnx"],
-                "--format must be of saved_model,litert,openvino. Received",
+                "--format must be one or more of saved_model,litert,openvino with --int8. Rec",
             ),
             (["--calibrate", 3], "--calibrate needs --int8 and --dataset."),
             (["--calibrate", 0], "--calibrate must be positive. Received: 0"),

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.training import finish, train
+from keras_crossvit.training.assembly import check_fit
 from keras_crossvit.training.steps import mean_average_precision
 from keras_crossvit.training.steps.precision import score_counts
 from tests.training.tiny import RECIPE
@@ -41,7 +42,7 @@ def test_without_a_class_to_tell_apart_there_is_no_precision():
     assert np.isnan(mean_average_precision(np.asarray(counts)))
 
 
-def test_a_run_logs_it_and_keeps_the_epoch_with_the_highest(tmp_path, monkeypatch):
+def test_a_run_logs_it_and_keeps_the_epoch_with_the_highest(tmp_path, monkeypatch, caplog):
     rows = ["path,labels,split"]
     for number in range(24):
         labels = [name for name, there in zip(NAMES, DRAW.integers(0, 2, 3), strict=True) if there]
@@ -66,6 +67,9 @@ def test_a_run_logs_it_and_keeps_the_epoch_with_the_highest(tmp_path, monkeypatc
         loss="sigmoid",
         best="val_mean_average_precision",
     )
+    with caplog.at_level("WARNING", "keras_crossvit"):
+        check_fit(dataclasses.replace(config, loss="softmax"), open_source(config.dataset), None)
+    assert "loss=sigmoid makes each label a question of its own" in caplog.text
     result = train(config)
     labels = open_source(config.dataset).validation.labels()
     images = [keras.utils.load_img(tmp_path / f"{number}.png") for number in range(16, 24)]

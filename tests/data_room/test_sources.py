@@ -64,6 +64,10 @@ def remove(path):
             lambda root: (root / "val").rename(root / "later"),
             "`validation_split` must name a split",
         ),
+        (
+            lambda root: (root / "train").rename(root / "ant"),
+            "its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat. Received: tra",
+        ),
         (lambda root: write(root / "val" / "cow" / "0.png", 1), "Received also: cow"),
     ],
 )

@@ -284,15 +284,23 @@ class Request:
             ("validation_split", validation),
         ):
             if isinstance(name, str) and name.partition("[")[0] not in there:
-                share = argument == "validation_split"
                 raise ValueError(
                     f"`{argument}` must name a split of the dataset {self.dataset}: "
-                    f"{', '.join(there)}, or, of a TensorFlow dataset, a part of one, as in "
-                    '"train[90%:]"'
-                    + ("; or be a share of the training split, as in 0.2. " if share else ". ")
-                    + f"Received: {argument}={name!r}"
+                    f"{', '.join(there) or 'none'}{self._more_than_names(argument)}. "
+                    f"Received: {argument}={name!r}"
                 )
         return str(train), validation if isinstance(validation, str) else None
+
+    def _more_than_names(self, argument):
+        """What a message about a split says beside the names of those that are there."""
+        more = ""
+        if self.dataset.startswith("folder:"):
+            more = "; its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat"
+        elif is_tfds_name(self.dataset):
+            more = ', or a part of one, as in "train[90%:]"'
+        if argument == "validation_split":
+            more += "; or be a share of the training split, as in 0.2"
+        return more
 
     def source(
         self,

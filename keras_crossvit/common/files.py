@@ -23,7 +23,11 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         The `pathlib.Path` of the temporary file, to be written in the context.
     """
     path = pathlib.Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name)
+    except OSError as error:
+        error.filename = os.fspath(path)  # rather than a name that nobody knows
+        raise
     os.close(handle)
     aside = pathlib.Path(name)
     try:

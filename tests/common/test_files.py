@@ -49,3 +49,10 @@ def test_json(tmp_path):
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == {"b": [1, None]}
     assert text.endswith("]\n}\n")
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+    path = tmp_path / "missing" / "table.csv"
+    with pytest.raises(FileNotFoundError) as raised:
+        files.write_text(path, "text")
+    assert str(raised.value) == f"[Errno 2] No such file or directory: '{path}'"

@@ -5,15 +5,14 @@ import pathlib
 from collections.abc import Iterable
 
 from keras_crossvit.common.checks import check_labels
-from keras_crossvit.models import CrossViT
+from keras_crossvit.models import CrossViT, answers
 
 
 def class_names(model: CrossViT, labels: Iterable[str] | None) -> list[str]:
     """The class names; the model's own, or numbers, where none are given."""
-    labels = model.labels if labels is None else labels
     if labels is None:
-        return [str(index) for index in range(model.output_shape[-1])]
-    return list(check_labels(labels, model.output_shape[-1]))
+        return list(answers.class_names(model))
+    return list(check_labels(labels, model.classes))
 
 
 def check_serving(directory: str | os.PathLike, crop_ratio: float | None) -> pathlib.Path:

@@ -10,6 +10,10 @@ gradients, which store what is expensive to compute and recompute the rest:
 | `attention` | 4 C (queries, keys, values, result) | about 6 C + 2 h N |
 | `mlp` of hidden width D | C + D | about C + 5 D |
 
+In training an MLP, an attention and each one's gradient are functions that the graph calls: they
+are traced and optimised once for each shape, and what a gradient recomputes waits until all that
+it is given is there. Inlined, it could run as early as the forward pass, and stay in memory.
+
 Without a backward pass there is no custom gradient, because the nodes that mark it would
 prevent the fusion. Arguments and results are those of `portable`.
 """

@@ -1,5 +1,7 @@
 """TensorFlow's kernels against the portable ones: values, and gradients against automatic ones."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -67,6 +69,43 @@ def test_bfloat16_stays_near_float32(name):
         assert value.dtype == tf.bfloat16
         difference = np.abs(np.array(tf.cast(value, tf.float32)) - expected)
         assert np.mean(difference) < 0.03 * np.mean(np.abs(expected))
+
+
+@pytest.fixture
+def _gpu_without_libdevice(monkeypatch):
+    """Stands the CPU in for a GPU whose XLA lacks CUDA's files."""
+    module = sys.modules[kernels.mlp.__module__]
+
+    def fail(x):
+        raise tf.errors.InternalError(None, None, "libdevice not found at ./libdevice.10.bc\n...")
+
+    devices = tf.config.list_logical_devices("CPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices)
+    monkeypatch.setattr(module, "_probe", fail)
+    module._xla_compiles.cache_clear()
+    yield
+    module._xla_compiles.cache_clear()
+
+
+@pytest.mark.usefixtures("_gpu_without_libdevice")
+def test_a_gpu_for_which_xla_cannot_compile_trains_without_it():
+    arguments = draws((3, 4, 7), (7, 5), (5,), (5, 2), (2,))  # shapes that no test traced before
+
+    @tf.function(autograph=False)
+    def gradients(mlp, *further):
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            result = mlp(*arguments, *further)
+        return tape.gradient(result, arguments)
+
+    with pytest.warns(UserWarning, match=r"XLA cannot compile .*libdevice not found"):
+        traced = gradients.get_concrete_function(kernels.mlp, True)
+    library = traced.graph.as_graph_def().library.function
+    assert not any("_XlaMustCompile" in function.attr for function in library)
+    # Not warned of again: the tests make an error of the package's warnings.
+    for value, expected in zip(traced(), gradients(portable.mlp), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    both("layer_norm")
 
 
 def test_layer_norm_computes_in_float32():

@@ -18,7 +18,9 @@ Without a backward pass there is no custom gradient, because the nodes that mark
 prevent the fusion. Arguments and results are those of `portable`.
 """
 
+import functools
 import math
+import warnings
 
 import tensorflow as tf
 
@@ -32,7 +34,41 @@ def _one_kernel(function):
 
     Used in training only: a SavedModel must not need XLA, which a server may lack.
     """
-    return tf.function(function, jit_compile=True, autograph=False)
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(*arguments):
+        return (compiled if _xla_compiles() else function)(*arguments)
+
+    return call
+
+
+@functools.cache
+def _xla_compiles():
+    """Whether XLA compiles for the GPUs of this process, which is tried once, on each.
+
+    It needs CUDA's libdevice and ptxas, which `tensorflow[and-cuda]` brings and plain
+    `tensorflow` does not. On a CPU it needs nothing.
+    """
+    with tf.init_scope():
+        for gpu in tf.config.list_logical_devices("GPU"):
+            try:
+                with tf.device(gpu.name):
+                    _probe(tf.ones(1))
+            except tf.errors.OpError as error:
+                warnings.warn(
+                    f"XLA cannot compile for {gpu.name}, so training does without it, more "
+                    "slowly; tensorflow[and-cuda] brings what it needs. Received: "
+                    f"{error.message.splitlines()[0]}",
+                    stacklevel=2,
+                )
+                return False
+    return True
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _probe(x):
+    return tf.math.erf(x) * x  # erf is one of those that need libdevice
 
 
 def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:

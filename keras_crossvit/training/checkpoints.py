@@ -23,6 +23,9 @@ _NAME = "step-{:09d}.safetensors"
 class CheckpointWriter:
     """Writes checkpoints in a thread, while training goes on.
 
+    Within a `with` statement, whose end waits until the last one is on the disk: if training
+    ends by an error as well.
+
     Args:
         folder: Where the checkpoints of the run are; `None` writes nothing.
     """
@@ -31,6 +34,18 @@ class CheckpointWriter:
         self.folder = folder
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: concurrent.futures.Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._thread.shutdown()
+        try:
+            self.wait()
+        except OSError as failure:
+            if error is None:
+                raise
+            logger.error("The last checkpoint was not written: %s", failure)
 
     def write(self, step: int, tensors: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
         """Begins to write a checkpoint, once the one before is on the disk.

@@ -111,7 +111,8 @@ def _train(config, on_step, on_epoch):
         run = Run(config, source, strategy, folder if is_chief(strategy) else None, step)
         if saved is not None:
             run.restore(*saved)
-        run.fit(stop, on_step, on_epoch)
+        with run.checkpoints:
+            run.fit(stop, on_step, on_epoch)
         return run.finish()
 
 
@@ -181,7 +182,6 @@ class Run:
             progress.ended = self._is_over() | bool(on_epoch and on_epoch(row, step.model))
             progress.begin_epoch()
             self.save()
-        self.checkpoints.wait()
 
     def _owes_an_epoch(self):
         """Whether all steps of an epoch are done that is not in the log."""

@@ -1,10 +1,12 @@
 """Checkpoints: whole or not there."""
 
 import logging
+import threading
 
 import numpy as np
 import pytest
 from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from keras_crossvit.training import checkpoints
 from keras_crossvit.training.checkpoints import (
@@ -99,12 +101,39 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
 
 
 def test_a_thread_writes_them_in_order(tmp_path):
-    writer = CheckpointWriter(tmp_path / "new")
-    for step in (1, 2, 3):
-        writer.write(step, ARRAYS, {"step": step})
-    writer.wait()
+    with CheckpointWriter(tmp_path / "new") as writer:
+        for step in (1, 2, 3):
+            writer.write(step, ARRAYS, {"step": step})
     assert files(tmp_path / "new") == ["step-000000002.safetensors", "step-000000003.safetensors"]
     assert read_last_checkpoint(tmp_path / "new")[1] == {"step": 3}
+
+
+def run_that_fails(folder):
+    """As by a user's hook, or a loss that is not a number."""
+    with CheckpointWriter(folder) as writer:
+        writer.write(1, ARRAYS, {"step": 1})
+        raise FloatingPointError
+
+
+def test_an_error_waits_until_the_last_is_written(tmp_path, monkeypatch):
+    gate = threading.Event()
+
+    def save_slowly(*arguments, **options):
+        gate.wait(10)
+        save_file(*arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "save_file", save_slowly)
+    threading.Timer(0.2, gate.set).start()
+    with pytest.raises(FloatingPointError):
+        run_that_fails(tmp_path)
+    assert files(tmp_path) == ["step-000000001.safetensors"]
+
+
+def test_an_error_is_not_hidden_by_that_of_the_last_write(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FloatingPointError):
+        run_that_fails(tmp_path / "file")
+    assert "The last checkpoint was not written: [Errno 17] File exists" in caplog.text
 
 
 def test_what_stops_a_write_is_raised_in_the_run(tmp_path):

@@ -21,6 +21,10 @@ from keras_crossvit.weights.checkpoint import (
 
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
+# A transfer that breaks off, as requests and httpx call it. The hub's client keeps what has come,
+# but its versions 0.30 to 1.12 at least do not go on by themselves.
+_BROKEN_OFF = ("ChunkedEncodingError", "RemoteProtocolError")
+_TRIES = 5
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name on the hub
 
 logger = logging.getLogger("keras_crossvit")
@@ -219,11 +223,17 @@ def download(repository: str, name: str, origin: str) -> pathlib.Path:
     """
     import huggingface_hub
 
-    try:
-        return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
-    except Exception as error:  # of the hub, of HTTP or of the system
-        raise ConnectionError(
-            f"`weights={origin!r}` could not be loaded: {repository} is not in the cache of "
-            "huggingface_hub and cannot be downloaded. Allowed without a network: weights=None, "
-            f"or the path of a file. Received: {type(error).__name__}: {error}"
-        ) from error
+    tries_left = _TRIES
+    while True:
+        tries_left -= 1
+        try:
+            return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
+        except Exception as error:  # of the hub, of HTTP or of the system
+            if type(error).__name__ in _BROKEN_OFF and tries_left:
+                continue  # where the file broke off
+            raise ConnectionError(
+                f"`weights={origin!r}` could not be loaded: {repository} is not in the cache of "
+                "huggingface_hub and cannot be downloaded. Allowed without a network: "
+                "weights=None, or the path of a file. Received: "
+                f"{type(error).__name__}: {error}"
+            ) from error

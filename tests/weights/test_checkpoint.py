@@ -8,6 +8,8 @@ import sys
 import keras
 import numpy as np
 import pytest
+import safetensors
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
@@ -193,14 +195,17 @@ WRONG_STATES = {
         lambda s: {**s, "pos_embed_0": np.full((1, 17, 16), np.nan, "float32")},
         ["finite", "weights.safetensors, where 1 are not: pos_embed_0 (NaN"],
     ),
-    "complex and integers": (
+    "integers": (
         lambda s: {
             **s,
-            "norm.0.bias": s["norm.0.bias"].astype("complex64"),
             "norm.1.bias": s["norm.1.bias"].astype("int64"),
             "norm.1.weight": s["norm.1.weight"] > 0,
         },
-        ["where 3 are not: norm.0.bias (complex64), norm.1.weight (bool), norm.1.bias (int64)"],
+        ["where 2 are not: norm.1.weight (bool), norm.1.bias (int64)"],
+    ),
+    "complex": (
+        lambda s: {**s, "norm.0.bias": s["norm.0.bias"].astype("complex64")},
+        ["where 1 are not: norm.0.bias (complex64)"],
     ),
     "two spellings of one name": (
         lambda s: {**s, "pos_embed.0": s["pos_embed_0"]},
@@ -214,7 +219,10 @@ WRONG_STATES = {
 def test_wrong_checkpoint_names_what_is_wrong_and_changes_nothing(case, model, state, tmp_path):
     change, messages = WRONG_STATES[case]
     before = base.values_of(model)
-    path = written(change(state), tmp_path)
+    try:
+        path = written(change(state), tmp_path)
+    except SafetensorError as error:
+        pytest.skip(f"safetensors {safetensors.__version__} does not write that: {error}")
     with pytest.raises(ValueError, match=r"Received: ") as error:
         kc.load_checkpoint(model, path)
     for message in messages:

@@ -3,12 +3,15 @@
 import functools
 import hashlib
 import http.server
+import pathlib
 import threading
 
+import huggingface_hub
 import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.weights import sources
 from tests import base, golden
 
 REPOSITORIES = ("timm/crossvit_9_dagger_240.in1k", "someone/model")
@@ -119,6 +122,26 @@ def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
     assert printed.startswith("`weights='hf://a/b'` could not be loaded: a/b is not in the cache")
     assert not seen
     assert len(list(tmp_path.glob("*.npy"))) == 1
+
+
+@pytest.mark.parametrize("failures", [4, 5])
+def test_transfer_that_breaks_off_is_tried_five_times(failures, monkeypatch):
+    """Older versions of the hub's client do not go on by themselves."""
+    broken, asked = type("RemoteProtocolError", (Exception,), {}), []
+
+    def hf_hub_download(*arguments):
+        asked.append(arguments)
+        if len(asked) <= failures:
+            raise broken("peer closed connection")
+        return "cache/file"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    if failures < 5:
+        assert sources.download("owner/name", "file", "imagenet") == pathlib.Path("cache/file")
+    else:
+        with pytest.raises(ConnectionError, match="Received: RemoteProtocolError: peer closed"):
+            sources.download("owner/name", "file", "imagenet")
+    assert asked == 5 * [("owner/name", "file")]
 
 
 def test_missing_network_is_a_connection_error(tmp_path):

@@ -37,7 +37,7 @@ def timm_inference(name: str, batch_size: int, precision: str, variant: str) -> 
     images, _ = noise(batch_size, model.default_cfg["input_size"][1:])
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     if variant == "openvino":
-        return {"forward": _timm_by_openvino(model, images, precision)}
+        return {"forward": _timm_by_openvino(model, images, precision, torch)}
     autocast = precision != "float32" and variant != "cast"
     if variant == "cast":
         model, images = model.to(torch.bfloat16), images.to(torch.bfloat16)
@@ -52,9 +52,12 @@ def timm_inference(name: str, batch_size: int, precision: str, variant: str) -> 
     return {"forward": timed(forward, batch_size)}
 
 
-def _timm_by_openvino(model, images, precision):
+def _timm_by_openvino(model, images, precision, torch):
     import openvino
 
+    with torch.no_grad():  # as `engines` does with ours
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     converted = openvino.convert_model(model, example_input=images, input=list(images.shape))
     hint = {"INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16"}
     run = openvino.Core().compile_model(converted, "CPU", hint)

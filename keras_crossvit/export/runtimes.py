@@ -65,8 +65,10 @@ def export_openvino(
     Args:
         model: As in `export_onnx`.
         path: As in `export_onnx`, but the name ends in ".xml".
-        int8: Whether products are computed in 8 bits, weights and activations alike, by NNCF's
-            post-training quantisation for transformers. Otherwise all is in float32.
+        int8: Whether products with weights are computed in 8 bits, weights and activations
+            alike, by NNCF's post-training quantisation for transformers. Those of attention's
+            queries, keys and values are not, nor is the resize of a branch's image. Otherwise
+            all is in float32.
         samples: With `int8`, which needs them, some hundred representative images
             `(n, H, W, C)` in 0..255, by which the ranges of the activations are measured.
 
@@ -105,7 +107,28 @@ def _quantized(converted, samples):
             nncf.Dataset([image[np.newaxis] for image in samples]),
             subset_size=len(samples),
             model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(names=_products_without_weights(converted)),
         )
+
+
+def _products_without_weights(converted):
+    """The names of those products that are no faster in 8 bits, and only less exact.
+
+    In 8 bits, attention first writes queries, keys and values three times: as float32, rounded,
+    and in another order. A resize multiplies pixels, by weights of its own.
+    """
+
+    def weighted(operation):
+        weights = operation.input(1).get_source_output().get_node()
+        of_resize = "_resize" in operation.get_friendly_name()
+        return weights.get_type_name() == "Constant" and not of_resize
+
+    return [
+        operation.get_friendly_name()
+        for operation in converted.get_ops()
+        if operation.get_type_name() == "ScaledDotProductAttention"
+        or (operation.get_type_name() == "MatMul" and not weighted(operation))
+    ]
 
 
 def export_litert(

@@ -148,7 +148,13 @@ class TestInt8:
         operations = openvino.Core().read_model(path).get_ops()
         constants = [op for op in operations if op.get_type_name() == "Constant"]
         assert any(op.get_element_type() == openvino.Type.i8 for op in constants)
-        assert any(op.get_type_name() == "FakeQuantize" for op in operations)  # of activations
+        in_8_bits = {"MatMul": 0, "ScaledDotProductAttention": 0}
+        for op in operations:
+            if op.get_type_name() in in_8_bits:
+                sources = [i.get_source_output().get_node().get_type_name() for i in op.inputs()]
+                in_8_bits[op.get_type_name()] += "FakeQuantize" in sources
+        # By weights: four in each of two encoders, six for each branch of a fusion, two heads.
+        assert in_8_bits == {"MatMul": 2 * 4 + 2 * 6 + 2, "ScaledDotProductAttention": 0}
         images = base.pixels(40)
         expected = model.predict(images, verbose=0)
         run = load_exported(path)

@@ -19,12 +19,11 @@ def test_what_it_holds(export):
 
 
 def test_warmup_requests(export, signatures):
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-
+    messages = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
     records = tf.data.TFRecordDataset(str(export / "assets.extra/tf_serving_warmup_requests"))
     seen = set()
     for record in records.as_numpy_iterator():
-        log = PredictionLog.FromString(record)
+        log = messages.PredictionLog.FromString(record)
         assert log.SerializeToString(deterministic=True) == record  # no unknown fields
         request = log.predict_log.request
         inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}

@@ -197,6 +197,7 @@ class TestRecipe:
 
     def test_accuracy_of_each_file(self, tmp_path, monkeypatch, capsys):
         """On a folder of pictures, with LiteRT's activations calibrated on some of them."""
+        pytest.importorskip("ai_edge_litert")
         config = kc.CrossViTConfig.preset("crossvit_digits")
         model = randomize(kc.CrossViT(config, weights=None, classes=2), scale=0.1)
         kc.save_checkpoint(model, tmp_path / "w.safetensors")

@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # Capture sys: what TensorFlow says on import would otherwise come after the summary line.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --capture sys
+# The order of the files is that of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --capture sys
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: train test fast docs matrix clean
@@ -26,7 +27,7 @@ test: $(READY)
 	$(PYTEST)
 
 fast: $(READY)
-	$(PYTEST) -m "not main_job"
+	$(PYTEST) -m "not slow and not main_job"
 
 docs: $(READY)
 	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet --conf-dir docs . build/docs

@@ -1,6 +1,7 @@
 """Set up before any test imports Keras; fixtures that several folders use."""
 
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # values are those of a CPU
@@ -10,10 +11,32 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
 
+# The tests run side by side, and their models are too small for more than one thread.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# What JAX compiled for one test, or one process of it, another need not compile again.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
 import keras
 import pytest
 
 from tests import base
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take longest begin first, so that no worker has one left when all else is done.
+
+    A worker takes a whole file at a time, in this order.
+    """
+    marked = {
+        name: {item.path for item in items if item.get_closest_marker(name)}
+        for name in ("main_job", "slow")
+    }
+    items.sort(key=lambda item: [item.path not in paths for paths in marked.values()])
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,8 @@ import keras_crossvit as kc
 from keras_crossvit.data.sources import open_source
 from tests import base
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("ant", "bee", "cat", "dog", "eel")
 
 

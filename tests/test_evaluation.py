@@ -12,6 +12,8 @@ from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.evaluation import evaluate, plot_confusion
 from tests.base import small_model
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("ant", "bee", "cow", "dog", "elk")
 
 

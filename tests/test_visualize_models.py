@@ -8,6 +8,8 @@ from keras_crossvit import visualize
 from keras_crossvit.visualize.maps import resize_maps
 from tests import base
 
+pytestmark = pytest.mark.slow
+
 WIDE = base.pixels(2, 40, 64)
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from tests import base, golden
 
+pytestmark = pytest.mark.slow
+
 IMPORT = """
 import sys
 import keras

@@ -8,6 +8,8 @@ from benchmarks import candidates, compare, engines
 from benchmarks.models import cost_of
 from tests.benchmarks import processes
 
+pytestmark = pytest.mark.slow
+
 MACHINE = {"float32": [1.0, 100.0, 100.0, 100.0], "bfloat16": [1.0, 200.0, 200.0, 200.0]}
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import scale
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):

@@ -8,6 +8,8 @@ from benchmarks import serving
 from tests import base
 from tests.export.helpers import picture
 
+pytestmark = pytest.mark.slow
+
 
 def test_report():
     model = base.small_model(base.small_config(num_stages=1))

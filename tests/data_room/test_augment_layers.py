@@ -12,6 +12,8 @@ from keras_crossvit.data.augment import make_augmentation, reference
 from tests.data_room.test_augment import policy, random_images
 from tests.data_room.test_pipeline import SIZE, textured
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def without_kerascv(monkeypatch):

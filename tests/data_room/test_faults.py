@@ -16,6 +16,8 @@ from keras_crossvit.data import (
 )
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
 
+pytestmark = pytest.mark.slow
+
 CONFIG = InputConfig(
     batch_size=4, augment="none", crop_area=(1.0, 1.0), horizontal_flip=False, label_smoothing=0.0
 )

@@ -14,6 +14,8 @@ from keras_crossvit.data.images import decode, evaluation_transform, read_images
 from keras_crossvit.data.random_crop import random_resized_crop
 from tests.data_room.image_files import decoded, encoded, noise
 
+pytestmark = pytest.mark.slow
+
 ORIENTATIONS = range(1, 9)
 EXIF_FORMATS = {"JPEG": {"subsampling": 0}, "PNG": {}, "WEBP": {"lossless": True}}
 

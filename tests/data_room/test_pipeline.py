@@ -12,6 +12,8 @@ from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, tr
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import MemorySplit
 
+pytestmark = pytest.mark.slow
+
 SIZE = (16, 16)
 PLAIN = InputConfig(
     epochs=10,

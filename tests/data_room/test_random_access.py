@@ -12,6 +12,8 @@ from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
 
+pytestmark = pytest.mark.slow
+
 CONFIG = InputConfig(
     epochs=2, batch_size=8, augment="none", crop_area=(1.0, 1.0), label_smoothing=0.0
 )

@@ -9,6 +9,8 @@ from keras_crossvit.prediction import classify_files
 from tests import base
 from tests.paper.test_models import deit_config
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("ant", "bee", "cat", "dog", "eel")
 
 

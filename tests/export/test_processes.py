@@ -24,6 +24,8 @@ sys.modules["keras"] = sys.modules["keras_crossvit"] = None  # so that importing
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+pytestmark = pytest.mark.slow
+
 folder, data = sys.argv[1:]
 data = np.load(data)
 with tf.Session(graph=tf.Graph()) as session:

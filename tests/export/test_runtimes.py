@@ -15,6 +15,8 @@ from keras_crossvit.export import (
 )
 from tests import base
 
+pytestmark = pytest.mark.slow
+
 WRITERS = {".onnx": export_onnx, ".tflite": export_litert, ".xml": export_openvino}
 SUFFIXES = pytest.mark.parametrize("suffix", WRITERS)
 

@@ -13,6 +13,8 @@ from tests import base
 from tests.data_room.image_files import decoded, encoded, noise
 from tests.export.helpers import LABELS, picture, probabilities
 
+pytestmark = pytest.mark.slow
+
 
 class TestSignatures:
     @pytest.mark.parametrize("batch", [1, 3])

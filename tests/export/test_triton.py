@@ -11,6 +11,8 @@ from tests import base
 from tests.export.helpers import LABELS
 from tests.export.triton_model import RefusedError, TritonModel
 
+pytestmark = pytest.mark.slow
+
 
 def model_of(**arguments):
     """One stage, which has all operations: conversion takes seconds a stage."""

@@ -11,6 +11,8 @@ from keras_crossvit.visualize.graph import Graph
 from keras_crossvit.weights.names import named_variables
 from tests import base
 
+pytestmark = pytest.mark.slow
+
 IMAGES = base.pixels(height=40, width=64)
 WIDE = {"input_shape": (40, 64, 3)}
 

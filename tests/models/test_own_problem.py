@@ -7,6 +7,8 @@ import pytest
 import keras_crossvit as kc
 from tests import base
 
+pytestmark = pytest.mark.slow
+
 CONFIG = base.small_config()
 GREY = base.pixels()[..., :1]
 

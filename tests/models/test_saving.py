@@ -9,6 +9,8 @@ import pytest
 import keras_crossvit as kc
 from tests import base
 
+pytestmark = pytest.mark.slow
+
 FORMS = {
     "top": {"classifier_activation": None},
     "tokens": {"include_top": False},

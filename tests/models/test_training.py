@@ -10,6 +10,8 @@ import pytest
 import keras_crossvit as kc
 from tests import base, golden
 
+pytestmark = pytest.mark.slow
+
 PROJECTIONS = ("qkv", "query", "key", "value", "proj")
 
 

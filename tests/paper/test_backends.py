@@ -7,6 +7,8 @@ import pytest
 from tests import base
 from tests.paper.test_models import CONFIGS, images
 
+pytestmark = pytest.mark.slow
+
 LOGITS = """
 import sys, keras, numpy as np
 from tests import base

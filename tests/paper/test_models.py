@@ -14,6 +14,8 @@ from keras_crossvit.weights import sources
 from keras_crossvit.weights.checkpoint import assign_state, model_state
 from tests import base, reference
 
+pytestmark = pytest.mark.slow
+
 
 def t2t_config():
     return kc.CrossViTConfig(

@@ -6,6 +6,8 @@ import pytest
 import keras_crossvit as kc
 from tests import base
 
+pytestmark = pytest.mark.slow
+
 # preset, our parameters, our MACs, the paper's M parameters and G FLOPs. A star: the paper
 # counted without position embeddings and class tokens. Two stars: it does not agree (why:
 # in the docstring of the fusion, and for row E below).

@@ -10,6 +10,8 @@ from keras_crossvit.data import sources
 from keras_crossvit.training import main
 from tests.training.tiny import RECIPE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):

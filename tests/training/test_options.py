@@ -13,6 +13,8 @@ from keras_crossvit.training import finish, train
 from tests.base import pixels
 from tests.training.tiny import MODEL, RECIPE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):

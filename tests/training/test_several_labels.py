@@ -15,6 +15,8 @@ from keras_crossvit.training.steps import mean_average_precision
 from keras_crossvit.training.steps.precision import score_counts
 from tests.training.tiny import RECIPE
 
+pytestmark = pytest.mark.slow
+
 DRAW = np.random.default_rng(0)
 NAMES = ("ant", "bee", "cat")
 

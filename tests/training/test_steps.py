@@ -14,6 +14,8 @@ from keras_crossvit.training.steps.losses import RowLoss
 from keras_crossvit.training.steps.tensorflow import TensorFlowStep
 from tests.base import pixels, small_config, small_model, values_of
 
+pytestmark = pytest.mark.slow
+
 LABELS = np.eye(5, dtype="float32")[[0, 1, 2, 3, 4, 0, 1, 2]]
 IMAGES = pixels(8)
 

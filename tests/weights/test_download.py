@@ -14,6 +14,8 @@ import keras_crossvit as kc
 from keras_crossvit.weights import sources
 from tests import base, golden
 
+pytestmark = pytest.mark.slow
+
 REPOSITORIES = ("timm/crossvit_9_dagger_240.in1k", "someone/model")
 
 

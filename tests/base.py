@@ -48,6 +48,12 @@ def values_of(model):
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights]
 
 
+needs_kerascv = pytest.mark.skipif(
+    importlib.util.find_spec("keras_cv") is None, reason="keras_cv is not installed"
+)
+KERASCV = pytest.param("kerascv", marks=needs_kerascv)  # a value of `augment`
+
+
 def skip_without(package):
     """Skips the test if an optional package is not installed."""
     if importlib.util.find_spec(package) is None:

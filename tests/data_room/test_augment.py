@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_crossvit.data import Augmentation, InputConfig, register_augmentation
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import AUGMENTATIONS
-from tests.base import run_python
+from tests.base import KERASCV, run_python, skip_without
 
 STRENGTHS = (
     *("randaugment_magnitude", "randaugment_num_ops", "randaugment_std"),
@@ -49,6 +49,8 @@ def batches(config, parallel_calls=None, count=16, batch_size=8, groups=2):
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_same_seed_same_batches(augment):
     """Bit for bit: made anew, one or eight at a time, whatever the global dtype policy."""
+    if augment == "kerascv":
+        skip_without("keras_cv")
     config = policy(augment=augment, erasing_probability=0.5)
     runs = []
     for parallel_calls, global_policy in ((None, "float32"), (8, "mixed_bfloat16")):
@@ -64,7 +66,7 @@ def test_same_seed_same_batches(augment):
     assert (np.abs(runs[0][0][0] - random_images(16)[:8]).max() > 10) == (augment != "none")
 
 
-@pytest.mark.parametrize("augment", ["kerascv", "reference"])
+@pytest.mark.parametrize("augment", [KERASCV, "reference"])
 def test_another_seed_another_image(augment):
     image = make_augmentation(policy(augment=augment), 10).image
     pixels = tf.constant(random_images()[0])
@@ -78,7 +80,7 @@ def test_none_changes_nothing():
     np.testing.assert_array_equal(labels, np.eye(10)[:8])
 
 
-@pytest.mark.parametrize("augment", ["kerascv", "reference"])
+@pytest.mark.parametrize("augment", [KERASCV, "reference"])
 def test_zeros_leave_all_steps_out(augment):
     zeros = dict.fromkeys(STRENGTHS, 0)
     (images, labels), _ = batches(policy(augment=augment, **zeros))
@@ -97,7 +99,7 @@ def test_mixing_needs_classes():
         make_augmentation(policy(), 1)
 
 
-@pytest.mark.parametrize("augment", ["kerascv", "reference"])
+@pytest.mark.parametrize("augment", [KERASCV, "reference"])
 def test_groups_must_divide_the_batch(augment):
     batch = make_augmentation(policy(augment=augment), 10).batch
     images, labels = np.zeros((8, 4, 4, 3), "float32"), np.eye(10, dtype="float32")[:8]

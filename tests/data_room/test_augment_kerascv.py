@@ -5,7 +5,10 @@ import pytest
 import tensorflow as tf
 
 from keras_crossvit.data.augment import make_augmentation
+from tests.base import needs_kerascv
 from tests.data_room.test_augment import policy, random_images
+
+pytestmark = needs_kerascv
 
 NOTHING = {
     "augment": "kerascv",

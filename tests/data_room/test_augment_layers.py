@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_crossvit.data import augment, training_batches
 from keras_crossvit.data.augment import make_augmentation, reference
+from tests.base import skip_without
 from tests.data_room.test_augment import policy, random_images
 from tests.data_room.test_pipeline import SIZE, textured
 
@@ -26,6 +27,7 @@ def without_kerascv(monkeypatch):
 
 @pytest.fixture(scope="module")
 def layers():
+    skip_without("keras_cv")
     from keras_crossvit.data.augment import kerascv_layers
 
     return kerascv_layers

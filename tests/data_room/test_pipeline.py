@@ -11,6 +11,7 @@ from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import MemorySplit
+from tests.base import KERASCV
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +118,7 @@ def test_labels_are_smoothed_to_a_sum_of_one():
     np.testing.assert_allclose(np.sort(labels.numpy())[:, :-1], 0.01, atol=1e-6)
 
 
-@pytest.mark.parametrize("augment", ["reference", "kerascv"])
+@pytest.mark.parametrize("augment", ["reference", KERASCV])
 def test_same_seed_same_batches_in_any_number_of_calls(augment):
     config = dataclasses.replace(FULL, augment=augment)
     some = []

@@ -1,5 +1,6 @@
 """Set up before any test imports Keras; fixtures that several folders use."""
 
+import gc
 import os
 import pathlib
 
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(items):
         for name in ("main_job", "slow")
     }
     items.sort(key=lambda item: [item.path not in paths for paths in marked.values()])
+
+
+def pytest_collection_finish():
+    """Spares the collector of garbage the million objects of TensorFlow, which stay."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(autouse=True)

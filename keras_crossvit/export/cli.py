@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.export.formats import FORMATS, INT8_FORMATS
 
 _CALIBRATE = 300  # images; NNCF's own default
@@ -36,10 +37,12 @@ def check_export(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     """
     allowed = INT8_FORMATS if arguments.int8 else FORMATS
     chosen = arguments.format.split(",")
-    if not set(chosen) <= set(allowed):
+    unknown = [name for name in chosen if name not in allowed]
+    if unknown:
         parser.error(
             f"--format must be one or more of {','.join(allowed)}"
             f"{' with --int8' if arguments.int8 else ''}. Received: {arguments.format}"
+            f"{did_you_mean(unknown[0], allowed)}"
         )
     if arguments.calibrate is not None:
         if arguments.calibrate < 1:

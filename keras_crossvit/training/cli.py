@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_crossvit.common.checks import in_one_line
+from keras_crossvit.common.checks import did_you_mean, in_one_line
 from keras_crossvit.training.config import PRECISIONS, STRATEGIES, TrainConfig
 from keras_crossvit.training.dry_run import dry_run
 from keras_crossvit.training.proof import classify_held_out_picture
@@ -171,7 +171,7 @@ def _setting(text):
     if not equals or key not in fields:
         raise ValueError(
             f"`--set` must be KEY=VALUE with a key of {', '.join(sorted(fields))}. "
-            f"Received: {text!r}"
+            f"Received: {text!r}{did_you_mean(key, fields)}"
         )
     try:
         return key, json.loads(value)

@@ -51,10 +51,12 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
         The folder, made if need be.
 
     Raises:
-        ValueError: If another process trains in it.
+        ValueError: If it is a file, or another process trains in it.
         OSError: If it cannot be written.
     """
     folder = pathlib.Path(config.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`output_dir` must be a folder. Received: {folder}, which is a file")
     if not writes:
         yield folder
         return

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Mapping
 
+from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.training.config import TrainConfig
 
 _PREFIX = "keras_crossvit_recipe_"
@@ -33,7 +34,7 @@ def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
     if path.suffix != ".py":
         raise ValueError(
             f"`--recipe` must be one of {', '.join(named)}, or the path of a Python file. "
-            f"Received: --recipe {recipe}"
+            f"Received: --recipe {recipe}{did_you_mean(recipe, named)}"
         )
     if not path.is_file():
         raise ValueError(

@@ -153,9 +153,11 @@ class TestRecipe:
             self.run(
                 monkeypatch,
                 *("--model", "crossvit_9", "--weights", "imagenet"),
-                *("--output-dir", tmp_path, "--format", "saved_model,coreml"),
+                *("--output-dir", tmp_path, "--format", "saved_model,tritn"),
             )
-        assert "--format must be one or more of saved_model" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "--format must be one or more of saved_model" in said
+        assert said.strip().endswith("Received: saved_model,tritn. Did you mean 'triton'?")
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

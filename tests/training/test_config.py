@@ -64,6 +64,7 @@ def test_flags_and_settings_replace_values():
         (["--set", "seed=-1"], "`seed` must be an integer from 0"),
         (["--set", "augment=heavy"], "`augment` must be one of 'kerascv', 'none', 'reference'"),
         (["--set", "colour=red"], "`--set` must be KEY=VALUE with a key of"),
+        (["--set", "learning_rat=1"], "'learning_rat=1'. Did you mean 'learning_rate'?"),
         (["--set", "warmup_epochs=10"], "`warmup_epochs` must be at least 0 and less than"),
         (["--set", "crop_area=[0.5, 2]"], "`crop_area` must be two shares"),
         (["--set", "loss=hinge"], "`loss` must be one of 'sigmoid', 'softmax'"),

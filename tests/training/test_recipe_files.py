@@ -100,6 +100,7 @@ def test_no_such_recipe(capsys, tmp_path):
     assert "must be one of digits, or the path of a Python file. Received: --recipe dig" in (
         refusal("dig", capsys)
     )
+    assert refusal("digist", capsys).strip().endswith("digist. Did you mean 'digits'?")
     missing = str(tmp_path / "none.py")
     assert f"must name an existing file. Received: --recipe {missing}" in refusal(missing, capsys)
 

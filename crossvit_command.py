@@ -4,20 +4,36 @@ Outside of the package, since TensorFlow can only be kept quiet before the packa
 """
 
 import contextlib
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Iterator
 
-COMMANDS = ("train", "evaluate", "predict", "export", "convert", "demo")
+COMMANDS = {
+    "train": "trains by a recipe",
+    "evaluate": "measures a model on labelled images",
+    "predict": "classifies files and folders",
+    "export": "exports for serving and for other runtimes",
+    "convert": "converts a checkpoint",
+    "demo": "starts a page to try a model in",
+}
 
 
 def main() -> None:
     """Runs the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("usage: crossvit COMMAND ...\n")
+        print(*(f"  {command:10}{does}" for command, does in COMMANDS.items()), sep="\n")
+        print("\ncrossvit COMMAND --help shows what a command takes.")
+        return
     if name not in COMMANDS:
-        print(f"usage: crossvit {{{','.join(COMMANDS)}}} ...   (--help after one for its own)")
-        sys.exit(0 if name in ("-h", "--help") else 2)
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f". Did you mean {close[0]!r}?" if close else ""
+        allowed = ", ".join(COMMANDS)
+        print(f"COMMAND must be one of {allowed}. Received: {name}{meant}", file=sys.stderr)
+        sys.exit(2)
     sys.argv = [f"{sys.argv[0]} {name}", *sys.argv[2:]]
     run(name)
 

@@ -222,9 +222,17 @@ def test_classes_that_are_not_the_models(run):
         source.with_classes(("1", "2"))
 
 
-def test_no_command_or_an_unknown_one(command, capsys):
-    for arguments, status in ((["--help"], 0), (["serve"], 2), ([], 0)):
-        with pytest.raises(SystemExit) as ended:
-            command(*arguments)
-        assert ended.value.code == status
-        assert "train,evaluate,predict,export,convert,demo" in capsys.readouterr().out
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_help_says_what_each_command_does(command, arguments):
+    lines = command(*arguments).splitlines()
+    assert [line.split()[0] for line in lines[2:8]] == list(crossvit_command.COMMANDS)
+    assert lines[4].endswith("classifies files and folders")
+
+
+def test_unknown_command(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command("tran")
+    assert ended.value.code == 2
+    allowed = "train, evaluate, predict, export, convert, demo"
+    said = f"COMMAND must be one of {allowed}. Received: tran. Did you mean 'train'?\n"
+    assert capsys.readouterr().err == said

@@ -18,13 +18,13 @@ from tests import base
 from tests.export.helpers import LABELS, picture, probabilities
 from tests.reference import randomize
 
+pytestmark = pytest.mark.slow
+
 TF1_CLIENT = """
 import json, sys
 sys.modules["keras"] = sys.modules["keras_crossvit"] = None  # so that importing them fails
 import numpy as np
 import tensorflow.compat.v1 as tf
-
-pytestmark = pytest.mark.slow
 
 folder, data = sys.argv[1:]
 data = np.load(data)

@@ -1,6 +1,7 @@
 """Set up before any test imports Keras; fixtures that several folders use."""
 
 import gc
+import logging
 import os
 import pathlib
 
@@ -48,8 +49,12 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def _same_start():
-    """Every test begins with the same seed and the float32 policy, whatever ran before."""
+    """Every test begins with the same seed, policy and messages, whatever ran before."""
     keras.utils.set_random_seed(0)
+    logging.disable(logging.NOTSET)
+    package = logging.getLogger("keras_crossvit")
+    package.setLevel(logging.NOTSET)
+    package.disabled, package.propagate = False, True
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -45,7 +45,7 @@ def test_pre_commit_runs_what_make_test_runs():
     ("target", "command"),
     [
         ("docs", "-m sphinx --fail-on-warning"),
-        ("fast", '-m pytest --numprocesses 2 --dist loadfile --capture sys -m "not main_job"'),
+        ("fast", '--no-loadscope-reorder --capture sys -m "not slow and not main_job"'),
         ("test", "-m mypy"),
     ],
 )

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
 import sys
 import warnings
 from typing import Any
@@ -120,7 +121,7 @@ def _products_without_weights(converted):
 
     def weighted(operation):
         weights = operation.input(1).get_source_output().get_node()
-        of_resize = "_resize" in operation.get_friendly_name()
+        of_resize = re.search("/(small|large)_resize", operation.get_friendly_name())
         return weights.get_type_name() == "Constant" and not of_resize
 
     return [

@@ -41,8 +41,12 @@ np.savez(sys.argv[3], **answers)
 
 @pytest.fixture(scope="module")
 def model():
-    """One stage, which has all operations: conversion takes seconds a stage."""
-    return base.small_model(base.small_config(num_stages=1), classifier_activation=None)
+    """One stage, which has all operations: conversion takes seconds a stage.
+
+    Its name begins those of all operations, and must not be taken for a layer's.
+    """
+    config = base.small_config(num_stages=1)
+    return base.small_model(config, classifier_activation=None, name="my_resize")
 
 
 @pytest.fixture(scope="module")

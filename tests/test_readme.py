@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.data.config import AUGMENTATIONS
+from keras_crossvit.layers.fusions.base import FUSIONS
+from keras_crossvit.models.config import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,6 +73,9 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     index = {str(i): [f"n{i:08d}", f"class_{i}"] for i in range(1000)}
     monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
+    # What a snippet registers is not there for other tests.
+    for registry in (AUGMENTATIONS, FUSIONS, PRESETS):
+        monkeypatch.setattr(registry, "_entries", {**registry._entries})
     monkeypatch.chdir(surroundings)
     monkeypatch.syspath_prepend(surroundings)  # as for a script that lies there
     names = {}

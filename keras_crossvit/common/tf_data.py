@@ -5,6 +5,10 @@ TensorFlow is imported where it is used, so that models work without it.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,3 +55,55 @@ def batches_of_arrays(arrays: Sequence[Any], batch_size: int) -> tf.data.Dataset
 
     dataset = tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
     return without_autotune(dataset.batch(batch_size).prefetch(1))
+
+
+def call_python(function: Callable, inputs: Sequence[Any], types: Any) -> Any:
+    """`tf.numpy_function` for pipelines, which work ahead and may be in Python as it ends.
+
+    Python ends the threads that call it then, and TensorFlow would wait for their answers for
+    ever. So the end of the program waits for the last calls. A pipeline asks `python_ends`
+    before each, and makes no further call if so.
+    """
+    import tensorflow as tf
+
+    return tf.numpy_function(functools.partial(_calls().run, function), inputs, types)
+
+
+def python_ends() -> tf.Tensor:
+    """Whether the program is about to end: a bool, computed anew each time in a graph."""
+    return _calls().ended.size() > 0
+
+
+class _Calls:
+    """The calls of all pipelines into Python."""
+
+    quiet = 0.1  # seconds without a call, after which none is on its way any more
+
+    def __init__(self) -> None:
+        import tensorflow as tf
+
+        with tf.init_scope(), tf.device("CPU:0"):
+            # What graphs can read while the program runs. A variable would be mirrored.
+            self.ended = tf.queue.FIFOQueue(1, tf.bool)
+        self._lock = threading.Lock()
+        self._running = 0
+        self._last_end = -self.quiet
+        atexit.register(self.end)
+
+    def run(self, function: Callable, *arguments: Any) -> Any:
+        with self._lock:
+            self._running += 1
+        try:
+            return function(*arguments)
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._last_end = time.monotonic()
+
+    def end(self) -> None:
+        self.ended.enqueue(True)
+        while self._running or time.monotonic() - self._last_end < self.quiet:
+            time.sleep(self.quiet / 10)
+
+
+_calls = functools.cache(_Calls)

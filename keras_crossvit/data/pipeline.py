@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.common.tf_data import without_autotune
+from keras_crossvit.common.tf_data import call_python, python_ends, without_autotune
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.images import (
@@ -201,12 +201,13 @@ def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) 
     def chunk(start):
         label_type = tf.float32 if split.label_shape else tf.int64
         types = tf.int64, tf.string, tf.string, label_type
-        tensors = tf.numpy_function(read, [start], types)
+        tensors = call_python(read, [start], types)
         for tensor, shape in zip(tensors, [(), (), (), split.label_shape], strict=True):
             tensor.set_shape([None, *shape])
         return tuple(tensors)
 
-    return tf.data.Dataset.range(rows.start, rows.stop, _CHUNK).map(chunk, parallel_calls)
+    starts = tf.data.Dataset.range(rows.start, rows.stop, _CHUNK)
+    return starts.take_while(lambda _: ~python_ends()).map(chunk, parallel_calls)
 
 
 def _name_unreadable(names, files, good):
@@ -226,10 +227,10 @@ def _name_unreadable(names, files, good):
 
     def name_them():
         rows = [tf.boolean_mask(tensor, unreadable) for tensor in (names, files)]
-        with tf.control_dependencies([tf.numpy_function(_warn, rows, [], stateful=True)]):
+        with tf.control_dependencies([call_python(_warn, rows, [])]):
             return tf.identity(good)
 
-    return tf.cond(tf.reduce_any(unreadable), name_them, lambda: good)
+    return tf.cond(tf.reduce_any(unreadable) & ~python_ends(), name_them, lambda: good)
 
 
 def _warn(names, files):

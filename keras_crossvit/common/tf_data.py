@@ -58,11 +58,16 @@ def batches_of_arrays(arrays: Sequence[Any], batch_size: int) -> tf.data.Dataset
 
 
 def call_python(function: Callable, inputs: Sequence[Any], types: Any) -> Any:
-    """`tf.numpy_function` for pipelines, which work ahead and may be in Python as it ends.
+    """`tf.numpy_function` for pipelines, which work ahead: one may be in it as the program ends.
 
-    Python ends the threads that call it then, and TensorFlow would wait for their answers for
-    ever. So the end of the program waits for the last calls. A pipeline asks `python_ends`
-    before each, and makes no further call if so.
+    Python then ends the threads that call it, and TensorFlow would wait for their answers for
+    ever. So the end of the program waits for the calls that have begun, and a pipeline asks
+    `python_ends` before each, and makes no more.
+
+    Args:
+        function: From NumPy arrays to one, or a tuple of them.
+        inputs: Tensors.
+        types: TensorFlow types of what `function` returns.
     """
     import tensorflow as tf
 

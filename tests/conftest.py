@@ -53,7 +53,7 @@ def _same_start():
     keras.utils.set_random_seed(0)
     logging.disable(logging.NOTSET)
     package = logging.getLogger("keras_crossvit")
-    package.setLevel(logging.WARNING)  # of its own, since OpenVINO changes the root's
+    package.setLevel(logging.NOTSET)
     package.disabled, package.propagate = False, True
     yield
     keras.config.set_dtype_policy("float32")

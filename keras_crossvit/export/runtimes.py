@@ -96,13 +96,12 @@ def _quantized(converted, samples):
     import nncf
     import openvino
 
-    nncf.set_log_level(logging.ERROR)
     # If there could be no image at all, OpenVINO would not compile some models: it then takes
     # the scales of channels across a reshape wrongly where there are more tokens than channels.
     shape = converted.inputs[0].get_partial_shape()
     shape[0] = openvino.Dimension(1, -1)
     converted.reshape(shape)
-    with contextlib.redirect_stdout(sys.stderr):  # its progress bars
+    with _errors_alone("nncf"), contextlib.redirect_stdout(sys.stderr):  # its progress bars
         return nncf.quantize(
             converted,
             nncf.Dataset([image[np.newaxis] for image in samples]),
@@ -110,6 +109,18 @@ def _quantized(converted, samples):
             model_type=nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=_products_without_weights(converted)),
         )
+
+
+@contextlib.contextmanager
+def _errors_alone(name):
+    """Has a logger say errors alone; the levels of its handlers are their owners'."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _products_without_weights(converted):

@@ -1,6 +1,7 @@
 """ONNX, LiteRT and OpenVINO files, each read by its own runtime and compared with Keras."""
 
 import importlib.util
+import logging
 
 import keras
 import numpy as np
@@ -145,10 +146,16 @@ class TestInt8:
 
     def test_openvino(self, model, folder, tmp_path):
         """Weights and activations, for any number of images, with more tokens than channels."""
+        import nncf  # noqa: F401, since its import sets levels
         import openvino
 
-        samples = base.pixels(64, seed=5)
+        handler = logging.NullHandler()  # of the program around it
+        log = logging.getLogger("nncf")
+        log.addHandler(handler)
+        level, samples = log.level, base.pixels(64, seed=5)
         path = export_openvino(model, tmp_path / "m.xml", int8=True, samples=samples)
+        log.removeHandler(handler)
+        assert (log.level, handler.level) == (level, logging.NOTSET)
         sizes = [file.with_suffix(".bin").stat().st_size for file in (path, folder / "m.xml")]
         assert sizes[0] < 0.6 * sizes[1]
         operations = openvino.Core().read_model(path).get_ops()

@@ -41,20 +41,32 @@ def noinline(function: Callable) -> Callable:
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
-def batches_of_arrays(arrays: Sequence[Any], batch_size: int) -> tf.data.Dataset:
-    """A dataset of batches of arrays of one length, in order, that is not tuned as it runs.
+def batches_of_arrays(
+    arrays: Sequence[Any], batch_size: int, shuffle: bool = False
+) -> tf.data.Dataset:
+    """A dataset of batches of arrays of one length, which is not tuned as it runs.
 
     Args:
         arrays: NumPy arrays or TensorFlow tensors, `(N, ...)` each.
         batch_size: Rows of a batch; the last may have fewer.
+        shuffle: Whether the rows come in another random order each time, instead of their own.
 
     Returns:
         `tf.data.Dataset`: of tuples, or of tensors if there is one array.
     """
     import tensorflow as tf
 
-    dataset = tf.data.Dataset.from_tensor_slices(arrays if len(arrays) > 1 else arrays[0])
-    return without_autotune(dataset.batch(batch_size).prefetch(1))
+    with tf.device("CPU:0"):
+        tensors = [tf.convert_to_tensor(array) for array in arrays]
+    rows = tf.data.Dataset.range(len(tensors[0]))
+    if shuffle:
+        rows = rows.shuffle(len(tensors[0]))
+
+    def gather(indices):
+        columns = tuple(tf.gather(tensor, indices) for tensor in tensors)
+        return columns if len(columns) > 1 else columns[0]
+
+    return without_autotune(rows.batch(batch_size).map(gather).prefetch(1))
 
 
 def call_python(function: Callable, inputs: Sequence[Any], types: Any) -> Any:

@@ -31,11 +31,11 @@ from keras_crossvit.common.checks import (
     check_positive_int,
     check_rate,
 )
-from keras_crossvit.common.pixels import MEAN, STD, warn_of_unit_range
+from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.common.registry import PACKAGE
-from keras_crossvit.common.tf_data import batches_of_arrays
 from keras_crossvit.models.assembly import Assembly
 from keras_crossvit.models.config import CrossViTConfig
+from keras_crossvit.models.feeding import UntunedModel
 from keras_crossvit.models.inputs import make_images
 from keras_crossvit.models.preprocessing import (
     check_normalization,
@@ -44,11 +44,9 @@ from keras_crossvit.models.preprocessing import (
 )
 from keras_crossvit.models.presets import preset_name, published_weights
 
-_BATCH_SIZE = 32  # Keras' own, where none is given
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class CrossViT(keras.Model):
+class CrossViT(UntunedModel):
     """The CrossViT of any configuration (figure 2), a functional `keras.Model`.
 
     A configuration without a small branch (`CrossViTConfig.preset("deit_small")`) gives the
@@ -316,52 +314,6 @@ class CrossViT(keras.Model):
         from keras_crossvit.models.pretrained import push_to_hub
 
         return push_to_hub(self, name, private=private, space=space, **options)
-
-    def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.predict`.
-
-        On TensorFlow, Keras feeds arrays through a `tf.data` pipeline that is tuned while it
-        runs, which made half of the calls take twice as long (see `without_autotune`).
-        Arrays need no tuning, so here and in `evaluate` they go without it.
-        """
-        batches = self._batches(batch_size, x)
-        if batches is not None:
-            x, batch_size = batches, None
-        return super().predict(x, batch_size, *args, **kwargs)
-
-    def evaluate(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        verbose: str | int = "auto",
-        sample_weight: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """As `keras.Model.evaluate`; arrays go as in `predict`."""
-        given = (x, y) if sample_weight is None else (x, y, sample_weight)
-        # `fit` hands over arrays of which it has made its own pipeline, and says so.
-        cached = kwargs.get("_use_cached_eval_dataset", False)
-        batches = None if cached else self._batches(batch_size, *given)
-        if batches is not None:
-            x, y, sample_weight, batch_size = batches, None, None, None
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
-
-    def _batches(self, batch_size, *arrays):
-        """A pipeline of arrays of one length, or `None` for anything else."""
-        if self.include_preprocessing:
-            warn_of_unit_range(arrays[0])
-        if keras.backend.backend() != "tensorflow":
-            return None
-        import tensorflow as tf
-
-        known = all(isinstance(x, np.ndarray | tf.Tensor) and len(x.shape) > 0 for x in arrays)
-        if not known or len({x.shape[0] for x in arrays}) > 1:
-            return None
-        if self.distribute_strategy.num_replicas_in_sync > 1:
-            return None
-        return batches_of_arrays(arrays, _BATCH_SIZE if batch_size is None else batch_size)
 
 
 def _check_arguments(config, include_top, pooling, classes, classifier_activation):

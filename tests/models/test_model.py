@@ -1,4 +1,4 @@
-"""`predict` and `evaluate` of the models give what Keras' own give, and do not wait."""
+"""`fit`, `evaluate` and `predict` of the models give what Keras' own give, and do not wait."""
 
 import keras
 import numpy as np
@@ -46,16 +46,84 @@ def test_arrays_give_what_keras_gives(models, batch_size, kind):
     assert found["loss"] != ours.evaluate(images, labels, **given)["loss"]
 
 
-def test_arrays_are_fed_without_tuning(models, monkeypatch):
-    fed = []
-    ours, keras_own = models
-    images, labels, _ = arrays()
-    for name in ("predict", "evaluate"):
-        monkeypatch.setattr(keras_own.__class__, name, lambda self, x, *_, **__: fed.append(x))
+@pytest.fixture
+def calls(models, monkeypatch):
+    """The arguments that Keras' own methods are called with, instead of doing anything."""
+    calls = []
+    for name in ("fit", "evaluate", "predict"):
+        monkeypatch.setattr(
+            models[1].__class__, name, lambda self, **given: calls.append(given), raising=True
+        )
+    return calls
+
+
+def tuned(dataset):
+    return dataset.options().autotune.enabled
+
+
+def test_arrays_are_fed_without_tuning(models, calls):
+    ours, _ = models
+    images, labels, weights = arrays()
+    held_out = images[:7], labels[:7]
     ours.predict(images, 4)
     ours.evaluate(images, labels, 4)
-    assert [batches.options().autotune.enabled for batches in fed] == [False, False]
-    assert [len(batches) for batches in fed] == [4, 4]
+    ours.fit(images, labels, 4, 2, validation_data=held_out, sample_weight=weights)
+    ours.fit(images, labels, 4, validation_data=held_out, validation_batch_size=3)
+    assert [tuned(call["x"]) for call in calls] == [False] * 4
+    assert [len(call["x"]) for call in calls] == [4] * 4
+    assert [len(call["x"].element_spec) for call in calls[1:]] == [2, 3, 2]
+    assert [tuned(call["validation_data"]) for call in calls[2:]] == [False, False]
+    assert [len(call["validation_data"]) for call in calls[2:]] == [2, 3]
+    assert (calls[2]["epochs"], calls[2]["shuffle"]) == (2, False)
+
+
+def test_datasets_are_not_tuned_unless_they_say_so(models, calls):
+    ours, _ = models
+    batches = tf.data.Dataset.from_tensor_slices(arrays()).batch(4)
+    ours.predict(batches)
+    ours.evaluate(batches)
+    ours.fit(batches, validation_data=batches)
+    assert [tuned(call["x"]) for call in calls] == [False] * 3
+    assert not tuned(calls[2]["validation_data"])
+    options = tf.data.Options()
+    options.autotune.enabled = True
+    own = batches.with_options(options)
+    ours.fit(own, validation_data=own)
+    assert calls[3]["x"] is own
+    assert calls[3]["validation_data"] is own
+
+
+def test_rows_come_in_a_new_order_in_each_epoch(models, calls):
+    ours, _ = models
+    images, labels = np.zeros((40, 1)), np.arange(40)
+    ours.fit(images, labels, 16)
+    ours.fit(images, labels, 16, shuffle=False)
+    orders = [
+        np.concatenate([batch.numpy() for _, batch in call["x"]]) for call in (*calls, calls[0])
+    ]
+    np.testing.assert_array_equal(orders[1], labels)
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), labels)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"validation_split": 0.3}, {"class_weight": {1: 3.0}}, {"steps_per_epoch": 2}],
+)
+def test_training_on_arrays_is_that_of_keras(models, changes):
+    images, labels, weights = arrays()
+    start = [variable.numpy() for variable in models[0].weights]
+    losses = []
+    for model in models:
+        for variable, value in zip(model.weights, start, strict=True):
+            variable.assign(value)
+        given = {} if "class_weight" in changes else {"sample_weight": weights}
+        given |= {"epochs": 2, "batch_size": 4, "shuffle": False, "verbose": 0, **changes}
+        losses.append(model.fit(images, labels, **given).history)
+    assert losses[0] == losses[1]
+    assert len(losses[0]["loss"]) == 2
+    assert ("val_loss" in losses[0]) == ("validation_split" in changes)
 
 
 def test_everything_else_is_left_to_keras(models):

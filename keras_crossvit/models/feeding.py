@@ -1,0 +1,100 @@
+"""A Keras model that does not wait for `tf.data` to tune what feeds it."""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_crossvit.common.pixels import warn_of_unit_range
+from keras_crossvit.common.tf_data import batches_of_arrays, without_autotune
+
+_BATCH_SIZE = 32  # Keras' own, where none is given
+_ARRAYS = ("x", "y", "sample_weight")
+
+
+class UntunedModel(keras.Model):
+    """A `keras.Model` whose `fit`, `evaluate` and `predict` run pipelines without tuning.
+
+    In TensorFlow 2.21 whoever ends a pipeline that is tuned may sit idle for up to as long again
+    as it ran (see `without_autotune`), at the end of each epoch too. So datasets are not tuned,
+    unless their own options say so; nor are arrays, of which Keras makes datasets on TensorFlow.
+    Anything else goes to Keras as it came, and so do arrays with `class_weight`, `validation_split`
+    or shuffle="batch".
+    """
+
+    include_preprocessing = False
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """As `keras.Model.fit`."""
+        given = _by_name(keras.Model.fit, args, kwargs)
+        shuffle = given.get("shuffle", True)
+        held_out = given.get("validation_data")
+        if isinstance(held_out, tuple | list):
+            batch_size = given.get("validation_batch_size") or given.get("batch_size")
+            batches = self._batches(held_out, batch_size)
+            given["validation_data"] = held_out if batches is None else batches
+        else:
+            given["validation_data"] = _untuned(held_out)
+        if given.get("validation_split") or given.get("class_weight") or shuffle == "batch":
+            return super().fit(**given)
+        return super().fit(**self._fed(given, shuffle=shuffle))
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`."""
+        given = _by_name(keras.Model.evaluate, args, kwargs)
+        # `fit` has made a pipeline of the data that it names here, and uses that.
+        cached = given.get("_use_cached_eval_dataset", False)
+        return super().evaluate(**(given if cached else self._fed(given)))
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.predict`."""
+        return super().predict(**self._fed(_by_name(keras.Model.predict, args, kwargs)))
+
+    def _fed(self, given, **shuffle):
+        """The arguments `given`, in which a dataset that is not tuned is in the arrays' place."""
+        arrays = [given.get(name) for name in _ARRAYS]
+        batches = self._batches(arrays, given.get("batch_size"), **shuffle)
+        if batches is None:
+            return {**given, "x": _untuned(given.get("x"))}
+        others = {name: given[name] for name in given if name not in (*_ARRAYS, "batch_size")}
+        # A dataset is shuffled already: Keras warns where it is asked to do so.
+        return {**others, "x": batches, **dict.fromkeys(shuffle, False)}
+
+    def _batches(
+        self, arrays: Sequence[Any], batch_size: int | None, shuffle: bool = False
+    ) -> Any:
+        """A dataset of arrays of one length, or `None` of anything else."""
+        if self.include_preprocessing:
+            warn_of_unit_range(arrays[0])
+        if keras.backend.backend() != "tensorflow":
+            return None
+        import tensorflow as tf
+
+        arrays = list(arrays)
+        while arrays and arrays[-1] is None:
+            arrays.pop()
+        known = all(isinstance(x, np.ndarray | tf.Tensor) and len(x.shape) > 0 for x in arrays)
+        if not arrays or not known or len({x.shape[0] for x in arrays}) > 1:
+            return None
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            return None
+        batch_size = _BATCH_SIZE if batch_size is None else batch_size
+        return batches_of_arrays(arrays, batch_size, shuffle)
+
+
+def _by_name(method, args, kwargs):
+    """The arguments of a call, each by its name."""
+    given = dict(inspect.signature(method).bind(None, *args, **kwargs).arguments)
+    given.pop("self")
+    return {**given.pop("kwargs", {}), **given}
+
+
+def _untuned(data):
+    """`data` itself, unless it is a dataset that says nothing of whether it is to be tuned."""
+    tf = sys.modules.get("tensorflow")  # where it is not loaded, nothing is its dataset
+    if tf is None or not isinstance(data, tf.data.Dataset):
+        return data
+    return data if data.options().autotune.enabled is not None else without_autotune(data)

@@ -5,7 +5,7 @@ TensorFlow graph functions, so that a server without Python turns an image as tr
 
 import tensorflow as tf
 
-from keras_crossvit.common.tf_data import noinline
+from keras_crossvit.common.tf_data import graph_function, noinline
 from keras_crossvit.data.formats import has, padded_bytes, webp_chunk
 
 _TAG, _SHORT = 0x0112, 3  # of the orientation: its number and the type of its value
@@ -18,6 +18,7 @@ _NOWHERE = 2**62  # a position after the end of any file
 _EXCHANGED, _MIRRORED, _FLIPPED = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
 
+@graph_function
 def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation of a JPEG, PNG or WebP, int64, 1 to 8.
 
@@ -25,16 +26,15 @@ def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     """
     finders = {
         (0, b"\xff\xd8\xff"): _find_in_jpeg,
-        (0, b"\x89PNG"): noinline(_find_in_png),
-        (8, b"WEBP"): noinline(_find_in_webp),
+        (0, b"\x89PNG"): _find_in_png,
+        (8, b"WEBP"): _find_in_webp,
     }
     branches = [
         (has(image_bytes, position, magic), lambda find=find: find(image_bytes))
         for (position, magic), find in finders.items()
     ]
     at = tf.case(branches, default=lambda: tf.constant(_NOWHERE, tf.int64))
-    read = noinline(_read)
-    return tf.cond(at < _NOWHERE, lambda: read(image_bytes, at), lambda: tf.constant(1, tf.int64))
+    return tf.cond(at < _NOWHERE, lambda: _read(image_bytes, at), lambda: tf.constant(1, tf.int64))
 
 
 def oriented(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -47,15 +47,7 @@ def oriented(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     Returns:
         `(H, W, 3)`, or `(W, H, 3)` if the orientation exchanges the axes.
     """
-
-    def turn(pixels, orientation):
-        exchanged = _is_one_of(orientation, _EXCHANGED)
-        pixels = tf.cond(exchanged, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
-        axes = [_is_one_of(orientation, _FLIPPED), _is_one_of(orientation, _MIRRORED), False]
-        return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack(axes))
-
-    turn = noinline(turn)
-    turned = tf.cond(orientation > 1, lambda: turn(pixels, orientation), lambda: pixels)
+    turned = tf.cond(orientation > 1, lambda: _turn(pixels, orientation), lambda: pixels)
     turned.set_shape([None, None, pixels.shape[2]])
     return turned
 
@@ -76,16 +68,24 @@ def stored_box(box: tf.Tensor, sides: tf.Tensor, orientation: tf.Tensor) -> tf.T
     Returns:
         `(top, left, height, width)` in the image as it is stored, int32.
     """
+    return tf.cond(orientation > 1, lambda: _stored(box, sides, orientation), lambda: box)
 
-    def find(box, sides, orientation):
-        first, size = box[:2], box[2:]
-        back = [_is_one_of(orientation, axis) for axis in (_FLIPPED, _MIRRORED)]
-        first = tf.where(tf.stack(back), sides - first - size, first)
-        order = tf.where(_is_one_of(orientation, _EXCHANGED), [1, 0], [0, 1])
-        return tf.concat([tf.gather(first, order), tf.gather(size, order)], axis=0)
 
-    find = noinline(find)
-    return tf.cond(orientation > 1, lambda: find(box, sides, orientation), lambda: box)
+@noinline
+def _turn(pixels, orientation):
+    exchanged = _is_one_of(orientation, _EXCHANGED)
+    pixels = tf.cond(exchanged, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
+    axes = [_is_one_of(orientation, _FLIPPED), _is_one_of(orientation, _MIRRORED), False]
+    return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack(axes))
+
+
+@noinline
+def _stored(box, sides, orientation):
+    first, size = box[:2], box[2:]
+    back = [_is_one_of(orientation, axis) for axis in (_FLIPPED, _MIRRORED)]
+    first = tf.where(tf.stack(back), sides - first - size, first)
+    order = tf.where(_is_one_of(orientation, _EXCHANGED), [1, 0], [0, 1])
+    return tf.concat([tf.gather(first, order), tf.gather(size, order)], axis=0)
 
 
 def _find_in_jpeg(image_bytes):
@@ -115,6 +115,7 @@ def _find_in_jpeg(image_bytes):
     return tf.where(is_exif(at), at + 10, _NOWHERE)
 
 
+@noinline
 def _find_in_png(image_bytes):
     before, *_ = tf.unstack(
         tf.raw_ops.StringSplitV2(input=[image_bytes], sep=b"eXIf", maxsplit=1).values[:1], num=1
@@ -123,6 +124,7 @@ def _find_in_png(image_bytes):
     return tf.where(has(image_bytes, at, b"eXIf"), at + 4, _NOWHERE)
 
 
+@noinline
 def _find_in_webp(image_bytes):
     at, name, _ = webp_chunk(image_bytes, (b"EXIF",), 12)
     begin = at + 8
@@ -130,6 +132,7 @@ def _find_in_webp(image_bytes):
     return tf.where(name == b"EXIF", begin, _NOWHERE)
 
 
+@noinline
 def _read(image_bytes, at):
     """The orientation in the EXIF whose TIFF header is at byte `at`."""
     little_endian = has(image_bytes, at, b"II*\0")

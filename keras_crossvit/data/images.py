@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_crossvit.common.tf_data import noinline
+from keras_crossvit.common.tf_data import graph_function, noinline
 from keras_crossvit.data.exif import oriented, read_orientation
 from keras_crossvit.data.formats import (
     decode_bmp,
@@ -53,7 +53,11 @@ def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
             the size of the file, in so many passes, that it would take seconds. The claim is
             read from the headers, before any pixel is decoded.
     """
+    in_graph = not tf.executing_eagerly()
+    return (_decode_in_graph if in_graph else _decode)(image_bytes, exif_orientation)
 
+
+def _decode(image_bytes, exif_orientation):
     def refuse():
         with tf.control_dependencies([_refusal(image_bytes)]):
             return tf.zeros([1, 1, 3], tf.uint8)
@@ -74,6 +78,9 @@ def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
     # Not at the same time: an error would cancel the other, and that be the error then.
     with tf.control_dependencies([pixels]):
         return oriented(pixels, read_orientation(image_bytes))
+
+
+_decode_in_graph = graph_function(_decode)
 
 
 def why_unreadable(image_bytes: bytes) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.common.tf_data import call_python, python_ends, without_autotune
+from keras_crossvit.common.tf_data import as_written, call_python, python_ends
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.images import (
@@ -96,11 +96,13 @@ def training_batches(
         crop = config.crop_area, seed, config.horizontal_flip, config.exif_orientation
         return augmentation.image(random_resized_crop(image, sides, *crop), seed)
 
+    @tf.autograph.experimental.do_not_convert
     def label(rows, images, good):
         numbers, names, files, labels = rows
         good = tf.cast(_name_unreadable(names, files, good), tf.float32)
         return numbers, images, targets(labels) * good[:, tf.newaxis]
 
+    @tf.autograph.experimental.do_not_convert
     def mix(numbers, images, labels):
         groups = tf.constant([*part.groups(batch_size, group_size)], tf.int64)
         numbers = numbers[0] // batch_size * (batch_size // group_size) + groups
@@ -118,7 +120,7 @@ def training_batches(
     )
     if part.replicas > 1:
         batches = batches.rebatch(local_size // part.replicas, drop_remainder=True)
-    return without_autotune(batches.prefetch(_AHEAD))
+    return as_written(batches.prefetch(_AHEAD))
 
 
 def evaluation_batches(
@@ -167,6 +169,7 @@ def evaluation_batches(
     def read(number, name, image, label):
         return evaluation_transform(decode(image, exif_orientation), sides, crop_ratio)
 
+    @tf.autograph.experimental.do_not_convert
     def label(rows, images, good):
         _, names, files, labels = rows
         weights = tf.cast(_name_unreadable(names, files, good), tf.float32)
@@ -177,7 +180,7 @@ def evaluation_batches(
     chunks = _chunks(range(whole // part.workers), examples, split, calls)
     batches = map_all_rows(chunks, read, calls).map(label)
     batches = batches.rebatch(batch_size // (part.workers * part.replicas))
-    return without_autotune(batches.prefetch(_AHEAD))
+    return as_written(batches.prefetch(_AHEAD))
 
 
 def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) -> tf.data.Dataset:
@@ -198,6 +201,7 @@ def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) 
         names = [os.fsencode(name) for name in names]
         return numbers, np.array(names, object), np.array(images, object), labels
 
+    @tf.autograph.experimental.do_not_convert
     def chunk(start):
         label_type = tf.float32 if split.label_shape else tf.int64
         types = tf.int64, tf.string, tf.string, label_type

@@ -21,8 +21,8 @@ class UntunedModel(keras.Model):
     In TensorFlow 2.21 whoever ends a pipeline that is tuned may sit idle for up to as long again
     as it ran (see `without_autotune`), at the end of each epoch too. So datasets are not tuned,
     unless their own options say so; nor are arrays, of which Keras makes datasets on TensorFlow.
-    Anything else goes to Keras as it came, and so do arrays with `class_weight`, `validation_split`
-    or shuffle="batch".
+    Anything else goes to Keras as it came, and so do arrays with `class_weight`,
+    `validation_split` or shuffle="batch".
     """
 
     include_preprocessing = False

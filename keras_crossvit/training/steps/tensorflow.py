@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_crossvit.common.tf_data import graph_function
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.training import state
 from keras_crossvit.training.optimizer import sum_over_replicas
@@ -26,9 +27,9 @@ class TensorFlowStep(Step):
             )
         self.replica_step = self._replica_step
         if self.jit_compile:
-            self.replica_step = _graph(self._replica_step, jit_compile=True)
-        self._train = _graph(self._one_step if self.steps_per_call == 1 else self._steps)
-        self._evaluate = _graph(self._evaluation_step)
+            self.replica_step = graph_function(self._replica_step, jit_compile=True)
+        self._train = graph_function(self._one_step if self.steps_per_call == 1 else self._steps)
+        self._evaluate = graph_function(self._evaluation_step)
 
     def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
         if self.replicas == 1:
@@ -134,8 +135,3 @@ class TensorFlowStep(Step):
         for seed in seeds:
             seed.assign(scope.get_current_value(seed) - own[seed.path])
         return logits
-
-
-def _graph(function, **options):
-    """A graph function; nothing in it needs AutoGraph, whose work would take a second or two."""
-    return tf.function(function, autograph=False, **options)

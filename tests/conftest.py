@@ -47,6 +47,14 @@ def pytest_collection_finish():
     gc.set_threshold(100_000, 20, 100)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _objects_that_stay():
+    """Spares it what earlier files left, too: Keras collects garbage once a quantised layer."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _same_start():
     """Every test begins with the same seed, policy and messages, whatever ran before."""

@@ -1,6 +1,7 @@
 """A Keras model that does not wait for `tf.data` to tune what feeds it."""
 
 import inspect
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +22,8 @@ class UntunedModel(keras.Model):
     In TensorFlow 2.21 whoever ends a pipeline that is tuned may sit idle for up to as long again
     as it ran (see `without_autotune`), at the end of each epoch too. So datasets are not tuned,
     unless their own options say so; nor are arrays, of which Keras makes datasets on TensorFlow.
-    Anything else goes to Keras as it came, and so do arrays with `class_weight`,
-    `validation_split` or shuffle="batch".
+    Anything else goes to Keras as it came, and so do arrays with `class_weight` or
+    shuffle="batch".
     """
 
     include_preprocessing = False
@@ -30,7 +31,8 @@ class UntunedModel(keras.Model):
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`."""
         given = _by_name(keras.Model.fit, args, kwargs)
-        shuffle = given.get("shuffle", True)
+        if given.get("validation_split") and given.get("validation_data") is None:
+            _split(given)
         held_out = given.get("validation_data")
         if isinstance(held_out, tuple | list):
             batch_size = given.get("validation_batch_size") or given.get("batch_size")
@@ -38,16 +40,14 @@ class UntunedModel(keras.Model):
             given["validation_data"] = held_out if batches is None else batches
         else:
             given["validation_data"] = _untuned(held_out)
-        if given.get("validation_split") or given.get("class_weight") or shuffle == "batch":
+        shuffle = given.get("shuffle", True)
+        if given.get("class_weight") or shuffle == "batch":
             return super().fit(**given)
         return super().fit(**self._fed(given, shuffle=shuffle))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`."""
-        given = _by_name(keras.Model.evaluate, args, kwargs)
-        # `fit` has made a pipeline of the data that it names here, and uses that.
-        cached = given.get("_use_cached_eval_dataset", False)
-        return super().evaluate(**(given if cached else self._fed(given)))
+        return super().evaluate(**self._fed(_by_name(keras.Model.evaluate, args, kwargs)))
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`."""
@@ -90,6 +90,20 @@ def _by_name(method, args, kwargs):
     given = dict(inspect.signature(method).bind(None, *args, **kwargs).arguments)
     given.pop("self")
     return {**given.pop("kwargs", {}), **given}
+
+
+def _split(given):
+    """Holds the last `validation_split` of the arrays out, as Keras does, where it can be done."""
+    arrays = {name: given[name] for name in _ARRAYS if given.get(name) is not None}
+    known = all(isinstance(array, np.ndarray) and array.ndim for array in arrays.values())
+    if not known or list(arrays) != [*_ARRAYS[: len(arrays)]]:
+        return
+    rows = len(given["x"])
+    first = math.floor(rows * (1 - given["validation_split"]))
+    if 0 < first < rows:
+        given["validation_data"] = tuple(array[first:] for array in arrays.values())
+        given.update({name: array[:first] for name, array in arrays.items()})
+        del given["validation_split"]
 
 
 def _untuned(data):

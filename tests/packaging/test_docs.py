@@ -71,6 +71,16 @@ def test_an_entry(site):
     assert "Raises: ValueError – If num_heads is not a positive divisor of C." in entry
 
 
+PAGES = [base.ROOT / "README.md", base.ROOT / "CONTRIBUTING.md", *base.ROOT.glob("docs/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page):
+    named = re.findall(r"`((?:\w+/)+\w+\.(?:py|ipynb))`", page.read_text(encoding="utf-8"))
+    roots = base.ROOT, base.ROOT / "keras_crossvit"
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
 @pytest.mark.main_job
 def test_pages_link_to_each_other(site):
     start = (site / "docs" / "index.html").read_text(encoding="utf-8")

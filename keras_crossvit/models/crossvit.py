@@ -35,7 +35,7 @@ from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.models.assembly import Assembly
 from keras_crossvit.models.config import CrossViTConfig
-from keras_crossvit.models.feeding import UntunedModel
+from keras_crossvit.models.loops import Loops
 from keras_crossvit.models.inputs import make_images
 from keras_crossvit.models.preprocessing import (
     check_normalization,
@@ -46,7 +46,7 @@ from keras_crossvit.models.presets import preset_name, published_weights
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class CrossViT(UntunedModel):
+class CrossViT(Loops):
     """The CrossViT of any configuration (figure 2), a functional `keras.Model`.
 
     A configuration without a small branch (`CrossViTConfig.preset("deit_small")`) gives the

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_crossvit as kc
 from tests import base
 
 
@@ -137,3 +138,42 @@ def test_everything_else_is_left_to_keras(models):
     history = ours.fit(images, labels, validation_data=(images, labels), verbose=0)
     found = ours.evaluate(images, labels, verbose=0, return_dict=True)
     assert history.history["val_loss"] == [pytest.approx(found["loss"])]
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The names of the steps that are traced."""
+    names = []
+
+    def noting(name):
+        step = getattr(keras.Model, name)
+        return lambda self, data: (names.append(name), step(self, data))[1]
+
+    for name in ("train_step", "test_step"):
+        monkeypatch.setattr(kc.CrossViT, name, noting(name))
+    return names
+
+
+@pytest.fixture
+def compiled_model():
+    """A model whose metrics and optimizer have no variables yet."""
+    model = base.small_model(base.small_config(num_stages=1))
+    metrics = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2)]
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=metrics)
+    return model
+
+
+def test_training_is_traced_once(compiled_model, traced):
+    images, labels, _ = arrays()
+    history = compiled_model.fit(images, labels, 13, verbose=0).history
+    assert traced == ["train_step"]
+    assert set(history) == {"loss", "accuracy", "sparse_top_k_categorical_accuracy"}
+    assert int(compiled_model.optimizer.iterations) == 1
+
+
+def test_evaluation_is_traced_once(compiled_model, traced):
+    images, labels, _ = arrays()
+    found = compiled_model.evaluate(images, labels, 13, verbose=0, return_dict=True)
+    assert traced == ["test_step"]
+    right = compiled_model.predict(images, 13, verbose=0).argmax(-1) == labels
+    assert found["accuracy"] == pytest.approx(right.mean())

@@ -1,4 +1,4 @@
-"""A Keras model that does not wait for `tf.data` to tune what feeds it."""
+"""Keras' loops over data, without what makes them wait."""
 
 import inspect
 import math
@@ -10,20 +10,23 @@ import keras
 import numpy as np
 
 from keras_crossvit.common.pixels import warn_of_unit_range
-from keras_crossvit.common.tf_data import batches_of_arrays, without_autotune
+from keras_crossvit.common.tf_data import batches_of_arrays, graph_function, without_autotune
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
 _ARRAYS = ("x", "y", "sample_weight")
 
 
-class UntunedModel(keras.Model):
-    """A `keras.Model` whose `fit`, `evaluate` and `predict` run pipelines without tuning.
+class Loops(keras.Model):
+    """A `keras.Model` with Keras' `fit`, `evaluate` and `predict`, which wait for two things less.
 
-    In TensorFlow 2.21 whoever ends a pipeline that is tuned may sit idle for up to as long again
-    as it ran (see `without_autotune`), at the end of each epoch too. So datasets are not tuned,
-    unless their own options say so; nor are arrays, of which Keras makes datasets on TensorFlow.
-    Anything else goes to Keras as it came, and so do arrays with `class_weight` or
+    Tuning: in TensorFlow 2.21 whoever ends a pipeline that is tuned may sit idle for up to as long
+    again as it ran (see `without_autotune`), at the end of each epoch too. So datasets are not
+    tuned, unless their own options say so; nor are arrays, of which Keras makes datasets on
+    TensorFlow. Anything else goes to Keras as it came, and so do arrays with `class_weight` or
     shuffle="batch".
+
+    Tracing: on TensorFlow a step that creates variables, those of metrics or of an optimizer, is
+    traced twice. So they are created before.
     """
 
     include_preprocessing = False
@@ -41,13 +44,16 @@ class UntunedModel(keras.Model):
         else:
             given["validation_data"] = _untuned(held_out)
         shuffle = given.get("shuffle", True)
-        if given.get("class_weight") or shuffle == "batch":
-            return super().fit(**given)
-        return super().fit(**self._fed(given, shuffle=shuffle))
+        if not given.get("class_weight") and shuffle != "batch":
+            given = self._fed(given, shuffle=shuffle)
+        self._create_variables(given.get("x"))
+        return super().fit(**given)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`."""
-        return super().evaluate(**self._fed(_by_name(keras.Model.evaluate, args, kwargs)))
+        given = self._fed(_by_name(keras.Model.evaluate, args, kwargs))
+        self._create_variables(given.get("x"))
+        return super().evaluate(**given)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`."""
@@ -83,6 +89,24 @@ class UntunedModel(keras.Model):
             return None
         batch_size = _BATCH_SIZE if batch_size is None else batch_size
         return batches_of_arrays(arrays, batch_size, shuffle)
+
+    def _create_variables(self, data):
+        """Creates the variables of the optimizer, and of metrics if `data` is a dataset."""
+        if keras.backend.backend() != "tensorflow" or not self.compiled:
+            return
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy() or self.distribute_strategy.num_replicas_in_sync > 1:
+            return  # Keras creates them by itself then
+        optimizer = self.optimizer
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(self.trainable_variables)
+        specs = data.element_spec if isinstance(data, tf.data.Dataset) else None
+        if isinstance(specs, tuple) and len(specs) > 1:
+            x, y, *weights = specs
+            outputs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self.output)
+            # Traced, not run: metrics are created by the shapes, and no value is counted.
+            graph_function(self.compute_metrics).get_concrete_function(x, y, outputs, *weights)
 
 
 def _by_name(method, args, kwargs):

@@ -82,7 +82,7 @@ def batches_of_arrays(
     if shuffle:
         rows = rows.shuffle(len(tensors[0]))
 
-    def gather(indices):
+    def gather(indices: tf.Tensor) -> Any:
         columns = tuple(tf.gather(tensor, indices) for tensor in tensors)
         return columns if len(columns) > 1 else columns[0]
 

@@ -35,8 +35,8 @@ from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.models.assembly import Assembly
 from keras_crossvit.models.config import CrossViTConfig
-from keras_crossvit.models.loops import Loops
 from keras_crossvit.models.inputs import make_images
+from keras_crossvit.models.loops import Loops
 from keras_crossvit.models.preprocessing import (
     check_normalization,
     imagenet_labels,

@@ -1,5 +1,6 @@
 """Keras' loops over data, without what makes them wait."""
 
+import functools
 import inspect
 import math
 import sys
@@ -31,6 +32,7 @@ class Loops(keras.Model):
 
     include_preprocessing = False
 
+    @functools.wraps(keras.Model.fit, assigned=())
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`."""
         given = _by_name(keras.Model.fit, args, kwargs)
@@ -46,15 +48,21 @@ class Loops(keras.Model):
         shuffle = given.get("shuffle", True)
         if not given.get("class_weight") and shuffle != "batch":
             given = self._fed(given, shuffle=shuffle)
-        self._create_variables(given.get("x"))
+        if _is_dataset(given.get("x")):
+            given.setdefault("shuffle", False)  # or Keras would warn that it does not shuffle it
+        if self.train_function is None:
+            self._create_variables(given.get("x"))
         return super().fit(**given)
 
+    @functools.wraps(keras.Model.evaluate, assigned=())
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`."""
         given = self._fed(_by_name(keras.Model.evaluate, args, kwargs))
-        self._create_variables(given.get("x"))
+        if self.test_function is None:
+            self._create_variables(given.get("x"))
         return super().evaluate(**given)
 
+    @functools.wraps(keras.Model.predict, assigned=())
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`."""
         return super().predict(**self._fed(_by_name(keras.Model.predict, args, kwargs)))
@@ -65,9 +73,8 @@ class Loops(keras.Model):
         batches = self._batches(arrays, given.get("batch_size"), **shuffle)
         if batches is None:
             return {**given, "x": _untuned(given.get("x"))}
-        others = {name: given[name] for name in given if name not in (*_ARRAYS, "batch_size")}
-        # A dataset is shuffled already: Keras warns where it is asked to do so.
-        return {**others, "x": batches, **dict.fromkeys(shuffle, False)}
+        replaced = (*_ARRAYS, "batch_size", *shuffle)
+        return {"x": batches, **{name: given[name] for name in given if name not in replaced}}
 
     def _batches(
         self, arrays: Sequence[Any], batch_size: int | None, shuffle: bool = False
@@ -101,7 +108,7 @@ class Loops(keras.Model):
         optimizer = self.optimizer
         if optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
-        specs = data.element_spec if isinstance(data, tf.data.Dataset) else None
+        specs = data.element_spec if _is_dataset(data) else None
         if isinstance(specs, tuple) and len(specs) > 1:
             x, y, *weights = specs
             outputs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self.output)
@@ -130,9 +137,12 @@ def _split(given):
         del given["validation_split"]
 
 
-def _untuned(data):
-    """`data` itself, unless it is a dataset that says nothing of whether it is to be tuned."""
+def _is_dataset(data):
     tf = sys.modules.get("tensorflow")  # where it is not loaded, nothing is its dataset
-    if tf is None or not isinstance(data, tf.data.Dataset):
-        return data
-    return data if data.options().autotune.enabled is not None else without_autotune(data)
+    return tf is not None and isinstance(data, tf.data.Dataset)
+
+
+def _untuned(data):
+    """`data` itself, unless it is a dataset that does not say whether it is to be tuned."""
+    says = not _is_dataset(data) or data.options().autotune.enabled is not None
+    return data if says else without_autotune(data)

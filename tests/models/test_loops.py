@@ -92,6 +92,7 @@ def test_datasets_are_not_tuned_unless_they_say_so(models, calls):
     ours.fit(own, validation_data=own)
     assert calls[3]["x"] is own
     assert calls[3]["validation_data"] is own
+    assert [call["shuffle"] for call in calls[2:]] == [False, False]  # Keras warns of True
 
 
 def test_rows_come_in_a_new_order_in_each_epoch(models, calls):

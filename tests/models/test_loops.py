@@ -121,10 +121,9 @@ def test_training_on_arrays_is_that_of_keras(models, changes):
         for variable, value in zip(model.weights, start, strict=True):
             variable.assign(value)
         given = {} if "class_weight" in changes else {"sample_weight": weights}
-        given |= {"epochs": 2, "batch_size": 4, "shuffle": False, "verbose": 0, **changes}
+        given |= {"epochs": 1, "batch_size": 8, "shuffle": False, "verbose": 0, **changes}
         losses.append(model.fit(images, labels, **given).history)
     assert losses[0] == losses[1]
-    assert len(losses[0]["loss"]) == 2
     assert ("val_loss" in losses[0]) == ("validation_split" in changes)
 
 

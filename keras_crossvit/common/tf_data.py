@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import keras
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -67,7 +69,7 @@ def batches_of_arrays(
     """A dataset of batches of arrays of one length, which is not tuned as it runs.
 
     Args:
-        arrays: NumPy arrays or TensorFlow tensors, `(N, ...)` each.
+        arrays: NumPy arrays or TensorFlow tensors, `(N, ...)` each; floats become `floatx`.
         batch_size: Rows of a batch; the last may have fewer.
         shuffle: Whether the rows come in another random order each time, instead of their own.
 
@@ -77,7 +79,7 @@ def batches_of_arrays(
     import tensorflow as tf
 
     with tf.device("CPU:0"):
-        tensors = [tf.convert_to_tensor(array) for array in arrays]
+        tensors = [_in_floatx(tf.convert_to_tensor(array)) for array in arrays]
     rows = tf.data.Dataset.range(len(tensors[0]))
     if shuffle:
         rows = rows.shuffle(len(tensors[0]))
@@ -87,6 +89,13 @@ def batches_of_arrays(
         return columns if len(columns) > 1 else columns[0]
 
     return as_written(rows.batch(batch_size).map(gather).prefetch(1))
+
+
+def _in_floatx(tensor: tf.Tensor) -> tf.Tensor:
+    """Floats as Keras casts those of arrays: a loss or a metric may not compute with float64."""
+    import tensorflow as tf
+
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
 
 def call_python(function: Callable, inputs: Sequence[Any], types: Any) -> Any:

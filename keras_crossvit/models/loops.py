@@ -4,7 +4,6 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -35,19 +34,13 @@ class Loops(keras.Model):
     @functools.wraps(keras.Model.fit, assigned=())
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`."""
-        given = _by_name(keras.Model.fit, args, kwargs)
+        given = self._arguments(keras.Model.fit, args, kwargs)
         if given.get("validation_split") and given.get("validation_data") is None:
             _split(given)
-        held_out = given.get("validation_data")
-        if isinstance(held_out, tuple | list):
-            batch_size = given.get("validation_batch_size") or given.get("batch_size")
-            batches = self._batches(held_out, batch_size)
-            given["validation_data"] = held_out if batches is None else batches
-        else:
-            given["validation_data"] = _untuned(held_out)
+        given["validation_data"] = self._held_out(given)
         shuffle = given.get("shuffle", True)
         if not given.get("class_weight") and shuffle != "batch":
-            given = self._fed(given, shuffle=shuffle)
+            given = self._fed(given, "steps_per_epoch", shuffle=shuffle)
         if _is_dataset(given.get("x")):
             given.setdefault("shuffle", False)  # or Keras would warn that it does not shuffle it
         if self.train_function is None:
@@ -57,7 +50,7 @@ class Loops(keras.Model):
     @functools.wraps(keras.Model.evaluate, assigned=())
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.evaluate`."""
-        given = self._fed(_by_name(keras.Model.evaluate, args, kwargs))
+        given = self._fed(self._arguments(keras.Model.evaluate, args, kwargs), "steps")
         if self.test_function is None:
             self._create_variables(given.get("x"))
         return super().evaluate(**given)
@@ -65,37 +58,55 @@ class Loops(keras.Model):
     @functools.wraps(keras.Model.predict, assigned=())
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.predict`."""
-        return super().predict(**self._fed(_by_name(keras.Model.predict, args, kwargs)))
+        given = self._arguments(keras.Model.predict, args, kwargs)
+        return super().predict(**self._fed(given, "steps"))
 
-    def _fed(self, given, **shuffle):
+    def _arguments(self, method, args, kwargs):
+        """The arguments of a call, each by its name; images in 0..1 are warned of."""
+        try:
+            given = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
+        except TypeError as error:
+            name = f"{type(self).__name__}.{method.__name__}()"
+            raise TypeError(f"{name}: {error}") from None
+        given.pop("self")
+        given = {**given.pop("kwargs", {}), **given}
+        if self.include_preprocessing:
+            warn_of_unit_range(given.get("x"))
+        return given
+
+    def _fed(self, given, steps, **shuffle):
         """The arguments `given`, in which a dataset that is not tuned is in the arrays' place."""
         arrays = [given.get(name) for name in _ARRAYS]
-        batches = self._batches(arrays, given.get("batch_size"), **shuffle)
+        batches = self._batches(arrays, given.get("batch_size"), given.get(steps), **shuffle)
         if batches is None:
             return {**given, "x": _untuned(given.get("x"))}
         replaced = (*_ARRAYS, "batch_size", *shuffle)
         return {"x": batches, **{name: given[name] for name in given if name not in replaced}}
 
-    def _batches(
-        self, arrays: Sequence[Any], batch_size: int | None, shuffle: bool = False
-    ) -> Any:
-        """A dataset of arrays of one length, or `None` of anything else."""
-        if self.include_preprocessing:
-            warn_of_unit_range(arrays[0])
+    def _held_out(self, given):
+        """The `validation_data` of `fit`, as a dataset that is not tuned if it can be one."""
+        held_out = given.get("validation_data")
+        if not isinstance(held_out, tuple | list):
+            return _untuned(held_out)
+        batch_size = given.get("validation_batch_size") or given.get("batch_size")
+        batches = self._batches(held_out, batch_size, given.get("validation_steps"))
+        return held_out if batches is None else batches
+
+    def _batches(self, arrays, batch_size, steps, shuffle=False):
+        """A dataset of arrays of numbers, or `None` of anything else."""
         if keras.backend.backend() != "tensorflow":
             return None
-        import tensorflow as tf
-
         arrays = list(arrays)
         while arrays and arrays[-1] is None:
             arrays.pop()
-        known = all(isinstance(x, np.ndarray | tf.Tensor) and len(x.shape) > 0 for x in arrays)
-        if not arrays or not known or len({x.shape[0] for x in arrays}) > 1:
+        lengths = {len(array) if _is_of_numbers(array) else 0 for array in arrays}
+        if len(lengths) != 1 or 0 in lengths:
+            return None
+        if not batch_size and steps:  # Keras then finds a size that makes so many of them
             return None
         if self.distribute_strategy.num_replicas_in_sync > 1:
             return None
-        batch_size = _BATCH_SIZE if batch_size is None else batch_size
-        return batches_of_arrays(arrays, batch_size, shuffle)
+        return batches_of_arrays(arrays, batch_size or _BATCH_SIZE, shuffle)
 
     def _create_variables(self, data):
         """Creates the variables of the optimizer, and of metrics if `data` is a dataset."""
@@ -116,17 +127,10 @@ class Loops(keras.Model):
             graph_function(self.compute_metrics).get_concrete_function(x, y, outputs, *weights)
 
 
-def _by_name(method, args, kwargs):
-    """The arguments of a call, each by its name."""
-    given = dict(inspect.signature(method).bind(None, *args, **kwargs).arguments)
-    given.pop("self")
-    return {**given.pop("kwargs", {}), **given}
-
-
 def _split(given):
     """Holds the last `validation_split` of the arrays out, as Keras does, where it can be done."""
     arrays = {name: given[name] for name in _ARRAYS if given.get(name) is not None}
-    known = all(isinstance(array, np.ndarray) and array.ndim for array in arrays.values())
+    known = all(map(_is_of_numbers, arrays.values()))
     if not known or list(arrays) != [*_ARRAYS[: len(arrays)]]:
         return
     rows = len(given["x"])
@@ -137,8 +141,16 @@ def _split(given):
         del given["validation_split"]
 
 
+def _is_of_numbers(data):
+    """Whether it is an array, or a tensor of TensorFlow, of numbers and at least one axis."""
+    tf = sys.modules.get("tensorflow")  # where it is not loaded, nothing is its own
+    if tf is not None and isinstance(data, tf.Tensor):
+        return len(data.shape) > 0 and (data.dtype.is_floating or data.dtype.is_integer)
+    return isinstance(data, np.ndarray) and data.ndim > 0 and data.dtype.kind in "fiub"
+
+
 def _is_dataset(data):
-    tf = sys.modules.get("tensorflow")  # where it is not loaded, nothing is its dataset
+    tf = sys.modules.get("tensorflow")
     return tf is not None and isinstance(data, tf.data.Dataset)
 
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_crossvit as kc
+from keras_crossvit.models import loops
 from tests import base
 
 
@@ -111,7 +112,12 @@ def test_rows_come_in_a_new_order_in_each_epoch(models, calls):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"validation_split": 0.3}, {"class_weight": {1: 3.0}}, {"steps_per_epoch": 2}],
+    [
+        {},
+        {"validation_split": 0.3},
+        {"class_weight": {1: 3.0}},
+        {"steps_per_epoch": 3, "batch_size": None},
+    ],
 )
 def test_training_on_arrays_is_that_of_keras(models, changes):
     images, labels, weights = arrays()
@@ -125,6 +131,42 @@ def test_training_on_arrays_is_that_of_keras(models, changes):
         losses.append(model.fit(images, labels, **given).history)
     assert losses[0] == losses[1]
     assert ("val_loss" in losses[0]) == ("validation_split" in changes)
+
+
+def test_floats_are_cast_as_by_keras(models, calls):
+    images, labels, _ = arrays()
+    assert images.dtype == "float64"
+    models[0].fit(images, np.eye(5)[labels], validation_data=(tf.constant(images), labels))
+    assert [spec.dtype for spec in calls[0]["x"].element_spec] == [tf.float32, tf.float32]
+    specs = calls[0]["validation_data"].element_spec
+    assert [spec.dtype for spec in specs] == [tf.float32, tf.int64]
+
+
+def test_what_keras_alone_understands_comes_to_it_as_it_was(models, calls):
+    ours, _ = models
+    images, labels, _ = arrays()
+    ours.predict(images, steps=2)  # in batches of 7
+    ours.evaluate([images], labels)
+    ours.fit(
+        images, labels, steps_per_epoch=2, validation_data=(images, labels), validation_steps=2
+    )
+    ours.fit(images[:0], labels[:0], validation_data=())
+    ours.fit(images, labels.astype(str))
+    assert all(isinstance(call["x"], np.ndarray | list) for call in calls)
+    assert isinstance(calls[2]["validation_data"], tuple)
+    assert calls[3]["validation_data"] == ()
+    with pytest.raises(TypeError, match=r"^CrossViT.fit\(\): got an unexpected .* 'epoch'$"):
+        ours.fit(images, labels, epoch=3)
+
+
+def test_images_in_the_unit_range_are_warned_of(models, calls, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loops, "warn_of_unit_range", seen.append)
+    images, labels, _ = arrays()
+    models[0].fit(images, labels, validation_split=0.3)
+    models[0].fit(images, labels, class_weight={0: 2.0})
+    assert all(array is images for array in seen)
+    assert len(seen) == 2
 
 
 def test_everything_else_is_left_to_keras(models):

@@ -194,6 +194,7 @@ def _read_config(path, origin):
     if not isinstance(found, dict) or (_OURS not in found and "architecture" not in found):
         raise ValueError(
             "`source` must hold a config.json of this package or of timm. "
+            "(A run of a design of your own has model.keras instead.) "
             f"Received: {path}, without an architecture"
         )
     return found

@@ -72,7 +72,7 @@ def _describe(folder, model, crop_ratio, details):
     try:
         model.save_pretrained(folder, crop_ratio=crop_ratio, details=details)
     except ValueError as error:  # a design of one's own may have weights without names in timm
-        logger.info("%s gets no model.safetensors: %s", folder, error)
+        logger.warning("%s gets no model.safetensors: %s", folder, error)
 
 
 def export_file(

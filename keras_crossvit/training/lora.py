@@ -24,11 +24,11 @@ def enable_attention_lora(model: CrossViT, rank: int) -> None:
 
 def copy_weights(source: CrossViT, target: CrossViT) -> None:
     """Copies the weights of a model, LoRA's product merged, to the same one without LoRA."""
-    values = {variable.path: variable for variable in source.weights}
-    for projection in _projections(source):
-        values[f"{projection.path}/kernel"] = projection.kernel
-    for variable in target.weights:
-        variable.assign(keras.ops.convert_to_numpy(values[variable.path]))
+    merged = {f"{layer.path}/kernel": layer.kernel for layer in _projections(source)}
+    plain = [v for v in source.weights if not v.path.split("/")[-1].startswith("lora_")]
+    # In order, and not by path: Keras numbers layers without a name anew in each model.
+    for variable, value in zip(target.weights, plain, strict=True):
+        variable.assign(keras.ops.convert_to_numpy(merged.get(value.path, value)))
 
 
 def _projections(model: CrossViT) -> Iterator[keras.layers.Dense]:

@@ -112,8 +112,9 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
             named[name] = variable
     if foreign:
         raise ValueError(
-            "`model` must be a CrossViT of this package, not quantised and without LoRA, so that "
-            "each variable has one name in the published checkpoints. Received: "
+            "`model` must be a CrossViT of the fusions and patch embeddings of this package, not "
+            "quantised and without LoRA, so that each variable has one name in the published "
+            "checkpoints; model.save writes any model. Received: "
             f"{len(foreign)} variables without one: {shorten(foreign)}"
         )
     return named

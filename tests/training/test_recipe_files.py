@@ -8,6 +8,8 @@ import pytest
 
 import keras_crossvit as kc
 from keras_crossvit.training import TrainConfig, main, parse_config
+from keras_crossvit.training.lora import copy_weights
+from tests import base
 
 OWN_DESIGN = """
     import dataclasses
@@ -80,6 +82,28 @@ def test_design_of_ones_own_trains_by_a_recipe(write, tmp_path, monkeypatch):
     loaded = keras.saving.load_model("run/model.keras", compile=False)
     assert isinstance(loaded, kc.CrossViT)
     np.testing.assert_array_equal(loaded.stages[0].fuse.to_small.kernel, fuse.to_small.kernel)
+
+
+def test_weights_of_layers_without_a_name_are_copied():
+    @kc.layers.register_fusion("tests_without_names")
+    class TestsWithoutNames(kc.layers.Fusion):
+        def build(self, input_shape):
+            (_, _, small), (_, _, large) = input_shape
+            self.to_small = keras.layers.Dense(small)
+            self.to_small.build((None, None, large))
+
+        def call(self, tokens, training=False):
+            return [tokens[0] + self.to_small(tokens[1][:, :1]), tokens[1]]
+
+    config = base.small_config(fusion="tests_without_names", num_stages=1)
+    source, target = (base.small_model(config) for _ in range(2))
+    paths = [{v.path for v in model.weights if "/dense" in v.path} for model in (source, target)]
+    assert len(paths[0] | paths[1]) == 4
+    for variable in source.trainable_weights:
+        variable.assign(variable + 1.0)
+    copy_weights(source, target)
+    for ours, copied in zip(base.values_of(source), base.values_of(target), strict=True):
+        np.testing.assert_array_equal(ours, copied)
 
 
 def test_flags_replace_values_of_a_file(write):

@@ -114,7 +114,8 @@ class Loops(keras.Model):
             return
         import tensorflow as tf
 
-        if tf.distribute.has_strategy() or self.distribute_strategy.num_replicas_in_sync > 1:
+        with_strategy = self.distribute_strategy is not tf.distribute.get_strategy()
+        if with_strategy or tf.distribute.has_strategy():
             return  # Keras creates them by itself then
         optimizer = self.optimizer
         if optimizer is not None and not optimizer.built:

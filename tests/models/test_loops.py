@@ -219,3 +219,12 @@ def test_evaluation_is_traced_once(compiled_model, traced):
     assert traced == ["test_step"]
     right = compiled_model.predict(images, 13, verbose=0).argmax(-1) == labels
     assert found["accuracy"] == pytest.approx(right.mean())
+
+
+def test_models_of_a_strategy_are_trained_outside_of_its_scope():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        model = base.small_model(base.small_config(num_stages=1))
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    images, labels, _ = arrays()
+    assert set(model.fit(images, labels, 13, verbose=0).history) == {"loss", "accuracy"}
+    assert int(model.optimizer.iterations) == 1

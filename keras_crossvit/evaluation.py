@@ -98,7 +98,7 @@ def _of_several_labels(model, heads, batches, class_names):
     figures = {name: multi_label_figures(truth, x, class_names) for name, x in joined.items()}
     result = {"pictures": len(truth), "unreadable": unreadable, **figures.pop("model")}
     branches = {
-        name: {key: found[key] for key in ("mean_average_precision", "auc")}
+        name: {key: found[key] for key in ("mean_average_precision", "auc", "f1")}
         for name, found in figures.items()
     }
     return {**result, "branches": branches} if branches else result
@@ -115,10 +115,10 @@ def multi_label_figures(
         class_names: The class names, in the order of the labels.
 
     Returns:
-        `mean_average_precision` and `auc` (the means over the classes that some images have and
-        others lack), `per_class` (`{name: {"average_precision", "auc", "f1", "threshold"}}`, the
-        highest F1 and the score from which it is reached, or `None` for the other classes) and
-        `thresholds`, precision, recall and F1 of all labels together at nine scores.
+        `mean_average_precision`, `auc` and `f1` (the means over the classes that some images have
+        and others lack), `per_class` (`{name: {"average_precision", "auc", "f1", "threshold"}}`,
+        the highest F1 and the score from which it is reached, or `None` for the other classes)
+        and `thresholds`, precision, recall and F1 of all labels together at nine scores.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
@@ -140,11 +140,12 @@ def multi_label_figures(
     there = [figures for figures in per_class.values() if figures is not None]
     means = {
         key: float(np.mean([figures[key] for figures in there])) if there else float("nan")
-        for key in ("average_precision", "auc")
+        for key in ("average_precision", "auc", "f1")
     }
     return {
         "mean_average_precision": means["average_precision"],
         "auc": means["auc"],
+        "f1": means["f1"],
         "per_class": per_class,
         "thresholds": _threshold_table(labels, scores),
     }

@@ -19,6 +19,7 @@ from keras_crossvit.models import CrossViT, branch_logits
 from keras_crossvit.models.answers import class_names, probabilities
 from keras_crossvit.models.preprocessing import preprocess_input
 
+_BRANCHES = ("small", "large")  # in the order of a table's columns
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
@@ -171,7 +172,7 @@ class FileClassifier:
         answers = {"model": np.asarray(scores)}
         if self._heads is not None:
             logits = self._heads.predict_on_batch(x)
-            answers |= {name: probabilities(self.model, x) for name, x in logits.items()}
+            answers |= {name: probabilities(self.model, logits[name]) for name in _BRANCHES}
         return answers
 
 
@@ -189,21 +190,43 @@ def _best(scores, names, top_k):
         "classes": [names[index] for index in order],
         "scores": [float(scores["model"][index]) for index in order],
     }
-    for name in scores.keys() - {"model"}:
+    for name in [branch for branch in _BRANCHES if branch in scores]:
         first = int(scores[name].argmax())
         found[f"{name}_class"], found[f"{name}_score"] = names[first], float(scores[name][first])
     return found
 
 
-def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Writes the rows of `classify_files` as CSV, a column for each class and score, or as JSON.
+def check_table(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a table that `write_table` can write, as far as is known before it does.
 
     Raises:
-        ValueError: If `path` ends in neither .csv nor .json.
+        ValueError: If it ends in neither .csv nor .json, is a folder, or is in a place where
+            nothing can be written.
     """
     path = pathlib.Path(path)
     if path.suffix not in (".csv", ".json"):
         raise ValueError(f"`--output` must end in .csv or .json. Received: {path}")
+    if path.is_dir():
+        raise ValueError(f"`--output` must be a file. Received: {path}, which is a folder")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(
+            "`--output` must be in a folder that can be made and written. "
+            f"Received: {path}, in {place}"
+        )
+    return path
+
+
+def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Writes the rows of `classify_files` as CSV, a column for each class and score, or as JSON.
+
+    Folders that are missing on the way to the file are made.
+
+    Raises:
+        ValueError: As from `check_table`.
+    """
+    path = check_table(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
         write_json(path, rows)
         return
@@ -218,8 +241,10 @@ def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
 
 
 def _flat(row):
-    flat = {name: value for name, value in row.items() if name not in ("classes", "scores")}
-    pairs = zip(row.get("classes", ()), row.get("scores", ()), strict=True)
+    others = dict(row)
+    flat = {"file": others.pop("file")}
+    pairs = zip(others.pop("classes", ()), others.pop("scores", ()), strict=True)
     for number, (name, score) in enumerate(pairs, start=1):
-        flat[f"class_{number}"], flat[f"score_{number}"] = name, f"{score:.6g}"
-    return flat
+        flat[f"class_{number}"], flat[f"score_{number}"] = name, score
+    flat |= others
+    return {name: f"{x:.6g}" if isinstance(x, float) else x for name, x in flat.items()}

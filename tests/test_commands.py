@@ -4,6 +4,7 @@ import csv
 import json
 import socket
 import sys
+import textwrap
 
 import keras
 import numpy as np
@@ -12,7 +13,9 @@ import tensorflow as tf
 
 import crossvit_command
 import keras_crossvit as kc
+from keras_crossvit import prediction
 from keras_crossvit.data.sources import open_source
+from keras_crossvit.layers.fusions import FUSIONS
 from tests import base
 
 pytestmark = pytest.mark.slow
@@ -109,7 +112,12 @@ def test_predict_writes_a_row_for_each_file(run, command, tmp_path):
     arguments = ("--output", table, "--top-k", 2, "--batch-size", 5, "--branches")
     said = command("predict", run / "run", run / "pictures" / "validation", *arguments)
     assert said.strip() == f"{table}: 13 files, 1 unreadable"
-    rows = {row["file"]: row for row in csv.DictReader(table.open())}
+    reader = csv.DictReader(table.open())
+    rows = {row["file"]: row for row in reader}
+    assert reader.fieldnames == [
+        *("file", "class_1", "score_1", "class_2", "score_2"),
+        *("small_class", "small_score", "large_class", "large_score", "error"),
+    ]
     heads = kc.branch_logits(keras.saving.load_model(run / "run" / "model.keras"))
     for file, row_scores in zip(files, scores, strict=True):
         row = rows[str(file)]
@@ -119,6 +127,9 @@ def test_predict_writes_a_row_for_each_file(run, command, tmp_path):
         image = tf.io.decode_png(file.read_bytes())[tf.newaxis]
         logits = heads.predict_on_batch(np.asarray(image, "float32"))["small"][0]
         assert row["small_class"] == LABELS[logits.argmax()]
+        score = np.exp(logits.max()) / np.exp(logits).sum()
+        assert float(row["small_score"]) == pytest.approx(score, rel=1e-4)
+        assert row["large_score"] == f"{float(row['large_score']):.6g}"
         assert row["error"] == ""
     (broken,) = (row for name, row in rows.items() if name.endswith("broken.jpg"))
     assert broken["class_1"] == ""
@@ -132,6 +143,99 @@ def test_predict_as_json(run, command, tmp_path):
     assert row["file"] == str(file)
     assert sorted(row["classes"]) == [*LABELS]
     assert sum(row["scores"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_makes_the_folder_of_its_table(run, command, tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    table = tmp_path / "new" / "deep" / "t.json"
+    said = command("predict", run / "run", tmp_path / "empty.png", "--output", table)
+    assert said.strip() == f"{table}: 1 file, 1 unreadable"
+    (row,) = json.loads(table.read_text())
+    assert row == {"file": str(tmp_path / "empty.png"), "error": "the file is empty"}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("x.txt", "`--output` must end in .csv or .json. Received: {0}/x.txt"),
+        ("taken.csv", "`--output` must be a file. Received: {0}/taken.csv, which is a folder"),
+        ("file/x.csv", "that can be made and written. Received: {0}/file/x.csv, in {0}/file"),
+    ],
+)
+def test_predict_refuses_a_table_before_it_classifies(
+    run, command, tmp_path, monkeypatch, table, message
+):
+    monkeypatch.setattr(prediction.FileClassifier, "__init__", None)  # none may be made
+    (tmp_path / "taken.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    pictures = run / "pictures"
+    said = refusal(command, "predict", run / "run", pictures, "--output", tmp_path / table)
+    assert said.endswith(message.format(tmp_path))
+
+
+@pytest.fixture
+def own_design(tmp_path):
+    """A run's model with a fusion that only a recipe file registers, and that file."""
+    code = """
+        import keras_crossvit as kc
+
+        @kc.layers.register_fusion("tests_halves")
+        class TestsHalves(kc.layers.Fusion):
+            def call(self, tokens, training=False):
+                return [tokens[0] / 2, tokens[1] / 2]
+    """
+    recipe = tmp_path / "own.py"
+    recipe.write_text(textwrap.dedent(code))
+    exec(compile(recipe.read_text(), recipe, "exec"), {"__name__": "elsewhere"})
+    model = base.small_model(base.small_config(fusion="tests_halves"), labels=LABELS)
+    model.save(tmp_path / "own.keras")
+    forget_own_design()
+    yield tmp_path / "own.keras", recipe, model
+    forget_own_design()
+
+
+def forget_own_design():
+    """As in a new process, in which no file was run."""
+    FUSIONS._entries.pop("tests_halves", None)
+    keras.saving.get_custom_objects().pop("keras_crossvit>TestsHalves", None)
+
+
+def test_a_design_of_ones_own_is_registered_by_recipe(run, command, own_design, tmp_path):
+    path, recipe, model = own_design
+    picture = run / "pictures" / "validation" / "eel" / "0.png"
+    table = tmp_path / "t.json"
+    arguments = ("predict", path, picture, "--crop-ratio", 1, "--output", table)
+    message = refusal(command, *arguments)
+    assert "must be registered first: --recipe FILE.py. Received: " in message
+    assert f"{path}, where `fusion` must be one of" in message
+    command(*arguments, "--recipe", recipe)
+    image = tf.io.decode_png(picture.read_bytes())[tf.newaxis]
+    scores = model.predict_on_batch(np.asarray(image, "float32"))[0]
+    (row,) = json.loads(table.read_text())
+    assert row["classes"][0] == LABELS[scores.argmax()]
+    assert row["scores"][0] == pytest.approx(scores.max(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "export", "demo"])
+def test_which_file_recipe_must_be(name, run, command):
+    if name == "demo":
+        base.skip_without("gradio")
+    needed = {"predict": [run / "pictures", "--output", "x.csv"], "export": ["--output-dir", "x"]}
+    message = refusal(command, name, run / "run", *needed.get(name, []), "--recipe", "digits")
+    assert "`--recipe` must name an existing file that ends in .py" in message
+    assert "Received: --recipe digits" in message
+
+
+def test_a_folder_without_a_model(command, tmp_path):
+    """As the checkpoints of a run, and a run that has not ended."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "step-0000000001.safetensors").write_bytes(b"")
+    message = refusal(command, "export", tmp_path, "--output-dir", tmp_path / "export")
+    assert "`MODEL` must be a folder that holds a model: model.keras" in message
+    assert message.endswith(f"Received: {tmp_path}, which holds none")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    message = refusal(command, "export", tmp_path, "--output-dir", tmp_path / "export")
+    assert "`MODEL` must hold a config.json of this package or of timm" in message
 
 
 def test_export_calls_the_classes_as_the_model_does(run, command, tmp_path):
@@ -202,12 +306,6 @@ def test_a_run_that_does_not_say_what_it_is(command, tmp_path):
     (tmp_path / "config.json").write_text("{")
     message = refusal(command, "evaluate", tmp_path)
     assert "`MODEL` must be a folder with a whole config.json" in message
-
-
-def test_a_table_of_another_kind(run, command, tmp_path):
-    file = run / "pictures" / "validation" / "eel" / "0.png"
-    message = refusal(command, "predict", run / "run", file, "--output", tmp_path / "x.txt")
-    assert "`--output` must end in .csv or .json" in message
 
 
 def test_classes_that_are_not_the_models(run):

@@ -110,6 +110,9 @@ def test_images_with_several_labels(pictures):
     assert bee["f1"] == pytest.approx(reached)
     others = [f1_score(truth[:, 1], scores[:, 1] >= threshold) for threshold in scores[:, 1]]
     assert reached == pytest.approx(max(others))
+    highest = [result["per_class"][name]["f1"] for name in NAMES[:4]]
+    assert result["f1"] == pytest.approx(np.mean(highest))
+    assert result["branches"]["small"].keys() == {"mean_average_precision", "auc", "f1"}
     row = result["thresholds"][4]
     chosen = scores >= row["threshold"] - 1e-6  # a score itself, of batches of another size
     assert row["recall"] == pytest.approx((chosen * truth).sum() / truth.sum())

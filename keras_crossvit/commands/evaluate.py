@@ -6,8 +6,9 @@ r"""Evaluates a model on labelled images.
         --data-dir DATA --branches --no-exif-orientation
     crossvit evaluate hf://timm/crossvit_15_dagger_240.in1k --dataset cifar10 --knn --linear-probe
 
-Prints top-1 and top-5 or, of images with several labels, mean average precision, AUC and F1. With
---output-dir writes `evaluation.json`, which has the figures of each class, and `confusion.png`.
+Prints top-1 and top-5 or, of images with several labels, mean average precision, AUC and F1, means
+over the classes. With --output-dir writes `evaluation.json`, which has the figures of each class,
+and of images with one label `confusion.png`.
 `--knn` and `--linear-probe` train on the frozen features of the training split instead.
 """
 
@@ -78,7 +79,7 @@ def _parse():
     add("--input-size", type=int, help="of --model; by default the preset's")
     add("--crop-ratio", type=float, help="by default the run's, or the published one")
     add_exif(parser)
-    add("--output-dir", help="where to write evaluation.json, confusion.png")
+    add("--output-dir", help="where to write evaluation.json and confusion.png (of one label)")
     return parser.parse_args()
 
 

@@ -9,7 +9,7 @@ and in its folders whose names end as those of images do.
 """
 
 from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
-from keras_crossvit.prediction import classify_files, find_images, write_table
+from keras_crossvit.prediction import check_table, classify_files, find_images, write_table
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
         arguments.paths.insert(0, arguments.source)
         arguments.source = None
     with errors_in_one_line():
+        check_table(arguments.output)  # before the model runs, which may take hours
         files = find_images(arguments.paths)
         found = find_model(arguments)
         rows = classify_files(
@@ -42,4 +43,5 @@ def main() -> None:
         )
         write_table(rows, arguments.output)
     broken = sum("error" in row for row in rows)
-    print(f"{arguments.output}: {len(rows)} files" + (f", {broken} unreadable" if broken else ""))
+    count = f"{len(rows)} file" + ("s" if len(rows) > 1 else "")
+    print(f"{arguments.output}: {count}" + (f", {broken} unreadable" if broken else ""))

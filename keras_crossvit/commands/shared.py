@@ -13,7 +13,10 @@ from typing import Any
 import keras
 
 from keras_crossvit.common.checks import in_one_line
+from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of which `from_pretrained` reads one
 
 
 @dataclasses.dataclass
@@ -46,19 +49,30 @@ def add_model(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--model", metavar="NAME", help="a preset, with --weights, not MODEL")
     parser.add_argument("--weights", help="imagenet, imagenet-408 or a file")
     parser.add_argument("--classes", type=int, help="of --weights; by default the data's, or 1000")
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE.py",
+        help="a Python file to run first, which registers what the model is made of: the run's "
+        "own recipe",
+    )
 
 
 def find_model(arguments: argparse.Namespace) -> FoundModel:
     """The model that the arguments of `add_model` name.
 
     Raises:
-        ValueError: If they name none, or two.
+        ValueError: If they name none, or two, or the file of `--recipe` cannot be run.
     """
     if (arguments.source is None) == (arguments.model is None):
         raise ValueError(
             "`MODEL` must be a run's folder, a .keras file or hf://OWNER/NAME, or --model and "
             f"--weights be given. Received: MODEL={arguments.source}, --model {arguments.model}"
         )
+    if arguments.recipe is not None:
+        # Imported here, since training is much that the other commands do without.
+        from keras_crossvit.training.recipes import run_file
+
+        run_file(pathlib.Path(arguments.recipe).expanduser())
     if arguments.source is None:
         if arguments.weights is None:
             raise ValueError("`--weights` must be given with --model. Received: none")
@@ -70,13 +84,19 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
             input_shape=None if shape is None else (shape, shape, 3),
         )
         return FoundModel(model)
-    return _open(arguments.source)
+    try:
+        return _open(arguments.source)
+    except NotRegisteredError as error:
+        raise ValueError(
+            "`MODEL` must be made of what is registered; a design of your own must be registered "
+            f"first: --recipe FILE.py. Received: {arguments.source}, where {error}"
+        ) from error
 
 
 def _open(source):
     path = pathlib.Path(source)
     if source.startswith("hf://"):
-        return FoundModel(from_pretrained(source))
+        return FoundModel(_from_pretrained(source))
     if path.is_file():
         return FoundModel(_load(path))
     if not path.is_dir():
@@ -88,9 +108,24 @@ def _open(source):
     values = _read_config(path / "config.json")
     if (path / "model.keras").is_file():
         return FoundModel(_load(path / "model.keras"), values)
-    model = from_pretrained(path)
+    if not any((path / name).is_file() for name in _WEIGHTS):
+        raise ValueError(
+            "`MODEL` must be a folder that holds a model: model.keras, as of a run that has "
+            f"ended, or config.json with model.safetensors. Received: {source}, which holds none"
+        )
+    model = _from_pretrained(path)
     values.setdefault("crop_ratio", values.get("pretrained_cfg", {}).get("crop_pct"))
     return FoundModel(model, values)
+
+
+def _from_pretrained(source):
+    try:
+        return from_pretrained(source)
+    except NotRegisteredError:
+        raise
+    except ValueError as error:  # there the argument is `source`, here it is MODEL
+        message = str(error).replace("`source`", "`MODEL`").replace("source=", "MODEL=")
+        raise ValueError(message) from error
 
 
 def _read_config(path):
@@ -109,6 +144,8 @@ def _read_config(path):
 def _load(path):
     try:
         model = keras.saving.load_model(path, compile=False)
+    except NotRegisteredError:
+        raise
     except Exception as error:  # Keras raises many types for other files
         raise ValueError(
             f"`MODEL` must be a complete .keras file. Received: {path}, which cannot be read: "

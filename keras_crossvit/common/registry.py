@@ -9,6 +9,10 @@ from keras_crossvit.common.checks import did_you_mean
 PACKAGE = "keras_crossvit"  # under which everything of this package is registered with Keras
 
 
+class NotRegisteredError(ValueError):
+    """A configuration names something that nobody has registered."""
+
+
 class Registry(collections.abc.Mapping):
     """A mapping from names to registered objects, in the order of registration.
 
@@ -60,12 +64,12 @@ class Registry(collections.abc.Mapping):
             name: What was given.
 
         Raises:
-            ValueError: If there is nothing of that name; a similar one is suggested.
+            NotRegisteredError: If there is nothing of that name; a similar one is suggested.
         """
         known = isinstance(name, str) and name in self._entries
         if not known:
             allowed = ", ".join(repr(entry) for entry in sorted(self._entries))
-            raise ValueError(
+            raise NotRegisteredError(
                 f"`{argument}` must be one of {allowed}. "
                 f"Received: {argument}={name!r}{did_you_mean(name, self._entries)}"
             )

@@ -89,6 +89,8 @@ def why_unreadable(image_bytes: bytes) -> str:
     Runs operation by operation, not as a graph, so that it can be called from within one: a
     graph within a graph may wait for the very thread that it occupies.
     """
+    if not image_bytes:
+        return "the file is empty"
     try:
         decode(tf.constant(image_bytes), exif_orientation=False)
     except tf.errors.InvalidArgumentError as error:

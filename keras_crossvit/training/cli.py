@@ -110,7 +110,7 @@ def parse_config(
     Returns:
         `(config, dry_run)`: the recipe with the values of the flags in the place of its own,
         and whether `--dry-run` was given. Fields without a flag are set by `--set
-        field=value`, the value written as in JSON, or as plain text.
+        field=value`, the value written as in JSON, as Python's `None`, or as plain text.
 
     Raises:
         SystemExit: With a message, if an argument is wrong.
@@ -174,6 +174,6 @@ def _setting(text):
             f"Received: {text!r}{did_you_mean(key, fields)}"
         )
     try:
-        return key, json.loads(value)
+        return key, json.loads("null" if value == "None" else value)
     except json.JSONDecodeError:
         return key, value

@@ -36,10 +36,6 @@ def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
             f"`--recipe` must be one of {', '.join(named)}, or the path of a Python file. "
             f"Received: --recipe {recipe}{did_you_mean(recipe, named)}"
         )
-    if not path.is_file():
-        raise ValueError(
-            f"`--recipe` must name an existing file. Received: --recipe {recipe}, which is none"
-        )
     found = getattr(run_file(path), "RECIPE", None)
     if not isinstance(found, TrainConfig):
         raise ValueError(
@@ -60,8 +56,13 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
     """The module of a recipe file, run once in a process.
 
     Raises:
-        ValueError: If it cannot be run; says why.
+        ValueError: If there is no such Python file, or it cannot be run; says why.
     """
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(
+            "`--recipe` must name an existing file that ends in .py. "
+            f"Received: --recipe {path}, which is none"
+        )
     digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()
     name = f"{_PREFIX}{path.stem}_{digest}"
     if name in sys.modules:

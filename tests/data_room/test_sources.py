@@ -1,6 +1,7 @@
 """TensorFlow datasets and folders as labelled images."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -39,6 +40,14 @@ def test_folder(folder):
     assert contents(source.validation) == [(200, 0), (201, 1)]
 
 
+def test_a_folder_to_validate_on_may_lack_a_class(folder):
+    shutil.rmtree(folder / "val" / "ant")
+    source = open_source(f"folder:{folder}")
+    assert source.class_names == ("ant", "bee")
+    assert contents(source.validation) == [(201, 1)]
+    assert source.validation.labels().tolist() == [1]
+
+
 def test_digits_are_scikit_learns(tmp_path):
     source = open_source("digits", tmp_path)
     digits = load_digits()
@@ -69,6 +78,9 @@ def remove(path):
             "its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat. Received: tra",
         ),
         (lambda root: write(root / "val" / "cow" / "0.png", 1), "Received also: cow"),
+        (lambda root: shutil.rmtree(root / "train" / "bee"), "Received also: bee"),
+        (lambda root: remove(root / "val" / "bee"), "or remove the folder. Received: none in "),
+        (lambda root: [shutil.rmtree(x) for x in (root / "val").iterdir()], "a folder per class"),
     ],
 )
 def test_incomplete_folder(folder, spoil, message):

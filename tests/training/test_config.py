@@ -39,6 +39,11 @@ def test_a_recipe_alone_is_itself():
     assert parse() == RECIPE
 
 
+@pytest.mark.parametrize("nothing", ["None", "null"])
+def test_a_setting_without_a_value(nothing):
+    assert parse("--set", f"clip_norm={nothing}", f"best={nothing}").clip_norm is None
+
+
 def test_flags_and_settings_replace_values():
     config = parse(
         "--epochs", "20", "--data-dir", "d", "--set", "weight_decay=0.1", "input_size=64"

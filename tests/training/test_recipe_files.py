@@ -126,7 +126,9 @@ def test_no_such_recipe(capsys, tmp_path):
     )
     assert refusal("digist", capsys).strip().endswith("digist. Did you mean 'digits'?")
     missing = str(tmp_path / "none.py")
-    assert f"must name an existing file. Received: --recipe {missing}" in refusal(missing, capsys)
+    assert f"must name an existing file that ends in .py. Received: --recipe {missing}" in refusal(
+        missing, capsys
+    )
 
 
 def test_file_that_cannot_be_run_says_which_and_why(write, capsys):

@@ -36,7 +36,10 @@ class FileSplit(Split):
 
 @SOURCES.register("folder")
 def open_folder(request: Request) -> Source:
-    """Opens `folder:PATH`; the classes are the folders of the split to train on, sorted."""
+    """Opens `folder:PATH`; the classes are the folders of the split to train on, sorted.
+
+    The split to validate on need not have all of them.
+    """
     root = storage.expand(request.location)
     if not storage.is_folder(root):
         raise FileNotFoundError(
@@ -52,16 +55,20 @@ def open_folder(request: Request) -> Source:
 
 
 def _open_split(folder, class_names):
-    unknown = set(storage.folders_in(folder)) - set(class_names)
+    there = set(storage.folders_in(folder))
+    unknown = there - set(class_names)
     if unknown:
         raise ValueError(
             f"The classes of {folder} must be those of the folder to train on. "
             f"Received also: {', '.join(sorted(unknown))}"
         )
-    if not class_names:
+    if not there:
         raise ValueError(f"{folder} must hold a folder per class. Received: none")
     paths, counts = Strings(), []
     for name in class_names:
+        if name not in there:
+            counts.append(0)
+            continue
         before = len(paths)
         for path in storage.files_below(storage.join(folder, name)):
             if path.lower().endswith(IMAGE_SUFFIXES):
@@ -69,8 +76,8 @@ def _open_split(folder, class_names):
         counts.append(len(paths) - before)
         if not counts[-1]:
             raise ValueError(
-                f"Each class needs at least one image ({', '.join(IMAGE_SUFFIXES)}): put some "
-                f"there, or remove the folder. Received: none in {storage.join(folder, name)}"
+                f"A class's folder needs at least one image ({', '.join(IMAGE_SUFFIXES)}): put "
+                f"some there, or remove the folder. Received: none in {storage.join(folder, name)}"
             )
     labels = np.repeat(np.arange(len(class_names), dtype="int32"), counts)
     return FileSplit(folder, paths, labels)

@@ -75,7 +75,7 @@ def _parse():
     parser.add_argument("--repeats", type=int, default=5, help="timed turns")
     parser.add_argument("--records", type=int, default=1_000_000, help="of scale")
     parser.add_argument("--workers", type=int, default=8, help="of scale")
-    parser.add_argument("--precision", default="float32", help="Keras dtype policy, or int8")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--jit-compile", action="store_true", help="ours by XLA")
     parser.add_argument("--engine", choices=ENGINES, default="tensorflow", help="what runs ours")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="of train, ours")
@@ -83,6 +83,12 @@ def _parse():
     parser.add_argument("--markdown", metavar="FILE", help="where summary writes its tables")
     parser.add_argument("--figure", metavar="FILE", help="where infer draws figure 1, a PNG")
     arguments = parser.parse_args()
+    for name in ("batch_size", "repeats", "records", "workers"):
+        if getattr(arguments, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} must be positive. Received: {getattr(arguments, name)}")
+    if arguments.model is not None and arguments.mode in WITHOUT_MODEL:
+        parser.error(f"--model is not for --mode {arguments.mode}")
     if arguments.model is None and arguments.mode not in WITHOUT_MODEL:
         parser.error(f"--model is needed for --mode {arguments.mode}")
     several = arguments.figure or "," in (arguments.model or "")
@@ -178,6 +184,7 @@ MODES = {
     "scale": scale,
     "serve": serve,
 }
+PRECISIONS = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "int8")
 WITHOUT_MODEL = {"summary", "input", "scale"}
 WITH_ENGINE = ("infer", "train", "first-step")
 WITH_TABLES = {"summary", "scale"}

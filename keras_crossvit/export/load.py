@@ -13,7 +13,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # by Keras' name and by OpenVIN
 
 def load_exported(
     path: str | os.PathLike, precision: str = "float32"
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[..., np.ndarray]:
     """Loads a file that a function of `keras_crossvit.export` has written.
 
     Args:
@@ -24,8 +24,12 @@ def load_exported(
             "float32".
 
     Returns:
-        A function from images, float32 `(N, H, W, 3)` in 0..255, to the model's output
-        `(N, classes)`, both NumPy arrays, which runs in the format's own runtime.
+        A function from images, float32 `(N, H, W, 3)` in 0..255, to what the file answers,
+        `(N, classes)`, both NumPy arrays, which runs in the format's own runtime. A SavedModel
+        and Triton's model answer probabilities, the others the model's output, which is logits
+        if its `classifier_activation` is `None` or "linear". Of a model with
+        `inputs="separate"` the function takes two arguments, the small and the large branch's
+        images.
 
     Raises:
         ValueError: If `path` is none of these, or `precision` is not allowed.
@@ -40,12 +44,12 @@ def load_exported(
         )
     if (path / "model.onnx").is_file():
         return _onnx(path / "model.onnx", precision)
-    if path.is_dir():
+    if (path / "saved_model.pb").is_file():
         return _saved_model(path)
-    if path.suffix not in _LOADERS:
+    if path.is_dir() or path.suffix not in _LOADERS:
         raise ValueError(
-            f"`path` must be a folder or end in one of {', '.join(_LOADERS)}. "
-            f"Received: path={str(path)!r}"
+            "`path` must be the version folder of a SavedModel or of Triton, or end in one of "
+            f"{', '.join(_LOADERS)}. Received: path={str(path)!r}"
         )
     return _LOADERS[path.suffix](path, precision)
 
@@ -53,8 +57,13 @@ def load_exported(
 def _saved_model(path):
     import tensorflow as tf
 
-    signature = tf.saved_model.load(path).signatures["serving_default"]
-    return lambda images: signature(images=tf.constant(images))["probabilities"].numpy()
+    loaded = tf.saved_model.load(path)  # whose variables live as long as it does
+
+    # Not the signature, which takes its inputs by name, but the function behind it.
+    def run(*images):
+        return loaded.serving_default(*map(tf.constant, images))["probabilities"].numpy()
+
+    return run
 
 
 def _onnx(path, _):
@@ -62,7 +71,8 @@ def _onnx(path, _):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
+    names = [given.name for given in session.get_inputs()]
+    return lambda *images: session.run(None, dict(zip(names, images, strict=True)))[0]
 
 
 def _litert(path, _):

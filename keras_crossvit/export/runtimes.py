@@ -36,22 +36,44 @@ def export_onnx(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
         The path of the file.
 
     Raises:
-        ValueError: If an argument is not allowed.
+        ValueError: If an argument is not allowed, or the model uses an operator that ONNX lacks;
+            then no file is written.
         ImportError: If a package is missing; the message names the extra to install.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
     file = _check("export_onnx", model, path, ".onnx")
     check_packages("export_onnx", "tf2onnx", "onnx")
-    write_onnx(_freeze(model), file)
+    file.write_bytes(to_onnx(_freeze(model)))
     return file
 
 
-def write_onnx(frozen: Any, file: pathlib.Path) -> None:
-    """Writes what `freeze` or `freeze_probabilities` returned as an ONNX file."""
+def to_onnx(frozen: Any) -> bytes:
+    """What `freeze` or `freeze_probabilities` returned, as the content of an ONNX file.
+
+    Raises:
+        ValueError: If the model uses an operator that ONNX lacks.
+    """
+    import onnx
     import tf2onnx
 
-    written, _ = tf2onnx.convert.from_function(frozen, frozen.input_signature)
-    file.write_bytes(written.SerializeToString())
+    converted, _ = tf2onnx.convert.from_function(frozen, frozen.input_signature)
+    # tf2onnx only logs what it cannot convert, and leaves TensorFlow's operator in the graph.
+    used = {(node.op_type, node.domain) for node in _nodes(converted.graph)}
+    lacking = sorted(name for name, domain in used if not onnx.defs.has(name, domain))
+    if lacking:
+        raise ValueError(
+            "`model` must use operators that ONNX has. "
+            f"Received: a model that uses TensorFlow's {', '.join(lacking)}"
+        )
+    return converted.SerializeToString()
+
+
+def _nodes(graph):
+    """The nodes of an ONNX graph and of the graphs within them, which loops and branches have."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g)
 
 
 def export_openvino(

@@ -83,7 +83,13 @@ def _names(labels_file):
         value_dtype=tf.string,
         value_index=tf.lookup.TextFileIndex.WHOLE_LINE,
     )
-    return tf.lookup.StaticHashTable(lines, default_value="")
+    # A table that is made eagerly leaves None among the default graph's initializers, and every
+    # later conversion in this process would warn that None cannot be serialized.
+    initializers = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
+    others = len(initializers)
+    table = tf.lookup.StaticHashTable(lines, default_value="")
+    del initializers[others:]
+    return table
 
 
 def make_runner(model: CrossViT) -> Any:

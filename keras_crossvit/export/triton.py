@@ -15,7 +15,7 @@ from keras_crossvit.export.checks import (
     check_packages,
     input_prefixes,
 )
-from keras_crossvit.export.runtimes import write_onnx
+from keras_crossvit.export.runtimes import to_onnx
 from keras_crossvit.export.versions import check_serving, class_names, publish
 from keras_crossvit.models import CrossViT
 
@@ -98,7 +98,8 @@ def export_triton(
         The path `directory/NAME/<version>`.
 
     Raises:
-        ValueError: If an argument is not allowed; then nothing is written.
+        ValueError: If an argument is not allowed, or the model uses an operator that ONNX lacks;
+            then nothing is written.
         ImportError: If a package is missing; the message names the extra to install.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
@@ -122,11 +123,12 @@ def export_triton(
     # Imported here, so that the package can be imported without TensorFlow.
     from keras_crossvit.export.frozen import freeze_probabilities
 
+    onnx = to_onnx(freeze_probabilities(model))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as aside:
         written = pathlib.Path(aside, "version")
         written.mkdir()
-        write_onnx(freeze_probabilities(model), written / "model.onnx")
+        (written / "model.onnx").write_bytes(onnx)
         _replace(folder / "labels.txt", "".join(f"{name}\n" for name in names))
         _replace(folder / "config.pbtxt", config)
         return publish(written, folder)

@@ -24,6 +24,7 @@ import urllib.parse
 PORTS = {("v1", "rest"): 8501, ("v1", "grpc"): 8500, ("v2", "rest"): 8000, ("v2", "grpc"): 8001}
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 2**26  # as TensorFlow Serving's model takes
+LONGEST = 86400  # seconds for a request, a day
 
 
 class ServerError(Exception):
@@ -300,6 +301,13 @@ def main():
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
         parser.error(f"--batch-size must be positive. Received: {arguments.batch_size}")
+    if not 0 < arguments.timeout <= LONGEST:
+        parser.error(f"--timeout must be in (0, {LONGEST}] seconds. Received: {arguments.timeout}")
+    if arguments.server is not None and not _is_address(arguments.server):
+        parser.error(
+            "--server must be HOST:PORT, such as localhost:8501, without http://. "
+            f"Received: {arguments.server}"
+        )
     chosen = arguments.api, arguments.protocol
     server = arguments.server or f"localhost:{PORTS[chosen]}"
     bad = 0
@@ -313,6 +321,11 @@ def main():
         for path, row in zip(paths, rows, strict=True):
             bad += _show(path, row)
     sys.exit(1 if bad else 0)
+
+
+def _is_address(server):
+    host, _, port = server.rpartition(":")
+    return bool(host) and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def _show(path, row):

@@ -70,7 +70,8 @@ def test_commands_pass_on_what_the_command_line_says(monkeypatch, tmp_path):
     written = tmp_path / "figures.json"
 
     def result(mode, *options):
-        run(monkeypatch, "--mode", mode, "--model", "x", "--json", written, *options)
+        model = [] if mode in command.WITHOUT_MODEL else ["--model", "x"]
+        run(monkeypatch, "--mode", mode, *model, "--json", written, *options)
         return json.loads(written.read_text())
 
     found = result("infer", "--precision", "bfloat16", "--repeats", 3)
@@ -104,6 +105,29 @@ def test_command_asks_for_a_model(monkeypatch, capsys, mode):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--mode", mode)
     assert f"--model is needed for --mode {mode}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["summary", "input", "scale"])
+def test_command_refuses_a_model_that_it_would_not_use(monkeypatch, capsys, mode):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--mode", mode, "--model", "crossvit_9")
+    assert f"--model is not for --mode {mode}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--batch-size", "0", "--batch-size must be positive. Received: 0"),
+        ("--repeats", "0", "--repeats must be positive. Received: 0"),
+        ("--records", "-1", "--records must be positive. Received: -1"),
+        ("--workers", "0", "--workers must be positive. Received: 0"),
+        ("--precision", "foo", "argument --precision: invalid choice: 'foo' (choose from"),
+    ],
+)
+def test_command_refuses_what_it_cannot_measure_with(monkeypatch, capsys, option, value, message):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--mode", "infer", "--model", "crossvit_9", option, value)
+    assert message in capsys.readouterr().err
 
 
 def test_commands_of_the_pages_are_ones_that_the_recipe_takes(monkeypatch):

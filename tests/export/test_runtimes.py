@@ -6,14 +6,17 @@ import logging
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_crossvit as kc
 from keras_crossvit.export import (
+    export,
     export_litert,
     export_onnx,
     export_openvino,
     load_exported,
 )
+from keras_crossvit.export.runtimes import to_onnx
 from tests import base
 
 pytestmark = pytest.mark.slow
@@ -118,6 +121,26 @@ class TestFiles:
         assert signature["outputs"] == ["probabilities"]
 
 
+class TestOperatorsThatOnnxLacks:
+    @pytest.mark.parametrize("name", ["onnx", "triton"])
+    def test_nothing_is_written(self, tmp_path, name):
+        """TensorFlow's own GELU is written with Erfc."""
+        model = base.small_model(base.small_config(num_stages=1), classifier_activation="gelu")
+        message = r"`model` must use operators that ONNX has\. Received: .* TensorFlow's Erfc$"
+        with pytest.raises(ValueError, match=message):
+            export(model, name, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_in_a_branch(self):
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+        def function(x):
+            below, above = (lambda: tf.math.lgamma(x)), (lambda: tf.math.erfc(x))
+            return {"y": tf.cond(tf.reduce_sum(x) < 0, below, above)}
+
+        with pytest.raises(ValueError, match=r"uses TensorFlow's Erfc, Lgamma$"):
+            to_onnx(function)
+
+
 class TestInt8:
     def test_weights(self, model, folder, tmp_path):
         path = export_litert(model, tmp_path / "m.tflite", int8=True)
@@ -178,7 +201,7 @@ class TestInt8:
 
     def test_saved_model(self, tmp_path):
         """What is served is what `model.quantize` computes; the model itself stays."""
-        from keras_crossvit.export.formats import export, quantized
+        from keras_crossvit.export.formats import quantized
 
         classifier = base.small_model(base.small_config(num_stages=1))
         images = base.pixels(3)
@@ -252,14 +275,21 @@ class TestBadArguments:
 
     @pytest.mark.parametrize(("name", "int8"), [("coreml", False), ("onnx", True)])
     def test_format(self, model, tmp_path, name, int8):
-        from keras_crossvit.export.formats import export
-
         with pytest.raises(ValueError, match=rf"`name` must be one of .*Received: name='{name}'"):
             export(model, name, tmp_path, int8=int8)
 
     @pytest.mark.parametrize("name", ["m.pb", "m", "m.keras"])
     def test_load(self, tmp_path, name):
-        with pytest.raises(ValueError, match=r"`path` must be a folder or end in one of \.onnx"):
+        message = (
+            r"`path` must be the version folder .* or end in one of \.onnx, .*Received: path="
+        )
+        with pytest.raises(ValueError, match=message):
+            load_exported(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["", "m.onnx"])
+    def test_load_a_folder_without_a_model(self, tmp_path, name):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=r"`path` must be the version folder of a SavedModel"):
             load_exported(tmp_path / name)
 
     @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 import keras_crossvit as kc
+from keras_crossvit.export import load_exported
 from tests import base
 from tests.data_room.image_files import decoded, encoded, noise
 from tests.export.helpers import LABELS, picture, probabilities
@@ -91,6 +92,15 @@ class TestSignatures:
         assert answer["indices"].numpy().tolist() == [[-1] * 3] * 2
         assert classify(image_bytes=tf.constant([], tf.string))["scores"].shape == (0, 3)
 
+    def test_the_names_leave_nothing_that_later_conversions_warn_of(self, export):
+        from keras_crossvit.export.signatures import _names
+
+        kept = tf.compat.v1.get_collection_ref(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
+        before = list(kept)
+        names = _names(export / "assets" / "labels.txt").lookup(tf.constant([2, -1], tf.int64))
+        assert [name.decode() for name in names.numpy()] == [LABELS[2], ""]
+        assert kept == before
+
 
 class TestOtherModels:
     """Models whose input or output is another; one export in all, since each takes seconds."""
@@ -102,11 +112,10 @@ class TestOtherModels:
         path = kc.export_saved_model(bare, tmp_path, top_k=9, crop_ratio=1.0)
         loaded = tf.saved_model.load(path).signatures
         images = base.pixels()
-        np.testing.assert_allclose(
-            loaded["serving_default"](images=images)["probabilities"],
-            classifier.predict(images, verbose=0),
-            atol=1e-5,
-        )
+        expected = classifier.predict(images, verbose=0)
+        answer = loaded["serving_default"](images=images)
+        np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+        np.testing.assert_allclose(load_exported(path)(images), expected, atol=1e-5)
         answer = loaded["classify_bytes"](image_bytes=tf.constant([picture()]))
         np.testing.assert_allclose(
             np.sort(answer["scores"]),
@@ -120,11 +129,13 @@ class TestOtherModels:
 
     def test_an_image_for_each_branch(self, tmp_path):
         model = base.small_model(inputs="separate")
-        loaded = tf.saved_model.load(kc.export_saved_model(model, tmp_path, crop_ratio=1.0))
+        path = kc.export_saved_model(model, tmp_path, crop_ratio=1.0)
+        loaded = tf.saved_model.load(path)
         small, large = base.pixels(seed=1), base.pixels(seed=2)
         answer = loaded.signatures["serving_default"](small_images=small, large_images=large)
         wanted = model.predict_on_batch([small, large])
         np.testing.assert_allclose(answer["probabilities"], wanted, atol=1e-6)
+        np.testing.assert_allclose(load_exported(path)(small, large), wanted, atol=1e-6)
         files = [tf.io.encode_png(tf.cast(x[0], tf.uint8)).numpy() for x in (small, large)]
         answer = loaded.signatures["classify_bytes"](
             small_image_bytes=tf.constant([files[0], files[0]]),

@@ -94,11 +94,13 @@ class TestRepository:
 class TestOtherModels:
     def test_an_image_for_each_branch(self, tmp_path):
         pairs = model_of(inputs="separate")
-        served = TritonModel(export_triton(pairs, tmp_path).parent)
+        version = export_triton(pairs, tmp_path)
+        served = TritonModel(version.parent)
         assert [known.name for known in served.config.input] == ["small_images", "large_images"]
         small, large = base.pixels(seed=1), base.pixels(seed=2)
         answer = served.infer({"small_images": small, "large_images": large})["probabilities"]
         np.testing.assert_allclose(answer, pairs.predict_on_batch([small, large]), atol=1e-5)
+        np.testing.assert_array_equal(load_exported(version)(small, large), answer)
         swapped = served.infer({"small_images": large, "large_images": small})["probabilities"]
         assert np.abs(swapped - answer).max() > 1e-3
 
@@ -124,10 +126,7 @@ class TestOtherModels:
 class TestVersions:
     @pytest.fixture(autouse=True)
     def _no_conversion(self, monkeypatch):
-        def write(frozen, file):
-            file.write_bytes(b"onnx")
-
-        monkeypatch.setattr("keras_crossvit.export.triton.write_onnx", write)
+        monkeypatch.setattr("keras_crossvit.export.triton.to_onnx", lambda _: b"onnx")
         monkeypatch.setattr("keras_crossvit.export.frozen.freeze_probabilities", lambda _: None)
 
     def test_another_export(self, model, tmp_path):
@@ -147,12 +146,13 @@ class TestVersions:
         folder = export_triton(model, tmp_path, LABELS).parent
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-        def fail(frozen, file):
-            file.write_bytes(b"half")
+        def fail(path, text):
+            (half,) = folder.glob(".export-*/version/*")
+            assert (half.name, half.read_bytes()) == ("model.onnx", b"onnx")
             assert [path.name for path in folder.iterdir() if path.name.isdecimal()] == ["1"]
             raise OSError("disk full")
 
-        monkeypatch.setattr("keras_crossvit.export.triton.write_onnx", fail)
+        monkeypatch.setattr("keras_crossvit.export.triton._replace", fail)
         with pytest.raises(OSError, match="disk full"):
             export_triton(model, tmp_path, LABELS[::-1], max_batch_size=2)
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -158,6 +158,23 @@ def test_batch_size(monkeypatch, capsys):
     assert status == 2
 
 
+@pytest.mark.parametrize("seconds", ["-1.0", "0.0", "nan", "inf"])
+def test_timeout(monkeypatch, capsys, seconds):
+    _, err, status = run(monkeypatch, capsys, "a.png", "--timeout", seconds)
+    assert err.endswith(f"--timeout must be in (0, 86400] seconds. Received: {seconds}\n")
+    assert status == 2
+
+
+@pytest.mark.parametrize(
+    "server", ["http://localhost:1", "localhost", "localhost:x", ":8501", "localhost:65536", ""]
+)
+def test_server(monkeypatch, capsys, server):
+    _, err, status = run(monkeypatch, capsys, "a.png", "--server", server)
+    wanted = "--server must be HOST:PORT, such as localhost:8501, without http://. Received: "
+    assert err.splitlines()[-1].endswith(wanted + server)
+    assert status == 2
+
+
 def test_rest_needs_python_only(addresses, tmp_path):
     path = next(iter(write(tmp_path, 1)))
     code = (

@@ -87,8 +87,6 @@ def _parse():
         if getattr(arguments, name) < 1:
             option = f"--{name.replace('_', '-')}"
             parser.error(f"{option} must be positive. Received: {getattr(arguments, name)}")
-    if arguments.model is not None and arguments.mode in WITHOUT_MODEL:
-        parser.error(f"--model is not for --mode {arguments.mode}")
     if arguments.model is None and arguments.mode not in WITHOUT_MODEL:
         parser.error(f"--model is needed for --mode {arguments.mode}")
     several = arguments.figure or "," in (arguments.model or "")

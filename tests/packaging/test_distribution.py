@@ -132,7 +132,7 @@ def test_wheel_predicts_in_an_empty_environment(installed, tmp_path):
     named.save_pretrained(tmp_path / "model", crop_ratio=1.0)
     predict = installed.with_name("crossvit"), "predict", tmp_path / "model", photo
     said = run(*predict, "--output", table, cwd=tmp_path, env=environment)
-    assert said.splitlines() == [f"{table}: 1 files"]
+    assert said.splitlines() == [f"{table}: 1 file"]
     (row,) = json.loads(table.read_text())
     scores = dict(zip(row["classes"], row["scores"], strict=True))
     assert len(scores) == 5

@@ -39,7 +39,8 @@ class Loops(keras.Model):
             _split(given)
         given["validation_data"] = self._held_out(given)
         shuffle = given.get("shuffle", True)
-        if not given.get("class_weight") and shuffle != "batch":
+        of_keras = given.get("class_weight") or given.get("validation_split") or shuffle == "batch"
+        if not of_keras:
             given = self._fed(given, "steps_per_epoch", shuffle=shuffle)
         if _is_dataset(given.get("x")):
             given.setdefault("shuffle", False)  # or Keras would warn that it does not shuffle it

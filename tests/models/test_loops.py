@@ -152,6 +152,7 @@ def test_what_keras_alone_understands_comes_to_it_as_it_was(models, calls):
     )
     ours.fit(images[:0], labels[:0], validation_data=())
     ours.fit(images, labels.astype(str))
+    ours.fit(images, labels, validation_split=0.99)  # too much: Keras says so
     assert all(isinstance(call["x"], np.ndarray | list) for call in calls)
     assert isinstance(calls[2]["validation_data"], tuple)
     assert calls[3]["validation_data"] == ()

@@ -39,8 +39,9 @@ class Loops(keras.Model):
             _split(given)
         given["validation_data"] = self._held_out(given)
         shuffle = given.get("shuffle", True)
-        of_keras = given.get("class_weight") or given.get("validation_split") or shuffle == "batch"
-        if not of_keras:
+        if given.get("class_weight") or given.get("validation_split") or shuffle == "batch":
+            given["x"] = _untuned(given.get("x"))
+        else:
             given = self._fed(given, "steps_per_epoch", shuffle=shuffle)
         if _is_dataset(given.get("x")):
             given.setdefault("shuffle", False)  # or Keras would warn that it does not shuffle it

@@ -85,15 +85,16 @@ def test_datasets_are_not_tuned_unless_they_say_so(models, calls):
     ours.predict(batches)
     ours.evaluate(batches)
     ours.fit(batches, validation_data=batches)
-    assert [tuned(call["x"]) for call in calls] == [False] * 3
+    ours.fit(batches, class_weight=dict.fromkeys(range(5), 2.0))
+    assert [tuned(call["x"]) for call in calls] == [False] * 4
     assert not tuned(calls[2]["validation_data"])
     options = tf.data.Options()
     options.autotune.enabled = True
     own = batches.with_options(options)
     ours.fit(own, validation_data=own)
-    assert calls[3]["x"] is own
-    assert calls[3]["validation_data"] is own
-    assert [call["shuffle"] for call in calls[2:]] == [False, False]  # Keras warns of True
+    assert calls[4]["x"] is own
+    assert calls[4]["validation_data"] is own
+    assert [call["shuffle"] for call in calls[2:]] == [False] * 3  # Keras warns of True
 
 
 def test_rows_come_in_a_new_order_in_each_epoch(models, calls):

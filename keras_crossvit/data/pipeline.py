@@ -96,13 +96,11 @@ def training_batches(
         crop = config.crop_area, seed, config.horizontal_flip, config.exif_orientation
         return augmentation.image(random_resized_crop(image, sides, *crop), seed)
 
-    @tf.autograph.experimental.do_not_convert
     def label(rows, images, good):
         numbers, names, files, labels = rows
         good = tf.cast(_name_unreadable(names, files, good), tf.float32)
         return numbers, images, targets(labels) * good[:, tf.newaxis]
 
-    @tf.autograph.experimental.do_not_convert
     def mix(numbers, images, labels):
         groups = tf.constant([*part.groups(batch_size, group_size)], tf.int64)
         numbers = numbers[0] // batch_size * (batch_size // group_size) + groups
@@ -169,7 +167,6 @@ def evaluation_batches(
     def read(number, name, image, label):
         return evaluation_transform(decode(image, exif_orientation), sides, crop_ratio)
 
-    @tf.autograph.experimental.do_not_convert
     def label(rows, images, good):
         _, names, files, labels = rows
         weights = tf.cast(_name_unreadable(names, files, good), tf.float32)
@@ -201,7 +198,6 @@ def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) 
         names = [os.fsencode(name) for name in names]
         return numbers, np.array(names, object), np.array(images, object), labels
 
-    @tf.autograph.experimental.do_not_convert
     def chunk(start):
         label_type = tf.float32 if split.label_shape else tf.int64
         types = tf.int64, tf.string, tf.string, label_type

@@ -207,6 +207,7 @@ def compiled_model():
     return model
 
 
+@pytest.mark.slow
 def test_training_is_traced_once(compiled_model, traced):
     images, labels, _ = arrays()
     history = compiled_model.fit(images, labels, 13, verbose=0).history
@@ -215,6 +216,7 @@ def test_training_is_traced_once(compiled_model, traced):
     assert int(compiled_model.optimizer.iterations) == 1
 
 
+@pytest.mark.slow
 def test_evaluation_is_traced_once(compiled_model, traced):
     images, labels, _ = arrays()
     found = compiled_model.evaluate(images, labels, 13, verbose=0, return_dict=True)
@@ -223,6 +225,7 @@ def test_evaluation_is_traced_once(compiled_model, traced):
     assert found["accuracy"] == pytest.approx(right.mean())
 
 
+@pytest.mark.slow
 def test_models_of_a_strategy_are_trained_outside_of_its_scope():
     with tf.distribute.OneDeviceStrategy("CPU:0").scope():
         model = base.small_model(base.small_config(num_stages=1))

@@ -42,7 +42,7 @@ class Loops(keras.Model):
         if given.get("class_weight") or given.get("validation_split") or shuffle == "batch":
             given["x"] = _untuned(given.get("x"))
         else:
-            given = self._fed(given, "steps_per_epoch", shuffle=shuffle)
+            given = self._fed(given, "steps_per_epoch", shuffle)
         if _is_dataset(given.get("x")):
             given.setdefault("shuffle", False)  # or Keras would warn that it does not shuffle it
         if self.train_function is None:
@@ -76,13 +76,13 @@ class Loops(keras.Model):
             warn_of_unit_range(given.get("x"))
         return given
 
-    def _fed(self, given, steps, **shuffle):
+    def _fed(self, given, steps, shuffle=False):
         """The arguments `given`, in which a dataset that is not tuned is in the arrays' place."""
         arrays = [given.get(name) for name in _ARRAYS]
-        batches = self._batches(arrays, given.get("batch_size"), given.get(steps), **shuffle)
+        batches = self._batches(arrays, given.get("batch_size"), given.get(steps), shuffle)
         if batches is None:
             return {**given, "x": _untuned(given.get("x"))}
-        replaced = (*_ARRAYS, "batch_size", *shuffle)
+        replaced = (*_ARRAYS, "batch_size", "shuffle")
         return {"x": batches, **{name: given[name] for name in given if name not in replaced}}
 
     def _held_out(self, given):

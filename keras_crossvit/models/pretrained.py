@@ -193,8 +193,8 @@ def _read_config(path, origin):
         ) from error
     if not isinstance(found, dict) or (_OURS not in found and "architecture" not in found):
         raise ValueError(
-            "`source` must hold a config.json of this package or of timm. "
-            "(A run of a design of your own has model.keras instead.) "
+            "`source` must hold a config.json of this package or of timm; of a run with a design "
+            "of your own load model.keras. "
             f"Received: {path}, without an architecture"
         )
     return found

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_crossvit.common.registry import Registry
-from keras_crossvit.data.images import why_unreadable
 from keras_crossvit.data.sources.held_out import hold_out_rows
 
 # Functions from a `Request` to a `Source`, by the word before the colon of `--dataset`.
@@ -86,7 +85,7 @@ class Split(abc.ABC):
         try:
             image, label = self.load(index)
             if not image:  # else nobody could tell it from one that was not read
-                raise OSError(why_unreadable(image))
+                raise OSError("the file is empty")
             return name, image, label
         except OSError as error:
             return f"{name} ({error.strerror or error})", b"", np.zeros(self.label_shape)

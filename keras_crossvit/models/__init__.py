@@ -14,9 +14,8 @@ from keras_crossvit.models.crossvit import (
     CrossViTBase,
     CrossViTSmall,
     CrossViTTiny,
-    branch_logits,
 )
-from keras_crossvit.models.features import feature_model, feature_names
+from keras_crossvit.models.features import branch_logits, feature_model, feature_names
 from keras_crossvit.models.freezing import freeze
 from keras_crossvit.models.macs import count_macs
 from keras_crossvit.models.preprocessing import decode_predictions, preprocess_input

@@ -32,6 +32,29 @@ class _Point(NamedTuple):
     parts: tuple[str, ...] = ()
 
 
+def branch_logits(model: CrossViT) -> keras.Model:
+    """The logits of each branch's own head (table 6, "single branch").
+
+    Args:
+        model: A CrossViT built with `include_top=True`, trained or not; it is not changed.
+
+    Returns:
+        A model with the input of `model`, the same weights, and the outputs
+        `{"small": (B, classes), "large": (B, classes)}`.
+
+    Raises:
+        ValueError: If `model` has no two heads.
+    """
+    branches = model.branches if isinstance(model, CrossViT) else {}
+    if "small" not in branches or not model.include_top:
+        raise ValueError(
+            "`model` must be a CrossViT with include_top=True and two branches. "
+            f"Received: {getattr(model, 'name', model)!r}, without a small_head and a large_head"
+        )
+    heads = {branch: layers.head.output for branch, layers in branches.items()}
+    return keras.Model(model.input, heads, name=f"{model.name}_branches")
+
+
 def feature_names(model: CrossViT) -> list[str]:
     """The names of the points whose values `feature_model` returns, in the order of computation.
 

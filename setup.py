@@ -16,6 +16,7 @@ TENSORFLOW_CPU = ["tensorflow-cpu>=2.20,<2.22", PILLOW]  # reads the images of J
 TOOLS = [  # what training needs beside the backend
     "keras-cv>=0.9,<0.10",
     "tensorflow-datasets>=4.9.10,<5",
+    "fsspec>=2023.5",  # files in buckets
     "google-crc32c>=1.5",  # the checksums of TFRecord files
     "array-record>=0.5",  # the files that tensorflow-datasets reads by number
     "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
@@ -35,6 +36,7 @@ RUNTIMES = [
 DEMO = [*TENSORFLOW, "gradio>=6.31,<7", "matplotlib>=3.8"]
 # Apart from `RUNTIMES`, since it holds protobuf and ml_dtypes at older versions.
 TRITON = ["tritonclient[grpc]>=2.60", PILLOW]
+GCS = "gcsfs>=2023.5"  # fsspec's gs://
 INT8 = ["nncf>=3.4"]  # OpenVINO's; apart, since it brings scikit-learn and bounds NumPy
 DOCS = [
     *TENSORFLOW,  # the API reference imports the package
@@ -48,6 +50,7 @@ TEST = [
     *DEMO,
     *TRITON,
     *INT8,
+    GCS,
     *DOCS,
     "build==1.6.1",
     "jax[cpu]>=0.7.2",
@@ -105,7 +108,8 @@ setup(
         "gpu": [*TENSORFLOW_GPU, *TOOLS],
         "jax": ["jax>=0.7.2", PILLOW],
         "jax-gpu": ["jax[cuda12]>=0.7.2", *TENSORFLOW_CPU, *TOOLS],
-        "tpu": ["jax[tpu]>=0.7.2", *TENSORFLOW_CPU, *TOOLS],
+        "tpu": ["jax[tpu]>=0.7.2", *TENSORFLOW_CPU, *TOOLS, GCS],
+        "gcs": [GCS],
         "torch": ["torch>=2.13", PILLOW],
         "train": TRAIN,
         "runtimes": RUNTIMES,

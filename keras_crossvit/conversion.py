@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 
+from keras_crossvit.common.checks import check_local
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.weights import save_checkpoint
 from keras_crossvit.weights.checkpoint import assign_state, head_classes, read_checkpoint
@@ -30,7 +31,7 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         ValueError: If a file has another format, or no preset has these weights.
         FileNotFoundError: If `source` does not exist.
     """
-    source, destination = pathlib.Path(source), pathlib.Path(destination)
+    source, destination = pathlib.Path(source), check_local("destination", destination)
     if not destination.name.endswith(_DESTINATIONS):
         raise ValueError(
             f"`destination` must end in {', '.join(_DESTINATIONS)}. Received: {destination}"

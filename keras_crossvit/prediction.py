@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.checks import check_local, check_positive_int
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images, why_unreadable
@@ -203,7 +203,7 @@ def check_table(path: str | os.PathLike[str]) -> pathlib.Path:
         ValueError: If it ends in neither .csv nor .json, is a folder, or is in a place where
             nothing can be written.
     """
-    path = pathlib.Path(path)
+    path = check_local("--output", path)
     if path.suffix not in (".csv", ".json"):
         raise ValueError(f"`--output` must end in .csv or .json. Received: {path}")
     if path.is_dir():

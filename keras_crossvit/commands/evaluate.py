@@ -23,6 +23,7 @@ from keras_crossvit.commands.shared import (
     find_model,
     parser_of,
 )
+from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.evaluation import evaluate, plot_confusion
@@ -33,6 +34,8 @@ def main() -> None:
     """Evaluates by the process's arguments."""
     arguments = _parse()
     with errors_in_one_line():
+        if arguments.output_dir:
+            check_local("--output-dir", arguments.output_dir)
         probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
         if arguments.model is not None:
             source = _open(arguments, {}, bool(probes))

@@ -1,8 +1,13 @@
-"""Checks of layer arguments, so that every message has one form."""
+"""Checks of arguments, so that every message has one form."""
 
 import difflib
+import os
+import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+]+:/")
 
 
 def check_positive_int(name: str, value: Any) -> int:
@@ -60,6 +65,16 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
             f"Received: {name}={value!r}{did_you_mean(value, choices)}"
         )
     return value
+
+
+def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of something to write, which is on a disk rather than in a bucket."""
+    if _SCHEME.match(os.fspath(path)):  # a `pathlib.Path` holds one slash of gs://
+        raise ValueError(
+            f"`{name}` must be a path on a disk; a bucket can be mounted as one. "
+            f"Received: {os.fspath(path)}"
+        )
+    return pathlib.Path(path)
 
 
 def did_you_mean(value: Any, choices: Iterable[Any]) -> str:

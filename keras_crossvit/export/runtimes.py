@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_crossvit.common.checks import check_local
 from keras_crossvit.export.checks import (
     check_backend,
     check_classifier,
@@ -229,7 +230,7 @@ def _check(function, model, path, suffix):
     """The path, after model, path and backend have been checked."""
     check_classifier(model)
     check_float32(model)
-    path = pathlib.Path(path)
+    path = check_local("path", path)
     if path.suffix != suffix:
         raise ValueError(f"`path` must end in {suffix!r}. Received: path={str(path)!r}")
     check_backend(function)

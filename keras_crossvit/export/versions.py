@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from keras_crossvit.common.checks import check_labels
+from keras_crossvit.common.checks import check_labels, check_local
 from keras_crossvit.models import CrossViT, answers
 
 
@@ -19,13 +19,13 @@ def check_serving(directory: str | os.PathLike, crop_ratio: float | None) -> pat
     """The path of a folder to export to, which need not exist.
 
     Raises:
-        ValueError: If it is a file, or `crop_ratio` is outside (0, 1].
+        ValueError: If it is a file or in a bucket, or `crop_ratio` is outside (0, 1].
     """
     if crop_ratio is not None and not 0 < crop_ratio <= 1:
         raise ValueError(
             f"`crop_ratio` must be in (0, 1] or None. Received: crop_ratio={crop_ratio}"
         )
-    directory = pathlib.Path(directory)
+    directory = check_local("directory", directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"`directory` must be a folder. Received: directory={str(directory)!r}")
     return directory

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.models.config import CrossViTConfig
@@ -48,7 +49,7 @@ def save_pretrained(
             f"folder. Received: {model.name!r}"
         )
     state = model_state(model)  # raises for a model that has no names in timm
-    folder = pathlib.Path(folder)
+    folder = check_local("folder", folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`folder` must be a folder. Received: folder={str(folder)!r}")
     folder.mkdir(parents=True, exist_ok=True)

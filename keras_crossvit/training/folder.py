@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_crossvit.common.checks import check_local
 from keras_crossvit.training.checkpoints import read_last_checkpoint
 from keras_crossvit.training.config import TrainConfig
 
@@ -51,10 +52,10 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
         The folder, made if need be.
 
     Raises:
-        ValueError: If it is a file, or another process trains in it.
+        ValueError: If it is a file or in a bucket, or another process trains in it.
         OSError: If it cannot be written.
     """
-    folder = pathlib.Path(config.output_dir)
+    folder = check_local("output_dir", config.output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`output_dir` must be a folder. Received: {folder}, which is a file")
     if not writes:

@@ -1,52 +1,156 @@
-"""Files that only TensorFlow's file systems reach: here the one in memory, `ram://`."""
+"""Files on remote storage: in fsspec's memory, and in a bucket whose requests are counted."""
 
+import types
+
+import fsspec
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from keras_crossvit.data.sources import open_source, storage
+from keras_crossvit.data.sources.tfds import _open_split
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
+from tests.data_room.bucket import served
 
 
-def test_parts_of_a_remote_file():
-    path = "ram://storage/parts/file"
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket, `gs://bucket`, on a server of this process."""
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read on import
+    gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with served() as bucket:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.address)
+        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        yield bucket
+        gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+def image(shade):
+    return tf.io.encode_png(np.full((4, 4, 3), shade, "uint8")).numpy()
+
+
+def shade(file):
+    return int(tf.io.decode_png(file)[0, 0, 0])
+
+
+def records(letter, tmp_path):
+    """A TFRecord file of three records, of no, one and two letters."""
+    path = str(tmp_path / "records")
+    with tf.io.TFRecordWriter(path) as writer:
+        for number in range(3):
+            writer.write(letter * number)
+    return (tmp_path / "records").read_bytes()
+
+
+@pytest.mark.parametrize("root", ["memory://parts", "gs://bucket"])
+def test_parts_of_a_remote_file(root, bucket):
+    path = f"{root}/file"
     storage.write(path, b"0123456789")
     assert storage.read(path) == b"0123456789"
     assert storage.read_range(path, 3, 4) == b"3456"
     assert storage.read_range(path, 8, 4) == b"89"
     assert storage.stat(path)[0] == 10
-    for missing in ("ram://storage/none", "/no/such/file"):
-        for read in (storage.read, storage.stat, lambda path: storage.read_range(path, 0, 1)):
-            with pytest.raises(FileNotFoundError):
-                read(missing)
+    assert storage.is_file(path)
+    assert not storage.is_folder(path)
+    assert not storage.is_file(f"{root}/none")
+    assert storage.is_folder(root)
 
 
-def test_records_of_remote_files_and_their_index():
-    paths = [f"ram://storage/records/{name}.tfrecord" for name in "ab"]
+@pytest.mark.parametrize("path", ["memory://parts/none", "gs://bucket/none", "/no/such/file"])
+def test_a_missing_file(path, bucket):
+    for read in (storage.read, storage.stat, lambda path: storage.read_range(path, 0, 1)):
+        with pytest.raises(FileNotFoundError) as error:
+            read(path)
+        assert (error.value.strerror, error.value.filename) == ("No such file or directory", path)
+
+
+def test_a_storage_without_its_package():
+    with pytest.raises(ImportError, match=r"^lost://bucket/x cannot be read: Protocol not known"):
+        storage.read("lost://bucket/x")
+
+
+@pytest.mark.parametrize("root", ["memory://records", "gs://bucket/records"])
+def test_records_of_remote_files_and_their_index(root, bucket, tmp_path):
+    paths = [f"{root}/{name}.tfrecord" for name in "ab"]
     for path in paths:
-        with tf.io.TFRecordWriter(path) as writer:
-            for number in range(3):
-                writer.write(path[-10].encode() * number)
+        storage.write(path, records(path[-10].encode(), tmp_path))
     assert read_record(index_shards(paths, [3, 3])[1], 2) == b"bb"
-    names = tf.io.gfile.listdir("ram://storage/records")
-    assert sorted(names) == ["a.tfrecord", "b.tfrecord", "keras_crossvit_record_index.npz"]
-    assert read_record(index_shards(paths, [3, 3])[0], 1) == b"a"
+    names = ["a.tfrecord", "b.tfrecord", "keras_crossvit_record_index.npz"]
+    assert storage.files_below(root) == names
+    bucket.forget_requests()
+    shards = index_shards(paths, [3, 3])
+    assert bucket.requests["write"] == 0
+    bucket.forget_requests()
+    assert read_record(shards[0], 1) == b"a"
+    if root.startswith("gs:"):  # 16 bytes around the data, and nothing else is asked for
+        assert (bucket.requests, bucket.bytes_read) == ({"read": 1}, 17)
 
 
-def test_a_remote_folder():
-    for number in range(4):
-        pixels = np.full((4, 4, 3), 10 * number, "uint8")
-        folder = f"ram://storage/images/train/{'ab'[number % 2]}"
-        tf.io.gfile.makedirs(folder)
-        storage.write(f"{folder}/{number}.png", tf.io.encode_png(pixels).numpy())
-    source = open_source("folder:ram://storage/images", validation_split="train")
+def test_index_of_a_bucket_that_cannot_be_written(bucket, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bucket.put("a.tfrecord", records(b"a", tmp_path))
+    bucket.writable = False
+    index_shards(["gs://bucket/a.tfrecord"], [3])
+    assert "the index of records is kept in" in caplog.text
+    bucket.forget_requests()
+    monkeypatch.chdir(tmp_path)  # wherever it is asked for
+    assert read_record(index_shards(["gs://bucket/a.tfrecord"], [3])[0], 2) == b"aa"
+    assert bucket.bytes_read == 18
+
+
+def test_a_remote_folder(bucket):
+    for number in range(40):
+        bucket.put(f"images/train/{'ab'[number % 2]}/{number:02}.png", image(number))
+    bucket.put("images/train/a/", b"")  # as the console of a cloud marks a folder
+    bucket.put("images/train/a/notes.txt", b"no image")
+    bucket.forget_requests()
+    source = open_source("folder:gs://bucket/images", validation_split=0.25)
     assert source.class_names == ("a", "b")
-    names, images, labels = source.train.read([3, 0])
-    assert names == [f"ram://storage/images/train/{end}" for end in ("b/3.png", "a/0.png")]
-    assert [int(tf.io.decode_png(image)[0, 0, 0]) for image in images] == [30, 0]
-    np.testing.assert_array_equal(labels, [1, 0])
-    tf.io.gfile.remove(names[0])
-    names, images, labels = source.train.read([3, 2])
+    assert (source.train.size, source.validation.size) == (30, 10)
+    assert sum(bucket.requests.values()) < 20  # not one for each file
+    bucket.forget_requests()
+    names, images, labels = open_source(
+        "folder:gs://bucket/images", validation_split="train"
+    ).train.read([23, 0])
+    assert names == [f"gs://bucket/images/train/{end}" for end in ("b/07.png", "a/00.png")]
+    assert [*map(shade, images)] == [7, 0]
+    assert labels.tolist() == [1, 0]
+    assert bucket.bytes_read == sum(map(len, images))
+
+
+def test_a_remote_image_that_vanished(bucket):
+    for name in "ab":
+        bucket.put(f"images/train/{name}/0.png", image(9))
+    source = open_source("folder:gs://bucket/images", validation_split="train")
+    del bucket.objects["images/train/b/0.png"]
+    names, images, labels = source.train.read([1, 0])
     assert images[0] == b""
-    assert names[0].startswith("ram://storage/images/train/b/3.png (")
-    np.testing.assert_array_equal(labels, [0, 1])
+    assert names[0] == "gs://bucket/images/train/b/0.png (No such file or directory)"
+    assert shade(images[1]) == 9
+    assert labels.tolist() == [0, 0]
+
+
+def test_a_remote_table(bucket):
+    rows = [f"photos/{number}.png,{'ab'[number % 2]}" for number in range(40)]
+    bucket.put("table.csv", "\n".join(["path,label", *rows]).encode())
+    for number in range(40):
+        bucket.put(f"photos/{number}.png", image(number))
+    bucket.forget_requests()
+    source = open_source("csv:gs://bucket/table.csv", validation_split="train")
+    assert sum(bucket.requests.values()) < 10
+    assert [*map(shade, source.train.read([31, 4]).images)] == [31, 4]
+    del bucket.objects["photos/31.png"]
+    with pytest.raises(ValueError, match=r"row 33, must name an existing file.*'photos/31\.png'"):
+        open_source("csv:gs://bucket/table.csv", validation_split="train")
+
+
+def test_array_records_have_to_be_on_a_disk():
+    builder = types.SimpleNamespace(
+        data_dir="gs://bucket/mine/1.0.0",
+        info=types.SimpleNamespace(file_format=tfds.core.FileFormat.ARRAY_RECORD),
+    )
+    with pytest.raises(ValueError, match=r"^`data_dir` must be on a disk for a dataset .*gs://bu"):
+        _open_split(builder, "mine", "train")

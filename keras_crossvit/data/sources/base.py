@@ -2,10 +2,8 @@
 
 import abc
 import collections.abc
-import concurrent.futures
 import dataclasses
 import difflib
-import functools
 import os
 import re
 from typing import NamedTuple
@@ -13,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_crossvit.common.registry import Registry
+from keras_crossvit.data.sources import storage
 from keras_crossvit.data.sources.held_out import hold_out_rows
 
 # Functions from a `Request` to a `Source`, by the word before the colon of `--dataset`.
@@ -24,7 +23,6 @@ _PATH = re.compile(r"^[.~]|[/\\]")
 
 _VALIDATION = ("validation", "val", "test")
 _LABELS_AT_A_TIME = 256
-_REMOTE_READS = 64  # at the same time in a process; each waits for an answer nearly all its time
 
 
 class Examples(NamedTuple):
@@ -75,7 +73,7 @@ class Split(abc.ABC):
     def read(self, indices: collections.abc.Iterable[int]) -> Examples:
         """The rows of these numbers, in their order, and no others."""
         numbers = [int(index) for index in indices]
-        rows = _remote_reads().map(self._row, numbers) if self.remote else map(self._row, numbers)
+        rows = storage.at_once(self._row, numbers) if self.remote else map(self._row, numbers)
         names, images, labels = zip(*rows, strict=True) if numbers else ((), (), ())
         values = np.asarray(labels, "float32" if self.label_shape else "int64")
         return Examples([*names], [*images], values.reshape(len(numbers), *self.label_shape))
@@ -99,11 +97,6 @@ class Split(abc.ABC):
         chunks = (range(start, min(start + _LABELS_AT_A_TIME, self.size)) for start in starts)
         empty = self.read([]).labels
         return np.concatenate([empty, *(self.read(chunk).labels for chunk in chunks)])
-
-
-@functools.cache
-def _remote_reads():
-    return concurrent.futures.ThreadPoolExecutor(_REMOTE_READS, "keras_crossvit-read")
 
 
 class MemorySplit(Split):

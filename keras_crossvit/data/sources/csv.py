@@ -105,6 +105,11 @@ class _Table:
                 self._add(reader.line_num, header, fields)
         if not self.rows:
             raise ValueError(f"{path} must have a row per image. Received: none")
+        for rows in self.rows.values():
+            missing = storage.first_missing(self._root, rows.paths)
+            if missing is not None:
+                name = rows.paths[missing]
+                self._refuse(rows.lines[missing], "must name an existing file", name)
 
     def _rows_of(self, reader):
         try:
@@ -125,8 +130,6 @@ class _Table:
         for needed, there in faults.items():
             if not there:
                 self._refuse(line, f"must have {needed}", ",".join(fields))
-        if not storage.is_file(storage.join(self._root, row["path"])):
-            self._refuse(line, "must name an existing file", row["path"])
         rows = self.rows.setdefault(row.get("split", "train"), _Rows())
         rows.paths.append(row["path"])
         numbers = [self._numbers.setdefault(text.strip(), len(self._numbers)) for text in labels]

@@ -64,20 +64,19 @@ def _open_split(folder, class_names):
         )
     if not there:
         raise ValueError(f"{folder} must hold a folder per class. Received: none")
-    paths, counts = Strings(), []
-    for name in class_names:
-        if name not in there:
-            counts.append(0)
-            continue
+    paths, counts = Strings(), dict.fromkeys(class_names, 0)
+    names = [name for name in class_names if name in there]
+    folders = (storage.join(folder, name) for name in names)
+    for name, files in zip(names, storage.files_below_each(folders), strict=True):
         before = len(paths)
-        for path in storage.files_below(storage.join(folder, name)):
+        for path in files:
             if path.lower().endswith(IMAGE_SUFFIXES):
                 paths.append(storage.join(name, path))
-        counts.append(len(paths) - before)
-        if not counts[-1]:
+        counts[name] = len(paths) - before
+        if not counts[name]:
             raise ValueError(
                 f"A class's folder needs at least one image ({', '.join(IMAGE_SUFFIXES)}): put "
                 f"some there, or remove the folder. Received: none in {storage.join(folder, name)}"
             )
-    labels = np.repeat(np.arange(len(class_names), dtype="int32"), counts)
+    labels = np.repeat(np.arange(len(class_names), dtype="int32"), [*counts.values()])
     return FileSplit(folder, paths, labels)

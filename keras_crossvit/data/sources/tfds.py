@@ -110,6 +110,13 @@ def _open_split(builder, name, key):
 
     if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
         return TFRecordExamples(name, builder.info, builder.info.splits[key].file_instructions)
+    folder = os.fspath(builder.data_dir)
+    if storage.is_remote(folder):  # array_record ends the process without a word
+        raise ValueError(
+            "`data_dir` must be on a disk for a dataset that is not stored as TFRecord: copy the "
+            f"dataset there, or mount the bucket. Received: {folder}, stored as "
+            f"{builder.info.file_format.value}"
+        )
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     try:
         records = builder.as_data_source(key, deserialize_method=raw)

@@ -24,7 +24,7 @@ _FILE = "keras_crossvit_record_index.npz"
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _EXTRA = _HEADER.size + _FOOTER.size
-_FILES_AT_A_TIME = 16  # whose records are looked for at the same time
+_FILES_AT_A_TIME = 64  # whose records are looked for at the same time
 
 _logger = logging.getLogger("keras_crossvit.data")
 
@@ -143,21 +143,21 @@ def _scan(file):
     path, size, changed = file
     offsets = [0]
     if size >= 0:
-        with storage.open_file(path) as file:
+        with storage.ranges(path) as read_part:
             while offsets[-1] + _EXTRA <= size:
-                header = file.read(_HEADER.size)
+                header = read_part(offsets[-1], _HEADER.size)
                 length, checksum = _HEADER.unpack(header)
                 end = offsets[-1] + length + _EXTRA
                 if checksum != masked_crc32c(header[:8]) or end > size:
                     break
                 offsets.append(end)
-                file.seek(end)
     return Shard(path, size, changed, np.array(offsets, "int64"))
 
 
 def _cache_path(folder):
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    digest = hashlib.sha256(os.path.abspath(folder).encode())
+    place = folder if storage.is_remote(folder) else os.path.abspath(folder)
+    digest = hashlib.sha256(place.encode())
     return os.path.join(root, "keras_crossvit", f"{digest.hexdigest()[:16]}-{_FILE}")
 
 

@@ -16,6 +16,7 @@ TENSORFLOW_CPU = ["tensorflow-cpu>=2.20,<2.22", PILLOW]  # reads the images of J
 TOOLS = [  # what training needs beside the backend
     "keras-cv>=0.9,<0.10",
     "tensorflow-datasets>=4.9.10,<5",
+    "filelock>=3.12",  # one process in the folder of a run
     "fsspec>=2023.5",  # files in buckets
     "google-crc32c>=1.5",  # the checksums of TFRecord files
     "array-record>=0.5",  # the files that tensorflow-datasets reads by number

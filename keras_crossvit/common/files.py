@@ -32,7 +32,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     aside = pathlib.Path(name)
     try:
         yield aside
-        with open(aside, "rb") as file:
+        with open(aside, "r+b") as file:  # Windows syncs no file that is only read
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(aside, path)

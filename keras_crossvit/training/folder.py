@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.files import write_text
 from keras_crossvit.training.checkpoints import read_last_checkpoint
 from keras_crossvit.training.config import TrainConfig
 
@@ -62,21 +62,32 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
         yield folder
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise ValueError(
-                f"`output_dir` must not be in use. Received: {folder}, where {lock.read()} trains"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+    with _alone_in(folder):
         for pattern in _LEFTOVERS:  # of a process that was killed while it wrote
             for path in folder.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield folder
+
+
+@contextlib.contextmanager
+def _alone_in(folder):
+    """A context in which no other process trains in the folder, on Windows either."""
+    import filelock  # of the extra `train`
+
+    owner = folder / ".owner"
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        who = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise ValueError(
+            f"`output_dir` must not be in use. Received: {folder}, where {who} trains"
+        ) from error
+    try:
+        write_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(

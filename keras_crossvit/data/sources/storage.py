@@ -179,10 +179,10 @@ def _files_in(path):
 @contextlib.contextmanager
 def _remote(path):
     """A remote path's file system, and its path in that; in the context errors are `OSError`s."""
-    import fsspec
+    import fsspec.core
 
     try:
-        files, inside = fsspec.url_to_fs(path, use_listings_cache=False)
+        files, inside = fsspec.core.url_to_fs(path, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise ImportError(f"{path} cannot be read: {error}") from error
     try:

@@ -62,12 +62,13 @@ def ranges(path: str) -> Iterator[Callable[[int, int], bytes]]:
         with _remote(path) as (files, inside):
             yield lambda start, size: files.cat_file(inside, start=start, end=start + size)
         return
-    # A Python file would take four times as long. Windows has files of text, and no `os.pread`.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        yield lambda start, size: _part(descriptor, start, size)
-    finally:
-        os.close(descriptor)
+    with open(path, "rb", buffering=0) as file:
+
+        def read_part(start, size):
+            file.seek(start)
+            return file.read(size)
+
+        yield read_part
 
 
 def stat(path: str) -> tuple[int, int]:
@@ -145,11 +146,6 @@ def write(path: str, content: bytes) -> None:
         return
     with write_atomically(path) as aside:
         aside.write_bytes(content)
-
-
-def _part(descriptor, start, size):
-    os.lseek(descriptor, start, os.SEEK_SET)
-    return os.read(descriptor, size)
 
 
 def _kind(path):

@@ -237,7 +237,8 @@ def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
     table = csv.DictWriter(text, [*columns, "error"], restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(flat)
-    write_text(path, text.getvalue())
+    # Names of files need not be UTF-8, which a table is.
+    write_text(path, text.getvalue().encode("utf-8", "backslashreplace").decode())
 
 
 def _flat(row):

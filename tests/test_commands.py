@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import socket
 import sys
 import textwrap
@@ -16,6 +17,7 @@ import keras_crossvit as kc
 from keras_crossvit import prediction
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.layers.fusions import FUSIONS
+from keras_crossvit.prediction import write_table
 from tests import base
 
 pytestmark = pytest.mark.slow
@@ -143,6 +145,13 @@ def test_predict_as_json(run, command, tmp_path):
     assert row["file"] == str(file)
     assert sorted(row["classes"]) == [*LABELS]
     assert sum(row["scores"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_name_that_is_not_utf_8_has_its_row(tmp_path):
+    rows = [{"file": os.fsdecode(b"bad\xff.jpg"), "classes": ["bee"], "scores": [0.5]}]
+    write_table(rows, tmp_path / "t.csv")
+    table = (tmp_path / "t.csv").read_text(encoding="utf-8")
+    assert table == "file,class_1,score_1,error\nbad\\udcff.jpg,bee,0.5,\n"
 
 
 def test_predict_makes_the_folder_of_its_table(run, command, tmp_path):

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from keras_crossvit.common.files import write_atomically, write_json
 from keras_crossvit.export import export_saved_model
 from keras_crossvit.models import CrossViT
 from keras_crossvit.training.folder import read_json
+from keras_crossvit.training.preemption import Preempted
 from keras_crossvit.training.recipes import loaded_files, run_file
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,8 @@ def write_result(
     digest = _digest(saved)
     _describe(folder, model, options["crop_ratio"], {"data": data, **results})
     # Said before it is made, so that a run that is killed in between makes no second version.
-    export = before["export"] if written else str(exports / str(_next_version(exports)))
+    version = pathlib.PurePath(before["export"]).name if written else _next_version(exports)
+    export = str(exports / str(version))
     write_json(path, {**results, "export": export, "digest": digest})
     if not pathlib.Path(export).is_dir():
         made = _export(model, saved, exports, options)
@@ -107,6 +110,8 @@ def _export(model, saved, exports, options):
         text=True,
         check=False,
     )
+    if process.returncode == -signal.SIGTERM:
+        raise Preempted
     if process.returncode:
         raise RuntimeError(
             f"The model is saved as {saved}, but its export on TensorFlow failed, as said above"

@@ -90,7 +90,7 @@ class Progress:
         }
 
     def restore(self, notes: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Goes back to the moment of a checkpoint, in steps of this run's batch size.
+        """Goes back to the moment of a checkpoint, in steps of this run's batch size and data.
 
         Args:
             notes: The checkpoint's `notes`.
@@ -105,10 +105,10 @@ class Progress:
         before = notes.get("epochs"), notes.get("patience")
         same = before == (self.config.epochs, self.config.patience)
         self.ended = notes.get("ended", False) and same
-        rows = notes["batch_size"]
-        if rows != self.config.batch_size:
-            epoch, done = divmod(self.step, int(notes["steps_per_epoch"]))
-            inside = done * rows // self.config.batch_size
+        rows, steps = notes["batch_size"], int(notes["steps_per_epoch"])
+        if (rows, steps) != (self.config.batch_size, self.steps):
+            epoch, done = divmod(self.step, steps)
+            inside = min(done * rows // self.config.batch_size, self.steps - 1)
             self.step = epoch * self.steps + inside
             if done and inside == 0:  # the epoch begins anew
                 self.totals = Totals()

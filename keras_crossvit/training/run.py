@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import logging
 import math
 import pathlib
 import threading
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -46,6 +48,7 @@ from keras_crossvit.training.strategy import (
     spans_workers,
 )
 
+logger = logging.getLogger(__name__)
 _LOOK = 10  # steps between looks at the loss, for which the devices must be waited for
 
 StepHook = Callable[[int, dict[str, float]], Any]
@@ -135,6 +138,7 @@ class Run:
         self.size = step.model.input_shape[1:]
         self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
         self.progress = Progress(config, self.steps)
+        self.best_from = 0  # the first epoch since when `config.best` decides
         self.log = RunLog(folder, make_schedule(config, source))
         self.checkpoints = CheckpointWriter(folder and folder / "checkpoints")
 
@@ -256,7 +260,7 @@ class Run:
 
     def _keep_best(self):
         """Writes `best.keras` after an epoch that is the best so far."""
-        metric, rows = self.config.best, self.log.rows
+        metric, rows = self.config.best, self.log.rows[self.best_from :]
         if metric is None or self.folder is None or best_epoch(rows, metric) != len(rows) - 1:
             return
         with self.step.averaged():
@@ -280,9 +284,16 @@ class Run:
             )
 
     def restore(self, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
-        """Goes back to the moment of a checkpoint."""
+        """Goes back to the moment of a checkpoint.
+
+        Raises:
+            ValueError: If the data have other classes by now.
+        """
         notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
+        self._compare_data(notes)
         self.log.rows = notes["log"]
+        same = notes.get("best", self.config.best) == self.config.best
+        self.best_from = notes.get("best_from", 0) if same else len(self.log.rows)
         self.progress.restore(notes, arrays)
         self.step.restore(arrays, self.config.output_dir)
         if self.progress.step != notes["step"]:
@@ -291,10 +302,37 @@ class Run:
             self.log.write_table()
             print(f"Going on after step {self.progress.step}.", flush=True)
 
+    def _compare_data(self, notes):
+        """Refuses other classes than a checkpoint's; says that there are more or fewer images."""
+        names = notes.get("class_names", self.source.class_names)
+        for number, (was, is_now) in enumerate(zip_longest(names, self.source.class_names)):
+            if was != is_now:
+                raise ValueError(
+                    "`dataset` must have the classes that the run began with, in their order. "
+                    f"Received: {self.source.name}, whose class {number} is {is_now!r} instead of "
+                    f"{was!r}"
+                )
+        steps = notes["steps_per_epoch"]
+        if notes["batch_size"] == self.config.batch_size and steps != self.steps:
+            is_share = not isinstance(self.config.validation_split, str | None)
+            logger.warning(
+                "%s has changed: an epoch has %d steps instead of %d from here on%s",
+                self.source.name,
+                self.steps,
+                steps,
+                ", and other images are held out" if is_share else "",
+            )
+
     def save(self) -> None:
         """Begins to write a checkpoint of this moment."""
         if self.folder is not None:
-            notes = {**self.progress.notes, "log": self.log.rows}
+            notes = {
+                **self.progress.notes,
+                "log": self.log.rows,
+                "class_names": self.source.class_names,
+                "best": self.config.best,
+                "best_from": self.best_from,
+            }
             self.checkpoints.write(self.progress.step, self.step.snapshot(), notes)
 
     def _leave(self):
@@ -321,8 +359,8 @@ class Run:
             for name, value in last.items()
             if name.startswith("val_")
         }
-        if self.config.best is not None:
-            best = best_epoch(self.log.rows, self.config.best)
+        if self.config.best is not None and self.best_from < len(self.log.rows):
+            best = self.best_from + best_epoch(self.log.rows[self.best_from :], self.config.best)
             value = self.log.rows[best][self.config.best]
             results |= {"best_epoch": best, f"best_{self.config.best}": value}
         self.step.put_average_in_place()

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training.progress import Progress
+from keras_crossvit.training.run import Run
 from tests.training.tiny import RECIPE
 
 STEPS = 11  # of an epoch of 176 images in batches of 16
@@ -79,6 +80,55 @@ def test_another_batch_size(step, batch_size, reached, kept):
     progress = restored(notes, batch_size=batch_size, mixing_batch_size=8)
     assert progress.step == reached
     assert progress.totals.rows == (16.0 if kept else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "reached"),
+    [
+        (4, 10, 24),  # two steps into the third epoch, and there now
+        (22, 35, 21),  # 13 steps into the second: as far as an epoch goes now, less its last step
+        (22, 44, 22),  # cut off in the evaluation of the second
+    ],
+)
+def test_other_data(before, step, reached):
+    notes = {"step": step, "steps_per_epoch": before, "totals": [16.0, 4.0, 8.0, 16.0]}
+    assert restored(notes).step == reached
+
+
+def comparing_run(class_names, share):
+    """What `Run._compare_data` looks at, of a run with 11 steps an epoch."""
+    source = types.SimpleNamespace(name="folder:pets", class_names=class_names)
+    config = dataclasses.replace(RECIPE, validation_split=share)
+    return types.SimpleNamespace(source=source, config=config, steps=STEPS)
+
+
+@pytest.mark.parametrize(
+    ("names", "difference"),
+    [
+        (("a", "c", "b"), "whose class 1 is 'c' instead of 'b'"),
+        (("a",), "whose class 1 is None instead of 'b'"),
+    ],
+)
+def test_other_classes_are_refused(names, difference):
+    notes = {"class_names": ["a", "b"], "batch_size": 16, "steps_per_epoch": STEPS}
+    with pytest.raises(ValueError, match=rf"^`dataset` must .* folder:pets, {difference}$"):
+        Run._compare_data(comparing_run(names, None), notes)
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "end"),
+    [
+        (None, 4, "has changed: an epoch has 11 steps instead of 4 from here on"),
+        (0.2, 4, "instead of 4 from here on, and other images are held out"),
+        (0.2, STEPS, None),
+    ],
+)
+def test_data_that_grew_or_shrank_are_named(share, steps, end, caplog):
+    notes = {"batch_size": 16, "steps_per_epoch": steps}
+    Run._compare_data(comparing_run(("a", "b"), share), notes)
+    assert [message.endswith(str(end)) for message in caplog.messages] == [True] * (
+        end is not None
+    )
 
 
 @pytest.mark.parametrize(("epochs", "ended"), [(2, True), (3, False)])

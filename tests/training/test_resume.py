@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import keras
@@ -151,6 +152,8 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
     written = json.loads(result.read_text())
     assert written["accuracy"] == pytest.approx(float(table(place)[-1]["val_accuracy"]))
     assert written["export"] == "run/export/1"
+    shutil.copytree(place / "run", place / "copy")
+    assert go({**values, "output_dir": "copy"})["export"] == "copy/export/1"
 
     saved.write_bytes(before[:1000])
     (place / "run" / "config.json").write_text("")
@@ -162,12 +165,15 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
         np.testing.assert_array_equal(variable, value)
 
     capsys.readouterr()
-    result = go({**values, "epochs": 3, "batch_size": 8, "mixing_batch_size": 8})
+    more = {"epochs": 3, "batch_size": 8, "mixing_batch_size": 8, "best": "val_accuracy"}
+    result = go({**values, **more})
     assert "epochs goes on as 3 instead of 2: the learning rate follows" in caplog.text
     assert "batch_size goes on as 8 instead of 16: steps count in the new size" in caplog.text
     assert "Going on after step 44." in capsys.readouterr().out
     assert [row["epoch"] for row in result["history"]] == [0, 1, 2]
     assert steps(place)[-1] == 66
+    assert result["best_epoch"] == 2  # of those since when the best is kept
+    assert (place / "run" / "best.keras").is_file()
     changed = [
         np.abs(a - b).max() for a, b in zip(weights_of(result), undisturbed[0], strict=True)
     ]

@@ -1,6 +1,6 @@
 """CrossViT, the cross-attention multi-scale vision transformer, for Keras 3."""
 
-from keras_crossvit import layers
+from keras_crossvit import layers, optimizer  # noqa: F401  (registers what saved models name)
 from keras_crossvit.export import export_saved_model
 from keras_crossvit.models import (
     BranchConfig,

@@ -13,6 +13,8 @@ from keras_crossvit.models.features import check_crossvit
 
 _STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
 
+_LAST = "channels_last"  # the maps, whatever the global setting is
+
 
 def feature_pyramid(model: CrossViT, channels: int = 256) -> keras.Model:
     """A pyramid of feature maps at strides 4, 8, 16 and 32, made of both branches.
@@ -85,7 +87,7 @@ class _Levels:
         """Brings a map of stride about 16 near the stride of the level."""
         if level == "p5":
             pool = keras.layers.MaxPooling2D(
-                2, padding="same", dtype=self.dtype, name=f"{name}_pool"
+                2, padding="same", data_format=_LAST, dtype=self.dtype, name=f"{name}_pool"
             )
             return pool(x)
         if level == "p4":
@@ -100,7 +102,12 @@ class _Levels:
     def _deconv(self, x, name):
         """Twice the rows and columns, half the channels."""
         deconv = keras.layers.Conv2DTranspose(
-            max(1, x.shape[-1] // 2), 2, strides=2, dtype=self.dtype, name=name
+            max(1, x.shape[-1] // 2),
+            2,
+            strides=2,
+            data_format=_LAST,
+            dtype=self.dtype,
+            name=name,
         )
         return deconv(x)
 
@@ -109,6 +116,7 @@ class _Levels:
             self.channels,
             size,
             padding="same",
+            data_format=_LAST,
             use_bias=False,
             dtype=self.dtype,
             name=f"{name}_conv",

@@ -10,9 +10,9 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_crossvit.data.pipeline import steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
+from keras_crossvit.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
-from keras_crossvit.training.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.steps import Step, step_class
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from keras_crossvit.training.strategy import replicas_of, scope_of, shard_of

@@ -274,6 +274,15 @@ def test_pyramid(model, tmp_path):
     assert_equal(run(keras.saving.load_model(tmp_path / "pyramid.keras")), found, atol=0)
 
 
+def test_a_pyramid_whatever_the_global_data_format(model):
+    before = kc.feature_pyramid(model, channels=8).output_shape
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert kc.feature_pyramid(model, channels=8).output_shape == before
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 def test_a_level_is_the_sum_of_both_branches(model, values):
     pyramid = kc.feature_pyramid(model, channels=8)
 

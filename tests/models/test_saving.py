@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.training import make_optimizer
 from tests import base
 
 pytestmark = pytest.mark.slow
@@ -47,8 +48,10 @@ def test_saved_model_loads_in_safe_mode_with_the_same_values(form, tmp_path):
     assert_same_outputs(loaded(x), model(x), rtol=0, atol=0)
 
 
-def test_saved_model_loads_in_a_fresh_process(model, tmp_path):
-    x = base.pixels()
+def test_saved_model_loads_in_a_fresh_process(fresh_model, tmp_path):
+    """With its optimizer, too, of which nothing else was imported there."""
+    x, model = base.pixels(), fresh_model
+    model.compile(make_optimizer(model, 1e-3, 0.05, total_steps=9, warmup_steps=3), "mse")
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
     base.run_python(LOAD, *(tmp_path / name for name in ("model.keras", "x.npy", "y.npz")))

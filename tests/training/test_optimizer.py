@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.optimizer import learning_rate_scales, learning_rate_schedule
 from keras_crossvit.training import make_optimizer
-from keras_crossvit.training.optimizer import learning_rate_scales, learning_rate_schedule
 from tests.base import run_python, small_config, small_model
 from tests.data.pytorch_adamw import LEARNING_RATE, WEIGHT_DECAY
 from tests.training.adamw_on_digits import follow

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_crossvit.optimizer import make_optimizer
 from keras_crossvit.training.lora import copy_weights, enable_attention_lora
 from keras_crossvit.training.memory import activation_bytes, variable_bytes
-from keras_crossvit.training.optimizer import make_optimizer
 from keras_crossvit.training.steps import Totals
 from keras_crossvit.training.steps.base import row_sums
 from keras_crossvit.training.steps.losses import RowLoss

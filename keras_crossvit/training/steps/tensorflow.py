@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from keras_crossvit.common.tf_data import graph_function
 from keras_crossvit.common.typing import Tensor
+from keras_crossvit.optimizer import sum_over_replicas
 from keras_crossvit.training import state
-from keras_crossvit.training.optimizer import sum_over_replicas
 from keras_crossvit.training.steps.base import COLUMNS, Step, row_sums
 
 

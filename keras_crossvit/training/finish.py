@@ -49,6 +49,9 @@ def write_result(
 
     Returns:
         Folder of the SavedModel.
+
+    Raises:
+        Preempted: If SIGTERM ended a process that exports.
     """
     path, saved, exports = folder / "result.json", folder / "model.keras", folder / "export"
     before = (read_json(path) if resume else None) or {}
@@ -110,7 +113,8 @@ def _export(model, saved, exports, options):
         text=True,
         check=False,
     )
-    if process.returncode == -signal.SIGTERM:
+    if process.returncode == -signal.SIGTERM:  # which schedulers send to all processes of a run
+        print("\nSIGTERM during the export: the same command makes it.", flush=True)
         raise Preempted
     if process.returncode:
         raise RuntimeError(

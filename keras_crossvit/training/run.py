@@ -138,7 +138,7 @@ class Run:
         self.size = step.model.input_shape[1:]
         self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
         self.progress = Progress(config, self.steps)
-        self.best_from = 0  # the first epoch since when `config.best` decides
+        self.best_from = 0  # the first epoch since when `config.best` has been what it is
         self.log = RunLog(folder, make_schedule(config, source))
         self.checkpoints = CheckpointWriter(folder and folder / "checkpoints")
 
@@ -258,10 +258,16 @@ class Run:
         self.log.add(progress.step // self.steps - 1, values, progress.step)
         return self.log.rows[-1]
 
+    def _best_epoch(self):
+        """The best epoch since when `config.best` has been what it is, or `None`."""
+        rows = self.log.rows[self.best_from :]
+        if self.config.best is None or not rows:
+            return None
+        return self.best_from + best_epoch(rows, self.config.best)
+
     def _keep_best(self):
         """Writes `best.keras` after an epoch that is the best so far."""
-        metric, rows = self.config.best, self.log.rows[self.best_from :]
-        if metric is None or self.folder is None or best_epoch(rows, metric) != len(rows) - 1:
+        if self.folder is None or self._best_epoch() != len(self.log.rows) - 1:
             return
         with self.step.averaged():
             model = self._final_model()
@@ -307,10 +313,13 @@ class Run:
         names = notes.get("class_names", self.source.class_names)
         for number, (was, is_now) in enumerate(zip_longest(names, self.source.class_names)):
             if was != is_now:
+                before, now = (
+                    repr(name) if name is not None else "none" for name in (was, is_now)
+                )
                 raise ValueError(
                     "`dataset` must have the classes that the run began with, in their order. "
-                    f"Received: {self.source.name}, whose class {number} is {is_now!r} instead of "
-                    f"{was!r}"
+                    f"Received: {self.source.name}, whose class {number} is {now} instead "
+                    f"of {before}"
                 )
         steps = notes["steps_per_epoch"]
         if notes["batch_size"] == self.config.batch_size and steps != self.steps:
@@ -359,8 +368,8 @@ class Run:
             for name, value in last.items()
             if name.startswith("val_")
         }
-        if self.config.best is not None and self.best_from < len(self.log.rows):
-            best = self.best_from + best_epoch(self.log.rows[self.best_from :], self.config.best)
+        best = self._best_epoch()
+        if best is not None:
             value = self.log.rows[best][self.config.best]
             results |= {"best_epoch": best, f"best_{self.config.best}": value}
         self.step.put_average_in_place()

@@ -26,9 +26,6 @@ class Bucket:
         self.writable = True
         self.address = ""
 
-    def put(self, name, content):
-        self.objects[name] = content
-
     def forget_requests(self):
         self.requests.clear()
         self.bytes_read = 0
@@ -39,11 +36,8 @@ def served():
     """A `Bucket` behind a server of this process, in the context."""
     bucket = Bucket()
 
-    class Handler(_Handler):
-        pass
-
-    Handler.bucket = bucket
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    handler = type("Handler", (_Handler,), {"bucket": bucket})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         bucket.address = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -82,7 +76,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _, about, content, _ = (part.partition(b"\n\n")[2] for part in body.split(mark))
         name = json.loads(about)["name"]
         self.bucket.requests["write"] += 1
-        self.bucket.put(name, content.removesuffix(b"\n"))
+        self.bucket.objects[name] = content.removesuffix(b"\n")
         self._answer(200, self._described(name))
 
     def _list(self, prefix, delimiter):

@@ -106,7 +106,7 @@ def comparing_run(class_names, share):
     ("names", "difference"),
     [
         (("a", "c", "b"), "whose class 1 is 'c' instead of 'b'"),
-        (("a",), "whose class 1 is None instead of 'b'"),
+        (("a",), "whose class 1 is none instead of 'b'"),
     ],
 )
 def test_other_classes_are_refused(names, difference):

@@ -5,11 +5,14 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 
 from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.weights import save_checkpoint
-from keras_crossvit.weights.checkpoint import assign_state, head_classes, read_checkpoint
+from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes
+from keras_crossvit.weights.files import read_checkpoint
 from keras_crossvit.weights.names import named_variables, to_torch
 
 _DESTINATIONS = (".safetensors", ".keras", ".weights.h5")
@@ -21,6 +24,9 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
     Args:
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
+            A `.safetensors` file of this package says of which grid its patches are; those of
+            any other must be of square images. Weights for one channel get the average of
+            ImageNet's mean and deviation.
         destination: The file to write: `.safetensors` (timm's names; timm loads it with
             `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
@@ -49,44 +55,57 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
     return model
 
 
-def _model_of(state, origin):
+def _model_of(checkpoint, origin):
     """The model of the preset that fits these weights, with the weights loaded."""
+    state = checkpoint.state
     shapes = {name: array.shape for name, array in state.items()}
     for name in presets():
         config = CrossViTConfig.preset(name)
-        side = _input_size(config, shapes)
-        if side is None:
+        size = _input_size(config, shapes, checkpoint.grids)
+        if size is None:
             continue
-        classes = head_classes(state)
+        classes, channels = head_classes(state), _channels(shapes)
+        # Without these, one channel would be normalised as three.
+        grey = {"mean": [np.mean(MEAN)], "std": [np.mean(STD)]} if channels == 1 else {}
         model = CrossViT(
             config,
             weights=None,
-            input_shape=(side, side, 3),
+            input_shape=(*size, channels),
             include_top=classes is not None,
             classes=classes or 1000,
+            **grey,
         )
         if shapes == {key: _torch_shape(v) for key, v in named_variables(model).items()}:
-            assign_state(model, state, origin)
+            assign_state(model, state, origin, grids=checkpoint.grids)
             return model
     raise ValueError(
-        f"`source` must hold the weights of one of the presets {', '.join(presets())}. "
+        f"`source` must hold the weights of one of the presets {', '.join(presets())}, for "
+        "square images unless the file says of which grid its patches are. "
         f"Received: {origin}, whose {len(state)} weights fit none of them"
     )
 
 
-def _input_size(config, shapes):
-    """Side of the image that fits the position embeddings; `None` if they do not fit `config`."""
-    branches = {"small": "pos_embed_0", "large": "pos_embed_1"}
+def _input_size(config, shapes, grids):
+    """Sides of the image that fit the position embeddings; `None` if they do not fit `config`."""
+    names = {"small": "pos_embed_0", "large": "pos_embed_1"}
     if config.small is None:
-        branches = {"large": "pos_embed"}
-    for branch, name in branches.items():
+        names = {"large": "pos_embed"}
+    for branch, name in names.items():
         width = config.branches[branch].embed_dim
         if name not in shapes or len(shapes[name]) != 3 or shapes[name][2] != width:
             return None
     # The first branch sees the image without a resize.
-    branch, name = next(iter(branches.items()))
-    patches = shapes[name][1] - config.class_token
-    return math.isqrt(patches) * config.branches[branch].patch_size if patches > 0 else None
+    branch, name = next(iter(names.items()))
+    side = math.isqrt(max(shapes[name][1] - config.class_token, 0))
+    rows, columns = grids.get(branch, (side, side))
+    patch = config.branches[branch].patch_size
+    return (rows * patch, columns * patch) if rows and columns else None
+
+
+def _channels(shapes):
+    """Channels of the images: those of the first kernel that sees pixels, or 3."""
+    kernels = (shape for name, shape in shapes.items() if FIRST_PROJECTION.fullmatch(name))
+    return next((shape[1] for shape in kernels if len(shape) == 4), 3)
 
 
 def _torch_shape(variable):

@@ -78,6 +78,28 @@ def test_size_of_the_input_is_kept(tmp_path):
     assert_same(made, larger)
 
 
+@pytest.mark.parametrize("shape", [(48, 96, 3), (96, 48, 3), (48, 48, 1), (48, 96, 5)])
+def test_sides_and_channels_are_kept(shape, tmp_path):
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    grey = {"mean": [0.4], "std": [0.2]} if shape[2] == 1 else {}
+    other = kc.CrossViT(config, weights=None, classes=3, input_shape=shape, **grey)
+    kc.save_checkpoint(other, tmp_path / "other.safetensors")
+    made = convert(tmp_path / "other.safetensors", tmp_path / "other.keras")
+    assert made.input_shape == (None, *shape)
+    assert_same(made, other)
+    if shape[2] == 1:  # ImageNet's, since the file does not say
+        np.testing.assert_allclose([*made.mean, *made.std], [0.449, 0.226], atol=1e-9)
+
+
+def test_a_file_that_is_not_square_and_does_not_say_it(tmp_path):
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    wide = kc.CrossViT(config, weights=None, classes=3, input_shape=(48, 96, 3))
+    kc.save_checkpoint(wide, tmp_path / "wide.safetensors")
+    save_file(load_file(tmp_path / "wide.safetensors"), tmp_path / "old.safetensors")
+    with pytest.raises(ValueError, match="for square images unless the file says of which grid"):
+        convert(tmp_path / "old.safetensors", tmp_path / "model.keras")
+
+
 def test_weights_of_no_preset(safetensors, tmp_path):
     state = load_file(safetensors)
     state.pop("norm.0.weight")

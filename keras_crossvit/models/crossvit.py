@@ -92,7 +92,7 @@ class CrossViT(Loops):
         inputs: "shared": both branches see one image. "separate": the model takes a list of
             two images of `input_shape`, the small branch's and the large branch's.
         reset_heads: Whether the heads in `weights` are left out whatever their classes, so that
-            weights of any classes start a model of any others.
+            weights of any classes, or of none, start a model of any others.
         labels: Names of the classes, in order; `None` for none, or ImageNet's with its published
             weights and its 1,000 classes. They are saved with the model.
         dtype: Keras dtype policy of the layers, or its name; `None` for the global one.
@@ -274,8 +274,8 @@ class CrossViT(Loops):
         """Writes a folder that says what it holds, for `from_pretrained` and for timm.
 
         `model.safetensors` (timm's names), `config.json`, which `timm.create_model("local-dir:
-        FOLDER", pretrained=True)` reads where timm has the architecture, `labels.txt` and
-        `README.md`, the model card.
+        FOLDER", pretrained=True)` reads where timm can build the same model, `labels.txt` and
+        `README.md`, the model card, which says whether it can.
 
         Args:
             folder: The folder; made if need be. Other files in it stay, as do other keys of a

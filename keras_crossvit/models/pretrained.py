@@ -6,17 +6,23 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
-from keras_crossvit.models.presets import preset_name, published_weights
+from keras_crossvit.models.presets import preset_name
 from keras_crossvit.models.space import space_front_matter, write_space
+from keras_crossvit.models.timm_config import (
+    arguments_of_timm,
+    grids_of_timm,
+    is_of_timm,
+    timm_config,
+)
 from keras_crossvit.weights.checkpoint import head_classes, model_state, save_checkpoint
-from keras_crossvit.weights.sources import download
+from keras_crossvit.weights.sources import WeightSource, download, resolve
 
 if TYPE_CHECKING:
     import keras
@@ -73,10 +79,13 @@ def describe(
     path = folder / "config.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     ratio = crop_ratio or default_crop_ratio(model.images["large"].shape[1:3])
-    write_json(path, {**before, **_timm_config(model, classes or 0, ratio), _OURS: _own(model)})
+    timm = timm_config(model, classes or 0, ratio)
+    write_json(path, {**before, **timm, _OURS: _own(model)})
     if model.labels is not None:
         write_text(folder / "labels.txt", "".join(f"{label}\n" for label in model.labels))
-    write_text(folder / "README.md", _card(model, ratio, details or {}, space))
+    write_text(
+        folder / "README.md", _card(model, ratio, timm["architecture"], details or {}, space)
+    )
 
 
 def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
@@ -106,8 +115,10 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         files = [path.with_name(name) for name in ("model.safetensors", "pytorch_model.bin")]
         weights = os.fspath(next((file for file in files if file.is_file()), files[0]))
     found = _read_config(path, text)
-    arguments = _own_arguments(found, text) if _OURS in found else _arguments_of_timm(found, text)
-    config = arguments.pop("config")
+    own = _OURS in found
+    arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
+    config, size = arguments.pop("config"), arguments["input_shape"][:2]
+    grids = config.grids(*size) if own else grids_of_timm(found, config, size)
     known = changes.keys() & {"config", "weights"}
     if known:
         raise ValueError(
@@ -115,8 +126,11 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
             f"folder has. Received: {', '.join(sorted(known))}"
         )
     if "classes" in changes or "labels" in changes:
-        arguments.pop("labels", None)
-    return CrossViT(config, weights=weights, **{**arguments, **changes})
+        arguments.update(labels=None, include_top=True)
+    file = cast(WeightSource, resolve(weights))
+    model = CrossViT(config, weights=None, **{**arguments, **changes})
+    dataclasses.replace(file, grids=grids).load_into(model, changes.get("reset_heads", False))
+    return model
 
 
 def push_to_hub(
@@ -143,40 +157,6 @@ def _own(model):
         "config": dataclasses.asdict(model.config),
         **{name: arguments[name] for name in _ARGUMENTS},
     }
-
-
-def _timm_config(model, classes, crop_ratio):
-    """The keys that timm's `local-dir:` and `hf-hub:` read."""
-    height, width, channels = model.images["large"].shape[1:]
-    first = [f"patch_embed.{n}.proj" for n in range(len(model.branches))]
-    first = [f"{name}.0" if model.config.patch_embed == "conv" else name for name in first]
-    known = {
-        "architecture": _timm_name(model),
-        "num_classes": classes,
-        "num_features": model.feature_dim,
-        "pretrained_cfg": {
-            "input_size": [channels if len(model.mean) == channels else 3, height, width],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": crop_ratio,
-            "mean": list(model.mean),
-            "std": list(model.std),
-            "num_classes": classes,
-            "first_conv": first if len(first) > 1 else "patch_embed.proj",
-            "classifier": ["head.0", "head.1"] if len(first) > 1 else "head",
-        },
-    }
-    return known if model.labels is None else {**known, "label_names": list(model.labels)}
-
-
-def _timm_name(model):
-    """Timm's name of the architecture, or the preset's where timm has none."""
-    preset, side = preset_name(model.config), model.images["large"].shape[1]
-    published = [weights[preset] for weights in published_weights().values() if preset in weights]
-    if not published:
-        return preset or "crossvit"
-    nearest = min(published, key=lambda weights: abs(weights.input_size - side))
-    return nearest.timm_name
 
 
 def _read_config(path, origin):
@@ -224,35 +204,13 @@ def _own_arguments(found, origin):
     return arguments
 
 
-def _arguments_of_timm(found, origin):
-    """The arguments of `CrossViT` for a config.json that timm wrote."""
-    names = {
-        weights.timm_name: preset
-        for presets in published_weights().values()
-        for preset, weights in presets.items()
-    }
-    architecture = found["architecture"]
-    if architecture not in names:
-        raise ValueError(
-            f"`source` must be of one of timm's architectures {', '.join(names)}. "
-            f"Received: {origin}, of {architecture!r}"
-        )
-    cfg = {**found, **found.get("pretrained_cfg", {})}
-    classes = found.get("num_classes", cfg.get("num_classes", 1000))
-    channels, height, width = cfg["input_size"]
-    labels = found.get("label_names") or cfg.get("label_names")
-    return {
-        "config": CrossViTConfig.preset(names[architecture]),
-        "input_shape": (height, width, channels),
-        "include_top": classes > 0,
-        "classes": classes or 1000,
-        "mean": cfg.get("mean"),
-        "std": cfg.get("std"),
-        "labels": labels if isinstance(labels, list) and len(labels) == classes else None,
-    }
-
-
-def _card(model: "keras.Model", crop_ratio: float, details: Mapping[str, Any], space: bool) -> str:
+def _card(
+    model: "keras.Model",
+    crop_ratio: float,
+    architecture: str,
+    details: Mapping[str, Any],
+    space: bool,
+) -> str:
     """The model card: what is known of the model, and how to use it."""
     height, width, channels = model.images["large"].shape[1:]
     facts = {
@@ -261,6 +219,7 @@ def _card(model: "keras.Model", crop_ratio: float, details: Mapping[str, Any], s
         "images": f"{height} x {width}, {channels} channels, pixels in 0..255, "
         f"centre crop {crop_ratio:g}",
         "classes": model.classes if model.include_top else "none (features)",
+        "timm": architecture if is_of_timm(architecture) else "no architecture is the same",
         **details,
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())

@@ -1,5 +1,6 @@
-"""Reads and writes checkpoints under the published names."""
+"""Loads and saves a model's weights under the published names."""
 
+import logging
 import math
 import os
 import pathlib
@@ -12,18 +13,23 @@ import numpy as np
 
 from keras_crossvit.common.bicubic import resize_grid
 from keras_crossvit.common.files import write_atomically
+from keras_crossvit.weights.files import Grids, header, read_checkpoint
 from keras_crossvit.weights.names import from_torch, named_variables, shorten, to_torch
 
 T = TypeVar("T")  # an array, or a variable
 
-_FIRST_PROJECTION = re.compile(r"patch_embed(\.\d)?\.proj(\.0)?\.weight")  # of the pixels
+FIRST_PROJECTION = re.compile(r"patch_embed(\.\d)?\.proj(\.0)?\.weight")  # of the pixels
+
+logger = logging.getLogger("keras_crossvit")
 
 
 def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
     """Loads a checkpoint with timm's or the authors' names into a model of this package.
 
     Position embeddings of another image size are resized by bicubic interpolation, except for
-    that of the class token (section 4.1). Nothing is assigned unless everything fits.
+    that of the class token (section 4.1). A file that `save_checkpoint` wrote says of which grid
+    of patches they are; those of any other are taken to be of a square, if their number is one.
+    Nothing is assigned unless everything fits.
 
     Args:
         model: A CrossViT of this package.
@@ -36,14 +42,16 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
         FileNotFoundError: If the file does not exist.
         ImportError: If it is a PyTorch file and torch is not installed.
     """
-    assign_state(model, read_checkpoint(source), origin=str(source))
+    found = read_checkpoint(source)
+    assign_state(model, found.state, origin=str(source), grids=found.grids)
 
 
 def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the weights of `model` as safetensors under timm's names, in float32.
 
-    timm loads the file with `strict=True`. It is written to a temporary file and renamed, so
-    that a crash leaves either the old file or the complete new one.
+    timm loads the file with `strict=True`. Its header holds the grids of patches, which timm does
+    not read. It is written to a temporary file and renamed, so that a crash leaves either the old
+    file or the complete new one.
 
     Args:
         model: A CrossViT of this package.
@@ -58,7 +66,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Received: {path}")
     with write_atomically(path) as aside:
-        save_file(model_state(model), aside, metadata={"format": "pt"})
+        save_file(model_state(model), aside, metadata=header(model.grids))
 
 
 def model_state(model: keras.Model) -> dict[str, np.ndarray]:
@@ -67,101 +75,6 @@ def model_state(model: keras.Model) -> dict[str, np.ndarray]:
         name: to_torch(keras.ops.convert_to_numpy(variable).astype("float32"))
         for name, variable in named_variables(model).items()
     }
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint file, `{timm name: array in PyTorch's layout}`.
-
-    Raises as `load_checkpoint` does.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"`source` must be an existing file. Received: {path}")
-    readers = {
-        ".safetensors": _read_safetensors,
-        ".pth": _read_torch,
-        ".pt": _read_torch,
-        ".bin": _read_torch,
-    }
-    if path.suffix not in readers:
-        allowed = ", ".join(readers)
-        raise ValueError(f"`source` must end in one of {allowed}. Received: {path}")
-    state = {}
-    for name, array in readers[path.suffix](path).items():
-        spelled = _timm_spelling(name)
-        if spelled in state:
-            raise ValueError(
-                f"`source` must hold each weight once. Received: {path}, where {name} is another "
-                f"name of a weight that it already has, {spelled}"
-            )
-        state[spelled] = array
-    return state
-
-
-def _timm_spelling(name):
-    """The authors' `pos_embed.0` as timm's `pos_embed_0`, without a data-parallel prefix."""
-    name = name.removeprefix("module.")
-    for token in ("pos_embed", "cls_token"):
-        name = name.replace(f"{token}.", f"{token}_")
-    return name
-
-
-def _read_safetensors(path):
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"`source` must be a complete safetensors file. Received: {path}, which cannot be "
-            f"read: {error}"
-        ) from error
-
-
-def _read_torch(path):
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"`source` is a PyTorch file, {path}, and reading it needs torch: install it, or pass "
-            "a .safetensors file of the same weights"
-        ) from error
-    try:
-        # weights_only: a pickle can contain arbitrary code, which must not run.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for other files
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            "`source` must be a complete PyTorch checkpoint that holds only tensors. "
-            f"Received: {path}, which cannot be read: {type(error).__name__} {reason}"
-        ) from error
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    is_state = isinstance(state, dict) and state
-    if not is_state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"`source` must hold a state dict of tensors. Received: {path}")
-    if unnamed := [key for key in state if not isinstance(key, str)]:
-        raise ValueError(
-            "`source` must hold a state dict of tensors, whose keys are names. "
-            f"Received: {path}, with the keys {shorten(map(repr, unnamed))}"
-        )
-    return {name: _torch_array(path, name, tensor) for name, tensor in state.items()}
-
-
-def _torch_array(path, name, tensor):
-    """A tensor as an array, float32 if it is of any floating-point type."""
-    tensor = tensor.detach()
-    try:
-        # NumPy has no bfloat16. Other types stay what they are, so that they are refused.
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    except (TypeError, RuntimeError) as error:  # sparse, meta, quantised, ...
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            "`source` must hold a state dict of tensors, dense and with their values. "
-            f"Received: {path}, where {name} cannot be read: {reason}"
-        ) from error
 
 
 def head_classes(state: Mapping[str, np.ndarray]) -> int | None:
@@ -176,15 +89,20 @@ def without_heads(state: Mapping[str, T]) -> dict[str, T]:
 
 
 def assign_state(
-    model: keras.Model, state: Mapping[str, np.ndarray], origin: str, keep_heads: bool = False
+    model: keras.Model,
+    state: Mapping[str, np.ndarray],
+    origin: str,
+    keep_heads: bool = False,
+    grids: Grids | None = None,
 ) -> None:
     """Assigns the arrays of `state` to the variables of `model`, either all or none.
 
     Args:
         model: A CrossViT of this package.
         state: `{timm name: array in PyTorch's layout}`.
-        origin: Where the state comes from, for error messages.
-        keep_heads: Whether the model's heads stay as they are; `state` then has no heads.
+        origin: Where the state comes from, for messages.
+        keep_heads: Whether the model's heads stay as they are, and those of `state` are left out.
+        grids: Of the patches of `state`, if they are known.
 
     Raises:
         ValueError: If keys and variables do not correspond one to one, or an array does not hold
@@ -192,7 +110,7 @@ def assign_state(
     """
     variables = named_variables(model)
     if keep_heads:
-        variables = without_heads(variables)
+        variables, state = without_heads(variables), without_heads(state)
     check_finite({name: state[name] for name in variables if name in state}, origin)
     problems = []
     if missing := [name for name in variables if name not in state]:
@@ -200,11 +118,11 @@ def assign_state(
     if unused := [name for name in state if name not in variables]:
         problems.append(f"{len(unused)} keys have no variable: {shorten(unused)}")
     arrays = {}
-    for name in variables.keys() & state.keys():
+    for name in (name for name in variables if name in state):
         array = state[name]
         if name.startswith("pos_embed") and array.ndim == 3 and len(array) == 1:
-            array = _resize_positions(model, name, array, variables[name], origin)
-        if _FIRST_PROJECTION.fullmatch(name) and array.ndim == 4:
+            array = _resize_positions(model, name, array, variables[name], grids or {}, origin)
+        if FIRST_PROJECTION.fullmatch(name) and array.ndim == 4:
             array = _adapt_channels(array, variables[name].shape[2])
         arrays[name] = from_torch(array)
     wrong = [
@@ -263,24 +181,46 @@ def _adapt_channels(kernel, channels):
     return repeated * (3 / channels)
 
 
-def _resize_positions(model, name, positions, variable, origin):
+def _resize_positions(model, name, positions, variable, grids, origin):
     """Position embeddings `(1, 1 + N, C)` resized to the model's patch grid."""
     shape = tuple(variable.shape)
-    if positions.shape == shape or positions.shape[2] != shape[2]:
+    if positions.shape[2] != shape[2]:
         return positions
-    rows, columns = next(
-        model.grids[branch]
+    branch = next(
+        branch
         for branch, layers in model.branches.items()
         if layers.position_embedding.embedding is variable
     )
+    rows, columns = model.grids[branch]
     class_tokens = shape[1] - rows * columns  # 1, or 0 in a model without class tokens
     class_position, patches = positions[0, :class_tokens], positions[0, class_tokens:]
-    side = math.isqrt(len(patches))
-    if side < 1 or side**2 != len(patches):
+    found = f"{origin}, where {name} has {len(patches)} patches"
+    grid = grids.get(branch) or _guess_grid(len(patches), (rows, columns), found)
+    if math.prod(grid) != len(patches):
         raise ValueError(
-            "Position embeddings must be of a square grid of patches to be resized. "
-            f"Received: {origin}, where {name} has {len(patches)} patches"
+            f"Position embeddings must be of the grid of patches that the file names, {grid}. "
+            f"Received: {found}"
         )
-    grid = patches.reshape(side, side, -1)
-    resized = resize_grid(grid, rows, columns).reshape(rows * columns, -1)
+    if grid == (rows, columns):
+        return positions
+    resized = resize_grid(patches.reshape(*grid, -1), rows, columns).reshape(rows * columns, -1)
     return np.concatenate([class_position, resized])[None]
+
+
+def _guess_grid(patches, wanted, found):
+    """The grid of so many patches in a file that does not say it; `wanted` is the model's."""
+    side = math.isqrt(patches)
+    if side < 1 or (side**2 != patches and patches != math.prod(wanted)):
+        raise ValueError(
+            "Position embeddings must be of a square grid of patches to be resized, unless the "
+            f"file says of which they are, as those of `save_checkpoint` do. Received: {found}"
+        )
+    if side**2 != patches:
+        return wanted
+    if patches == math.prod(wanted) and wanted != (side, side):
+        logger.warning(
+            "%s: taken for a square of %d x %d, and resized to the model's %d x %d, since the "
+            "file does not say of which grid they are",
+            *(found, side, side, *wanted),
+        )
+    return side, side

@@ -15,9 +15,8 @@ from keras_crossvit.weights.checkpoint import (
     check_finite,
     head_classes,
     model_state,
-    read_checkpoint,
-    without_heads,
 )
+from keras_crossvit.weights.files import Checkpoint, Grids, read_checkpoint
 
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
@@ -58,12 +57,14 @@ class WeightSource:
         repository: Otherwise its repository on the hub, `owner/name`.
         input_size: Side of the images that the weights were trained on, in pixels, if they are
             published weights.
+        grids: Of the weights' patches, if they are known and the file does not say.
     """
 
     origin: str
     path: pathlib.Path | None = None
     repository: str | None = None
     input_size: int | None = None
+    grids: Grids = dataclasses.field(default_factory=dict)
 
     def load_into(self, model: keras.Model, reset_heads: bool = False) -> None:
         """Loads the weights into `model`, either all or none, after a download if needed.
@@ -74,7 +75,7 @@ class WeightSource:
 
         Args:
             model: A CrossViT.
-            reset_heads: Whether heads of any classes are left out.
+            reset_heads: Whether the heads in the weights, of any classes or none, are left out.
 
         Raises:
             ValueError: If the weights do not fit.
@@ -88,31 +89,35 @@ class WeightSource:
                     f"names: save the model as .keras. Received: weights={self.origin!r}"
                 )
             return self._load_keras_weights(model, path)
-        state = self._read_state(path)
+        found = self._read(path)
         heads = [layers.head for layers in model.branches.values() if layers.head is not None]
         wanted = heads[0].units if heads else None
-        given = head_classes(state)
-        if given is None or (given == wanted and not reset_heads):
-            return assign_state(model, state, self.origin)
+        given = head_classes(found.state)
+        if given == wanted and not reset_heads:
+            return assign_state(model, found.state, self.origin, grids=found.grids)
         if heads and given != _IMAGENET_CLASSES and not reset_heads:
             raise ValueError(
                 f"`classes` must be {given}, as in the weights, unless reset_heads=True gives the "
                 f"model new heads. Received: classes={wanted}, weights={self.origin!r}"
+                if given is not None
+                else "`reset_heads` must be True for weights without heads, so that the model "
+                f"gets new ones. Received: reset_heads=False, weights={self.origin!r}"
             )
-        assign_state(model, without_heads(state), self.origin, keep_heads=True)
+        assign_state(model, found.state, self.origin, keep_heads=True, grids=found.grids)
         if heads:
             logger.warning(
                 "weights=%r: the %s of %d classes are new and not trained; all other "
-                "weights are loaded (the file's heads are for %d classes).",
+                "weights are loaded (%s).",
                 self.origin,
                 "two heads" if len(heads) == 2 else "weights of the head",
                 wanted,
-                given,
+                f"the file's heads are for {given} classes" if given else "the file has no heads",
             )
 
-    def _read_state(self, path):
+    def _read(self, path):
         if path.suffix != ".keras":
-            return read_checkpoint(path)
+            found = read_checkpoint(path)
+            return Checkpoint(found.state, found.grids or self.grids)
         try:
             saved = keras.saving.load_model(path, compile=False)
         except Exception as error:  # Keras raises many types for other files
@@ -120,7 +125,7 @@ class WeightSource:
                 f"`weights` must be a complete .keras file. Received: {self.origin!r}, which "
                 f"cannot be read: {error}"
             ) from error
-        return model_state(saved)
+        return Checkpoint(model_state(saved), saved.grids)
 
     def _load_keras_weights(self, model, path):
         before = [keras.ops.convert_to_numpy(variable) for variable in model.weights]

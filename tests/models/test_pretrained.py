@@ -54,20 +54,25 @@ def test_what_the_folder_says(folder):
     assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
 
 
-@pytest.mark.parametrize(
-    ("make", "side", "name"),
-    [
-        (kc.CrossViT9, 240, "crossvit_9_240"),
-        (kc.CrossViT15Dagger, 400, "crossvit_15_dagger_408"),
-    ],
-)
-def test_names_of_timm(make, side, name, tmp_path):
-    model = make(weights=None, input_shape=(side, side, 3))
-    model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["architecture"] == name
-    last = ".proj.0" if "dagger" in name else ".proj"
-    assert config["pretrained_cfg"]["first_conv"] == [f"patch_embed.{n}{last}" for n in (0, 1)]
+def test_headless_weights_start_a_classifier(tmp_path, caplog):
+    features = base.small_model(include_top=False, pooling="avg")
+    features.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`reset_heads` must be True for weights without heads"):
+        kc.from_pretrained(tmp_path, classes=3)
+    made = kc.from_pretrained(tmp_path, classes=3, reset_heads=True)
+    assert made.output_shape == (None, 3)
+    assert "two heads of 3 classes are new and not trained" in caplog.text
+    assert "(the file has no heads)" in caplog.text
+    for name in ("small_norm", "stage_1", "large_position_embedding"):
+        for ours, theirs in zip(
+            made.get_layer(name).weights, features.get_layer(name).weights, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    caplog.clear()
+    same = kc.from_pretrained(tmp_path, reset_heads=True)  # has no heads to reset
+    assert caplog.text == ""
+    images = base.pixels()
+    np.testing.assert_array_equal(same.predict_on_batch(images), features.predict_on_batch(images))
 
 
 def test_changes(model, folder):
@@ -99,30 +104,6 @@ def test_other_models_come_back(arguments, tmp_path):
     again = kc.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
     assert model.get_config().keys() == again.get_config().keys()
-
-
-def test_a_folder_that_timm_wrote(tmp_path):
-    """The keys of timm's `save_for_hf`, with the architecture and without ours."""
-    model = kc.CrossViT9(weights=None, classes=2)
-    kc.save_checkpoint(model, tmp_path / "model.safetensors")
-    config = {
-        "architecture": "crossvit_9_240",
-        "num_classes": 2,
-        "num_features": 384,
-        "pretrained_cfg": {
-            "input_size": [3, 240, 240],
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.25, 0.25, 0.25],
-        },
-        "label_names": ["no", "yes"],
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    again = kc.from_pretrained(tmp_path)
-    assert again.labels == ("no", "yes")
-    assert again.mean == (0.5, 0.5, 0.5)
-    assert again.name == "crossvit_9"
-    for ours, theirs in zip(again.weights, model.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_repository_of_the_hub(model, folder, monkeypatch):

@@ -1,0 +1,141 @@
+"""Checkpoint files under the published names: what they hold, and how they are read."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from keras_crossvit.weights.names import shorten
+
+Grids: TypeAlias = Mapping[str, tuple[int, int]]  # {"small": (rows, columns), "large": ...}
+
+_GRIDS = "patch_grids"  # in the header of a .safetensors file of this package
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
+
+    Args:
+        state: `{timm name: array in PyTorch's layout}`.
+        grids: Rows and columns of the patches that the position embeddings belong to; empty if
+            the file does not say.
+    """
+
+    state: Mapping[str, np.ndarray]
+    grids: Grids = dataclasses.field(default_factory=dict)
+
+
+def header(grids: Grids) -> dict[str, str]:
+    """The header of a .safetensors file: PyTorch's layout, and the grids of patches."""
+    return {"format": "pt", _GRIDS: json.dumps(dict(grids))}
+
+
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Reads a `.safetensors` or PyTorch file.
+
+    Raises as `load_checkpoint` does.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`source` must be an existing file. Received: {path}")
+    readers = {
+        ".safetensors": _read_safetensors,
+        ".pth": _read_torch,
+        ".pt": _read_torch,
+        ".bin": _read_torch,
+    }
+    if path.suffix not in readers:
+        allowed = ", ".join(readers)
+        raise ValueError(f"`source` must end in one of {allowed}. Received: {path}")
+    found = readers[path.suffix](path)
+    state: dict[str, np.ndarray] = {}
+    for name, array in found.state.items():
+        spelled = _timm_spelling(name)
+        if spelled in state:
+            raise ValueError(
+                f"`source` must hold each weight once. Received: {path}, where {name} is another "
+                f"name of a weight that it already has, {spelled}"
+            )
+        state[spelled] = array
+    return Checkpoint(state, found.grids)
+
+
+def _timm_spelling(name):
+    """The authors' `pos_embed.0` as timm's `pos_embed_0`, without a data-parallel prefix."""
+    name = name.removeprefix("module.")
+    for token in ("pos_embed", "cls_token"):
+        name = name.replace(f"{token}.", f"{token}_")
+    return name
+
+
+def _read_safetensors(path):
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import load_file
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        return Checkpoint(load_file(path), _grids_of(metadata.get(_GRIDS, "{}")))
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"`source` must be a complete safetensors file. Received: {path}, which cannot be "
+            f"read: {error}"
+        ) from error
+
+
+def _grids_of(text):
+    try:
+        sides = json.loads(text).items()
+        return {branch: (int(rows), int(columns)) for branch, (rows, columns) in sides}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"its {_GRIDS} are {text!r}") from error
+
+
+def _read_torch(path):
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"`source` is a PyTorch file, {path}, and reading it needs torch: install it, or pass "
+            "a .safetensors file of the same weights"
+        ) from error
+    try:
+        # weights_only: a pickle can contain arbitrary code, which must not run.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for other files
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            "`source` must be a complete PyTorch checkpoint that holds only tensors. "
+            f"Received: {path}, which cannot be read: {type(error).__name__} {reason}"
+        ) from error
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    is_state = isinstance(state, dict) and state
+    if not is_state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"`source` must hold a state dict of tensors. Received: {path}")
+    if unnamed := [key for key in state if not isinstance(key, str)]:
+        raise ValueError(
+            "`source` must hold a state dict of tensors, whose keys are names. "
+            f"Received: {path}, with the keys {shorten(map(repr, unnamed))}"
+        )
+    return Checkpoint({name: _torch_array(path, name, tensor) for name, tensor in state.items()})
+
+
+def _torch_array(path, name, tensor):
+    """A tensor as an array, float32 if it is of any floating-point type."""
+    tensor = tensor.detach()
+    try:
+        # NumPy has no bfloat16. Other types stay what they are, so that they are refused.
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, meta, quantised, ...
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            "`source` must hold a state dict of tensors, dense and with their values. "
+            f"Received: {path}, where {name} cannot be read: {reason}"
+        ) from error

@@ -26,6 +26,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """Files as they are given, and of folders all that their names say are images, sorted.
 
+    Links to files that are gone count as files, which then cannot be read.
+
     Raises:
         ValueError: If a path does not exist, or there is no image.
     """
@@ -33,7 +35,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     for path in map(pathlib.Path, paths):
         if path.is_dir():
             inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            found.extend(sorted(file for file in inside if file.is_file()))
+            found.extend(sorted(file for file in inside if file.is_file() or not file.exists()))
         elif path.exists():
             found.append(path)
         else:

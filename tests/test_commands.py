@@ -155,12 +155,16 @@ def test_a_name_that_is_not_utf_8_has_its_row(tmp_path):
 
 
 def test_predict_makes_the_folder_of_its_table(run, command, tmp_path):
-    (tmp_path / "empty.png").write_bytes(b"")
-    table = tmp_path / "new" / "deep" / "t.json"
-    said = command("predict", run / "run", tmp_path / "empty.png", "--output", table)
-    assert said.strip() == f"{table}: 1 file, 1 unreadable"
-    (row,) = json.loads(table.read_text())
-    assert row == {"file": str(tmp_path / "empty.png"), "error": "the file is empty"}
+    pictures, table = tmp_path / "pictures", tmp_path / "new" / "deep" / "t.json"
+    pictures.mkdir()
+    (pictures / "empty.png").write_bytes(b"")
+    (pictures / "gone.png").symlink_to("nowhere.png")
+    said = command("predict", run / "run", pictures, "--output", table)
+    assert said.strip() == f"{table}: 2 files, 2 unreadable"
+    empty, gone = json.loads(table.read_text())
+    assert empty == {"file": str(pictures / "empty.png"), "error": "the file is empty"}
+    assert gone["file"] == str(pictures / "gone.png")
+    assert "No such file" in gone["error"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Checks of arguments, so that every message has one form."""
 
 import difflib
+import numbers
 import os
 import pathlib
 import re
@@ -35,7 +36,8 @@ def check_not_negative_int(name: str, value: Any) -> int:
 
 
 def check_rate(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's too
+    if not number or not 0 <= float(value) < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1). Received: {name}={value!r}")
     return float(value)
 

@@ -1,10 +1,8 @@
 """The table of formats, and the accuracy of an exported file."""
 
 import dataclasses
-import gc
 import os
 import pathlib
-import warnings
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -15,6 +13,7 @@ from keras_crossvit.export.runtimes import export_litert, export_onnx, export_op
 from keras_crossvit.export.saved_model import export_saved_model
 from keras_crossvit.export.triton import export_triton
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.quantization import quantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,14 +135,7 @@ def quantized(model: CrossViT) -> CrossViT:
     """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits."""
     copy = CrossViT.from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    gc.freeze()  # quantize collects garbage for each layer, slow with TensorFlow's many objects
-    try:
-        with warnings.catch_warnings():
-            # Keras warns of each layer that has nothing to quantise.
-            warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
-            copy.quantize("int8")
-    finally:
-        gc.unfreeze()
+    quantize(copy, "int8")
     return copy
 
 

@@ -43,6 +43,7 @@ from keras_crossvit.models.preprocessing import (
     normalize,
 )
 from keras_crossvit.models.presets import preset_name, published_weights
+from keras_crossvit.models.quantization import check_dtype, quantization_mode, quantize
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -95,7 +96,7 @@ class CrossViT(Loops):
             weights of any classes, or of none, start a model of any others.
         labels: Names of the classes, in order; `None` for none, or ImageNet's with its published
             weights and its 1,000 classes. They are saved with the model.
-        dtype: Keras dtype policy of the layers, or its name; `None` for the global one.
+        dtype: Keras dtype policy of all layers, or its name; `None` for the global one.
             Whatever it is, images are normalised and resized, and logits averaged, in float32.
 
     Attributes:
@@ -152,7 +153,7 @@ class CrossViT(Loops):
         labels = None if labels is None else check_labels(labels, classes)
         drop_rate = check_rate("drop_rate", drop_rate)
         drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        policy = check_dtype(dtype)
         source = checkpoints.resolve(weights, preset_name(config), published_weights())
 
         # Figure 2, from bottom to top: the image, its patches, K multi-scale blocks, the heads.
@@ -235,6 +236,7 @@ class CrossViT(Loops):
             "std": self.std,
             "inputs": "separate" if self.takes_pairs else "shared",
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "quantization": quantization_mode(self),
             "trainable": self.trainable,
             "frozen": [layer.name for layer in self.layers if not layer.trainable],
         }
@@ -244,6 +246,7 @@ class CrossViT(Loops):
         """The model of which `get_config` returned `config`, without its weights."""
         arguments = dict(config)
         trainable, frozen = arguments.pop("trainable"), arguments.pop("frozen")
+        quantization = arguments.pop("quantization", None)
         arguments["config"] = CrossViTConfig.from_dict(arguments["config"])
         arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"])
         if arguments["input_tensor"] is not None:
@@ -256,6 +259,8 @@ class CrossViT(Loops):
                 arguments["classifier_activation"], custom_objects
             )
         model = cls(**arguments)
+        if quantization is not None:
+            quantize(model, quantization)
         if not trainable:
             model.trainable = False
         for layer in model.layers:
@@ -332,6 +337,8 @@ def _check_arguments(config, include_top, pooling, classes, classifier_activatio
     if include_top:
         check_positive_int("classes", classes)
     try:
+        if isinstance(classifier_activation, keras.layers.Layer):
+            raise TypeError("a layer")  # whose configuration would be lost when saved
         keras.activations.get(classifier_activation)
     except (ValueError, TypeError) as error:
         raise ValueError(

@@ -6,7 +6,9 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import keras
 
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json, write_text
@@ -23,9 +25,6 @@ from keras_crossvit.models.timm_config import (
 )
 from keras_crossvit.weights.checkpoint import head_classes, model_state, save_checkpoint
 from keras_crossvit.weights.sources import WeightSource, download, resolve
-
-if TYPE_CHECKING:
-    import keras
 
 _OURS = "keras_crossvit"  # the part of config.json that timm does not read
 _VERSION = 1  # of that part
@@ -127,10 +126,25 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         )
     if "classes" in changes or "labels" in changes:
         arguments.update(labels=None, include_top=True)
+    arguments.update(changes)
+    if isinstance(arguments.get("classifier_activation"), dict):
+        arguments["classifier_activation"] = _function(arguments["classifier_activation"], text)
     file = cast(WeightSource, resolve(weights))
-    model = CrossViT(config, weights=None, **{**arguments, **changes})
+    model = CrossViT(config, weights=None, **arguments)
     dataclasses.replace(file, grids=grids).load_into(model, changes.get("reset_heads", False))
     return model
+
+
+def _function(serialized, origin):
+    """The user's own function that `config.json` names as the activation."""
+    found = keras.activations.deserialize(serialized)
+    if not callable(found):  # Keras returns the name of a function that it does not know
+        raise ValueError(
+            "`classifier_activation` must be given, or be registered with "
+            f"keras.saving.register_keras_serializable. Received: {origin}, where it is the "
+            f"function {found!r}"
+        )
+    return found
 
 
 def push_to_hub(
@@ -205,7 +219,7 @@ def _own_arguments(found, origin):
 
 
 def _card(
-    model: "keras.Model",
+    model: CrossViT,
     crop_ratio: float,
     architecture: str,
     details: Mapping[str, Any],

@@ -117,7 +117,7 @@ def _export(model, saved, exports, options):
         print("\nSIGTERM during the export: the same command makes it.", flush=True)
         raise Preempted
     if process.returncode:
-        raise RuntimeError(
+        raise ChildProcessError(
             f"The model is saved as {saved}, but its export on TensorFlow failed, as said above"
         )
     return process.stdout.splitlines()[-1]

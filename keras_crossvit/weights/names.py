@@ -114,7 +114,7 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
         raise ValueError(
             "`model` must be a CrossViT of the fusions and patch embeddings of this package, not "
             "quantised and without LoRA, so that each variable has one name in the published "
-            "checkpoints; model.save writes any model. Received: "
+            "checkpoints; model.save writes the others too. Received: "
             f"{len(foreign)} variables without one: {shorten(foreign)}"
         )
     return named

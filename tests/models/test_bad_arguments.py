@@ -25,6 +25,24 @@ def other_channels(*shape, **kwargs):
 
 # What is called -> parts of the message: the argument, what is allowed, what came.
 WRONG_MODELS = {
+    "policies of layers": (
+        lambda: model(dtype=keras.dtype_policies.DTypePolicyMap()),
+        ["`dtype` must be one Keras dtype policy of floating-point numbers", "DTypePolicyMap"],
+    ),
+    "quantised policy": (
+        lambda: model(dtype="int8_from_float32"),
+        ["`dtype` must be one", "model.quantize", "dtype='int8_from_float32'"],
+    ),
+    "integers": (lambda: model(dtype="int32"), ["`dtype` must be one", "dtype='int32'"]),
+    "unknown policy": (lambda: model(dtype="flot32"), ["`dtype` must be one", "dtype='flot32'"]),
+    "activation is a layer": (
+        lambda: model(classifier_activation=keras.layers.Softmax()),
+        ["`classifier_activation` must be the name of", "a function", "<Softmax"],
+    ),
+    "rate of NumPy": (
+        lambda: model(drop_rate=np.float32(1)),
+        ["`drop_rate` must be a number in [0, 1)", "drop_rate=", "1.0"],
+    ),
     "unknown preset": (
         lambda: kc.CrossViTConfig.preset("crossvit_16"),
         ["`name` must be one of", "'crossvit_9_dagger'", "Received: name='crossvit_16'"],

@@ -54,6 +54,32 @@ def test_what_the_folder_says(folder):
     assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
 
 
+@keras.saving.register_keras_serializable("tests")
+def halved(logits):
+    return logits / 2
+
+
+def test_activations_of_ones_own(tmp_path):
+    images = base.pixels()
+    model = base.small_model(classifier_activation=halved)
+    model.save_pretrained(tmp_path / "registered")
+    again = kc.from_pretrained(tmp_path / "registered")
+    assert again.classifier_activation is halved
+    np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
+
+    def own(logits):
+        return logits * 3
+
+    base.small_model(classifier_activation=own).save_pretrained(tmp_path / "own")
+    with pytest.raises(
+        ValueError, match=r"`classifier_activation` must be given, .*function 'own'"
+    ):
+        kc.from_pretrained(tmp_path / "own")
+    again = kc.from_pretrained(tmp_path / "own", classifier_activation=own)
+    logits = kc.from_pretrained(tmp_path / "own", classifier_activation=None)
+    np.testing.assert_allclose(again(images), 3 * logits(images), rtol=1e-6)
+
+
 def test_headless_weights_start_a_classifier(tmp_path, caplog):
     features = base.small_model(include_top=False, pooling="avg")
     features.save_pretrained(tmp_path)

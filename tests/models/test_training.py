@@ -1,13 +1,11 @@
 """What a person does with a model: mixed precision, fit, checkpointing, LoRA, int8."""
 
-import gc
-import warnings
-
 import keras
 import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.models.quantization import quantize
 from tests import base, golden
 
 pytestmark = pytest.mark.slow
@@ -124,21 +122,14 @@ def test_lora_model_saves_and_loads_merged(fresh_model, tmp_path):
     np.testing.assert_allclose(plain(x), fresh_model(x), atol=1e-4)
 
 
-def quantize(model):
-    """`model.quantize("int8")`, during which Keras collects garbage once for each layer."""
-    gc.collect()
-    gc.freeze()  # what lives now need not be looked at fifty times
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Layer .* does not have a `quantize` method")
-        model.quantize("int8")
-    gc.unfreeze()
-    quantized = [d for d in model._flatten_layers() if isinstance(d, keras.layers.Dense)]
-    assert {str(dense._kernel.dtype) for dense in quantized} == {"int8"}
+def is_dense(layer):
+    return isinstance(layer, keras.layers.Dense)
 
 
 def test_int8_is_near_float32_and_keeps_the_classes():
     model = golden.assign(golden.variant_model("9_240"))
-    quantize(model)
+    quantize(model, "int8")
+    assert {str(d._kernel.dtype) for d in model._flatten_layers() if is_dense(d)} == {"int8"}
     logits = np.array(model(golden.images(0, 2, 240, 240)))
     expected = golden.values()["9_240/logits"]
     error = np.sqrt(np.mean((logits - expected) ** 2))
@@ -153,7 +144,7 @@ def test_int8_model_exports_and_keeps_its_weights_file(tmp_path):
     model = base.small_model(config, classifier_activation=None)
     x = base.pixels()
     float_output = np.array(model(x))
-    quantize(model)
+    quantize(model, "int8")
     expected = np.array(model(x))
     assert 0 < np.abs(expected - float_output).max() < 0.1 * float_output.std()
     model.export(tmp_path / "saved", verbose=False)
@@ -161,10 +152,14 @@ def test_int8_model_exports_and_keeps_its_weights_file(tmp_path):
     np.testing.assert_allclose(served.serve(x), expected, atol=1e-5)
     model.save_weights(tmp_path / "int8.weights.h5")
     other = base.small_model(config, classifier_activation=None)
-    quantize(other)
+    quantize(other, "int8")
     for variable in other.weights:
         variable.assign(keras.ops.zeros_like(variable))
     other.load_weights(tmp_path / "int8.weights.h5")
     np.testing.assert_allclose(other(x), expected, atol=1e-6)
+    model.save(tmp_path / "int8.keras")
+    again = keras.saving.load_model(tmp_path / "int8.keras")
+    assert {str(d._kernel.dtype) for d in again._flatten_layers() if is_dense(d)} == {"int8"}
+    np.testing.assert_array_equal(again(x), model(x))
     with pytest.raises(ValueError, match="not quantised"):
         kc.save_checkpoint(model, tmp_path / "int8.safetensors")

@@ -67,6 +67,20 @@ def test_same_seed_same_batches(augment):
 
 
 @pytest.mark.parametrize("augment", [KERASCV, "reference"])
+@pytest.mark.parametrize("alphas", [(1, 0), (0, 1), (1, 1)])
+def test_whole_numbers_are_numbers(augment, alphas):
+    """A command line, or JSON, gives 1 for 1.0."""
+    whole = dict(zip(("mixup_alpha", "cutmix_alpha"), alphas, strict=True))
+    whole |= {"randaugment_magnitude": 0, "erasing_probability": 1}
+    made = [
+        batches(policy(augment=augment, **{name: kind(x) for name, x in whole.items()}), count=8)
+        for kind in (int, float)
+    ]
+    for ours, theirs in zip(*(made[i][0] for i in (0, 1)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("augment", [KERASCV, "reference"])
 def test_another_seed_another_image(augment):
     image = make_augmentation(policy(augment=augment), 10).image
     pixels = tf.constant(random_images()[0])

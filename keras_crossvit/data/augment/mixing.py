@@ -62,7 +62,7 @@ def draw_mixing(
     """
     random = StatelessRandom(seed)
     cut = random.uniform([]) < _share_of_cutmix(mixup_alpha, cutmix_alpha)
-    alpha = tf.where(cut, cutmix_alpha, mixup_alpha)
+    alpha = tf.where(cut, float(cutmix_alpha), float(mixup_alpha))
     lam = random.beta(alpha, alpha, [])
     size = tf.sqrt(1 - lam) * tf.cast(sides, tf.float32) * tf.cast(cut, tf.float32)
     size = tf.cast(size, tf.int32)

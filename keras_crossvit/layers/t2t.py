@@ -129,6 +129,7 @@ class TokenPerformer(keras.layers.Layer):
             initializer=keras.initializers.Orthogonal(gain=math.sqrt(features)),
             trainable=False,
             autocast=False,
+            dtype="float32",  # in bfloat16 no orthogonal matrix can be drawn
             name="random_features",
         )
         self.proj = dense(self.units, "proj", self.dtype_policy)
@@ -227,9 +228,10 @@ class T2TPatchEmbed(BasePatchEmbed):
     def build(self, input_shape: Shape) -> None:
         self.grid = self.check_grid(input_shape)
         *before, last = self._token_shapes(input_shape)
-        for attention, shape in zip(self.attentions, before, strict=True):
-            attention.build(shape)
-        self.project.build(last)
+        for layer, shape in zip([*self.attentions, self.project], [*before, last], strict=True):
+            layer.build(shape)
+        for split in self.splits:  # have no variables, but `model.quantize` wants them built
+            split.build(None)
 
     def _token_shapes(self, shape):
         """The shape of the tokens after each split, `(B, N, C)`."""

@@ -38,6 +38,9 @@ class PairwiseFusion(Fusion):
         small_grid, large_grid = self._grids
         self.to_small = BicubicResize(*small_grid, dtype=dtype, name="to_small_grid")
         self.to_large = BicubicResize(*large_grid, dtype=dtype, name="to_large_grid")
+        # They have no variables, but `model.quantize` wants all layers built.
+        self.to_small.build((None, *large_grid, large))
+        self.to_large.build((None, *small_grid, large))
 
     def call(self, tokens: list[Tensor], training: bool = False) -> list[Tensor]:
         small, large = tokens

@@ -166,6 +166,14 @@ def test_an_even_map_of_one_branch_can_be_drawn(tmp_path):
     assert figure.axes[1].images[1].get_array().max() == 0
 
 
+@pytest.mark.parametrize("channels", [1, 5])
+def test_channels_that_are_no_colours_are_drawn_by_their_mean(channels):
+    image = np.random.default_rng(0).uniform(0, 255, (8, 12, channels)).astype("float32")
+    figure = visualize.plot_gradcam(image, {"large": np.ones((1, 2, 3), "float32")})
+    for axis in figure.axes[:2]:
+        np.testing.assert_allclose(axis.images[0].get_array(), image.mean(-1) / 255, atol=1e-6)
+
+
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
 def test_class_scores_are_the_answers(activation):
     labels = ("ant", "bee", "cat", "dog", "eel")

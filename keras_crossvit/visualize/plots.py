@@ -45,7 +45,7 @@ def plot_cross_attention(
     """Draws cross-attention: for each stage a row with the image and a map for each branch.
 
     Args:
-        image: `(H, W, 3)`, pixels in 0..255, the image to draw on.
+        image: `(H, W, channels)`, pixels in 0..255, the image to draw on.
         maps: The result of `cross_attention`, of which the average over the heads is drawn.
         index: Index of this image in the batch that `maps` was computed from.
         path: The PNG file to write, if any.
@@ -171,7 +171,7 @@ def _draw(image, rows, path, title=None, as_share=False):
     """Draws rows of `(title, map or None)`: the image, with the map on top of it.
 
     Args:
-        image: `(H, W, 3)`, pixels in 0..255.
+        image: `(H, W, channels)`, pixels in 0..255.
         rows: The rows, equally long.
         path: The PNG file to write, if any.
         title: Title of the figure.
@@ -180,7 +180,7 @@ def _draw(image, rows, path, title=None, as_share=False):
     from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     pixels = np.clip(np.asarray(image, "float32"), 0, 255) / 255
-    height, width = pixels.shape[:2]
+    height, width, channels = pixels.shape
     columns = len(rows[0])
     row_height = _SIDE * height / width + _TITLE
     above = _TITLE if title else 0
@@ -191,12 +191,11 @@ def _draw(image, rows, path, title=None, as_share=False):
         for axis, (name, values) in zip(line, row, strict=True):
             axis.set_axis_off()
             axis.set_title(name, fontsize=11)
-            if values is None:
-                axis.imshow(
-                    pixels, cmap="gray", vmin=0, vmax=1
-                )  # one of three channels is as it is
+            grey = pixels.mean(axis=-1)
+            if values is None:  # channels that are no colours are shown by their mean, too
+                axis.imshow(pixels if channels == 3 else grey, cmap="gray", vmin=0, vmax=1)
             else:
-                axis.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
+                axis.imshow(grey, cmap="gray", vmin=0, vmax=1)
                 _lay_on(axis, resize_maps(values, height, width), as_share)
     if title is not None:
         figure.suptitle(title, fontsize=13)

@@ -264,6 +264,24 @@ def test_convert(run, command, tmp_path):
     assert (tmp_path / "x.safetensors").is_file()
 
 
+def test_convert_knows_the_presets_of_a_recipe(command, tmp_path):
+    model = base.small_model(base.small_config(num_stages=3, fusion="none"))
+    weights, made = tmp_path / "x.safetensors", tmp_path / "x.keras"
+    kc.save_checkpoint(model, weights)
+    message = refusal(command, "convert", weights, made)
+    assert "`source` must hold the weights of one of the presets" in message
+    recipe = tmp_path / "own.py"
+    recipe.write_text(
+        "import keras_crossvit as kc\nfrom tests.base import small_config\n"
+        "kc.register_preset('tests_converted')(small_config(num_stages=3, fusion='none'))\n"
+    )
+    said = command("convert", weights, made, "--recipe", recipe)
+    assert said.startswith(f"{made}: tests_converted, ")
+    again = keras.saving.load_model(made)
+    images = base.pixels()
+    np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,12 +4,13 @@
     crossvit convert runs/imagenet/model.keras for_timm.safetensors
 
 From timm's or the authors' files (`.safetensors`, `.pth`) or a `.keras` model of this package
-to `.safetensors` (timm's names), `.keras` or `.weights.h5`.
+to `.safetensors` (timm's names), `.keras` or `.weights.h5`. An architecture of one's own must be a
+preset, which `--recipe FILE.py` registers.
 """
 
 import argparse
 
-from keras_crossvit.commands.shared import errors_in_one_line
+from keras_crossvit.commands.shared import add_recipe, errors_in_one_line, run_recipe
 from keras_crossvit.conversion import convert
 
 
@@ -20,7 +21,9 @@ def main() -> None:
     )
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("destination", metavar="DESTINATION")
+    add_recipe(parser)
     arguments = parser.parse_args()
     with errors_in_one_line():
+        run_recipe(arguments)
         model = convert(arguments.source, arguments.destination)
     print(f"{arguments.destination}: {model.name}, {model.count_params():,} parameters")

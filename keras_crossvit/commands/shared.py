@@ -49,12 +49,30 @@ def add_model(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--model", metavar="NAME", help="a preset, with --weights, not MODEL")
     parser.add_argument("--weights", help="imagenet, imagenet-408 or a file")
     parser.add_argument("--classes", type=int, help="of --weights; by default the data's, or 1000")
+    add_recipe(parser)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument that names a file to run first."""
     parser.add_argument(
         "--recipe",
         metavar="FILE.py",
         help="a Python file to run first, which registers what the model is made of: the run's "
         "own recipe",
     )
+
+
+def run_recipe(arguments: argparse.Namespace) -> None:
+    """Runs the file that the argument of `add_recipe` names, if any.
+
+    Raises:
+        ValueError: If it cannot be run.
+    """
+    if arguments.recipe is not None:
+        # Imported here, since training is much that the other commands do without.
+        from keras_crossvit.training.recipes import run_file
+
+        run_file(pathlib.Path(arguments.recipe).expanduser())
 
 
 def find_model(arguments: argparse.Namespace) -> FoundModel:
@@ -68,11 +86,7 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
             "`MODEL` must be a run's folder, a .keras file or hf://OWNER/NAME, or --model and "
             f"--weights be given. Received: MODEL={arguments.source}, --model {arguments.model}"
         )
-    if arguments.recipe is not None:
-        # Imported here, since training is much that the other commands do without.
-        from keras_crossvit.training.recipes import run_file
-
-        run_file(pathlib.Path(arguments.recipe).expanduser())
+    run_recipe(arguments)
     if arguments.source is None:
         if arguments.weights is None:
             raise ValueError("`--weights` must be given with --model. Received: none")

@@ -5,8 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # Capture sys: what TensorFlow says on import would otherwise come after the summary line.
-# The order of the files is that of tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --capture sys
+# The order of the files, and the number of processes, are those of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --capture sys
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: train test fast docs matrix clean

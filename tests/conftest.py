@@ -29,6 +29,12 @@ import pytest
 from tests import base
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """A worker for each core, but at most four: each takes up to 3 GB, and starts others."""
+    return max(2, min(4, os.cpu_count() or 1))
+
+
 def pytest_collection_modifyitems(items):
     """Files that take longest begin first, so that no worker has one left when all else is done.
 

@@ -31,6 +31,17 @@ def small_config(**changes):
     return dataclasses.replace(config, **changes)
 
 
+def any_design(fusion, patch_embed):
+    """A small configuration whose patches, of 12 and 16 pixels, all patch embeddings make."""
+    return small_config(
+        small=kc.BranchConfig(48, 12, embed_dim=16, depth=1, num_heads=2, mlp_ratio=2),
+        large=kc.BranchConfig(48, 16, embed_dim=24, depth=1, num_heads=3, mlp_ratio=2),
+        num_stages=1,
+        fusion=fusion,
+        patch_embed=patch_embed,
+    )
+
+
 def small_model(config=None, **kwargs):
     """A model of `small_config()` for 5 classes, weights large enough to matter."""
     arguments = {"weights": None, "classes": 5, **kwargs}

@@ -64,14 +64,7 @@ def test_roles_that_a_model_does_not_have():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_layer_of_every_design_is_built(fusion, patch_embed, dtype):
     """`model.quantize` refuses a layer that is not, also one that has no variables."""
-    config = base.small_config(
-        small=kc.BranchConfig(48, 12, embed_dim=16, depth=1, num_heads=2, mlp_ratio=2),
-        large=kc.BranchConfig(48, 16, embed_dim=24, depth=1, num_heads=3, mlp_ratio=2),
-        num_stages=1,
-        fusion=fusion,
-        patch_embed=patch_embed,
-    )
-    model = kc.CrossViT(config, weights=None, classes=2, dtype=dtype)
+    model = kc.CrossViT(base.any_design(fusion, patch_embed), weights=None, classes=2, dtype=dtype)
     assert [layer.name for layer in model._flatten_layers() if not layer.built] == []
     if patch_embed == "t2t":
         features = model.branches["large"].patch_embed.attentions[0].random_features

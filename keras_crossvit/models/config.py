@@ -181,7 +181,13 @@ class CrossViTConfig:
 
         Returns and raises as `branch_sizes` does, but counts patches.
         """
-        sizes = self.branch_sizes(height, width)
+        return self.grids_of(self.branch_sizes(height, width))
+
+    def grids_of(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """Rows and columns of each branch's whole patches in an image of these sizes, in pixels.
+
+        `{"small": (height, width), "large": (height, width)}`, and so for what is returned.
+        """
         return {
             name: (sizes[name][0] // branch.patch_size, sizes[name][1] // branch.patch_size)
             for name, branch in self.branches.items()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import tempfile
@@ -19,13 +20,14 @@ from keras_crossvit.models.presets import preset_name
 from keras_crossvit.models.space import space_front_matter, write_space
 from keras_crossvit.models.timm_config import (
     arguments_of_timm,
-    grids_of_timm,
     is_of_timm,
+    sizes_of_timm,
     timm_config,
 )
 from keras_crossvit.weights.checkpoint import head_classes, model_state, save_checkpoint
 from keras_crossvit.weights.sources import WeightSource, download, resolve
 
+_logger = logging.getLogger("keras_crossvit")
 _OURS = "keras_crossvit"  # the part of config.json that timm does not read
 _VERSION = 1  # of that part
 _ARGUMENTS = (
@@ -117,7 +119,7 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
     own = _OURS in found
     arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
     config, size = arguments.pop("config"), arguments["input_shape"][:2]
-    grids = config.grids(*size) if own else grids_of_timm(found, config, size)
+    seen = config.branch_sizes(*size) if own else sizes_of_timm(found, config, size)
     known = changes.keys() & {"config", "weights"}
     if known:
         raise ValueError(
@@ -131,7 +133,15 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         arguments["classifier_activation"] = _function(arguments["classifier_activation"], text)
     file = cast(WeightSource, resolve(weights))
     model = CrossViT(config, weights=None, **arguments)
-    dataclasses.replace(file, grids=grids).load_into(model, changes.get("reset_heads", False))
+    if seen != config.branch_sizes(*size) and "input_shape" not in changes:
+        _logger.warning(
+            "%s: of images of %d x %d pixels timm's branches see %s, and drop what is left beside "
+            "whole patches; this model resizes to %s, and so answers differently",
+            *(text, *size, seen, config.branch_sizes(*size)),
+        )
+    dataclasses.replace(file, grids=config.grids_of(seen)).load_into(
+        model, changes.get("reset_heads", False)
+    )
     return model
 
 

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 Size: TypeAlias = tuple[int, int]  # rows and columns, of pixels or patches
 
+# Arguments of timm's models that leave the architecture, or what it computes, as it is.
+_KNOWN_ARGUMENTS = {
+    *("num_classes", "in_chans", "img_size", "img_scale", "global_pool", "fc_norm"),
+    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
+    *("drop_path_rate", "weight_init", "strict_img_size", "dynamic_img_size"),
+}
+
 
 def timm_config(model: "CrossViT", classes: int, crop_ratio: float) -> dict[str, Any]:
     """The keys that timm's `local-dir:` and `hf-hub:` read.
@@ -61,33 +68,51 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
             f"`source` must be of one of timm's architectures {', '.join(names)}. "
             f"Received: {origin}, of {architecture!r}"
         )
+    unknown = found.get("model_args", {}).keys() - _KNOWN_ARGUMENTS
+    if unknown:
+        raise ValueError(
+            "`source` must be of timm's architecture as it is. "
+            f"Received: {origin}, of {architecture} with {', '.join(sorted(unknown))}"
+        )
     cfg = {**found, **found.get("pretrained_cfg", {})}
     classes = found.get("num_classes", cfg.get("num_classes", 1000))
+    pooling = found.get("global_pool", "token")
+    if classes > 0 and pooling != "token":
+        raise ValueError(
+            "`source` must classify by its class tokens, global_pool='token'. "
+            f"Received: {origin}, with global_pool={pooling!r}"
+        )
     channels, height, width = cfg["input_size"]
+    mean, std = (_for_channels(cfg.get(name), channels) for name in ("mean", "std"))
     labels = found.get("label_names") or cfg.get("label_names")
     return {
         "config": CrossViTConfig.preset(names[architecture]),
         "input_shape": (height, width, channels),
         "include_top": classes > 0,
+        "pooling": pooling if pooling in ("avg", "max") else None,
         "classes": classes or 1000,
-        "mean": cfg.get("mean"),
-        "std": cfg.get("std"),
+        "mean": mean,
+        "std": std,
         "labels": labels if isinstance(labels, list) and len(labels) == classes else None,
     }
 
 
-def grids_of_timm(found: dict[str, Any], config: CrossViTConfig, size: Size) -> dict[str, Size]:
-    """The grids of patches that timm gives to an image of `size`, by a config.json of timm's."""
-    sizes = {"large": size}
-    if config.small is not None:
-        scales = found.get("model_args", {}).get("img_scale")
-        sizes = _scaled(
-            config, size, scales or _scales(config, _published()[found["architecture"]][1])
-        )
-    return {
-        name: (sizes[name][0] // branch.patch_size, sizes[name][1] // branch.patch_size)
-        for name, branch in config.branches.items()
-    }
+def sizes_of_timm(found: dict[str, Any], config: CrossViTConfig, size: Size) -> dict[str, Size]:
+    """The pixels that timm's branches see of an image of `size`, by a config.json of timm's.
+
+    Whole patches and, where timm does not resize to them, a rest that it drops.
+    """
+    if config.small is None:
+        return {"large": size}
+    scales = found.get("model_args", {}).get("img_scale")
+    return _scaled(config, size, scales or _scales(config, _published()[found["architecture"]][1]))
+
+
+def _for_channels(values, channels):
+    """The mean or deviation of a config.json, which may be those of the weights it began with."""
+    if values is None or len(values) == channels:
+        return values
+    return [sum(values) / len(values)] * channels  # as timm does
 
 
 def is_of_timm(architecture: str) -> bool:

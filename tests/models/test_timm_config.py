@@ -7,17 +7,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
+from keras_crossvit.models.pretrained import describe
 from tests import base, reference
 
 
 def model_of(preset, size, **arguments):
     config = kc.CrossViTConfig.preset(preset)
-    arguments = {"weights": None, "input_shape": (*size, 3), **arguments}
-    return reference.randomize(kc.CrossViT(config, **arguments), scale=0.1)
+    return kc.CrossViT(config, **{"weights": None, "input_shape": (*size, 3), **arguments})
 
 
 def config_of(model, folder):
-    model.save_pretrained(folder)
+    """What `save_pretrained` writes beside the weights."""
+    folder.mkdir(exist_ok=True)
+    classes = model.classes if model.include_top else None
+    describe(model, folder, crop_ratio=None, details=None, classes=classes)
     return json.loads((folder / "config.json").read_text())
 
 
@@ -99,7 +102,7 @@ np.save(sys.argv[3], answers.numpy())
 )
 def test_timm_answers_the_same(preset, size, arguments, tmp_path):
     arguments |= {"include_preprocessing": False, "classifier_activation": None}
-    model = model_of(preset, size, **arguments)
+    model = reference.randomize(model_of(preset, size, **arguments), scale=0.1)
     model.save_pretrained(tmp_path / "model")
     images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
     np.save(tmp_path / "x.npy", images)
@@ -142,8 +145,72 @@ def test_a_folder_of_timm_that_is_not_square(tmp_path):
     del config["keras_crossvit"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     weights = tmp_path / "model.safetensors"
+    kc.save_checkpoint(model, weights)
     save_file(load_file(weights), weights, metadata={"format": "pt"})
     again = kc.from_pretrained(tmp_path)
     assert again.input_shape == (None, 120, 480, 3)
     for ours, theirs in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def folder_of_timm(model, folder, **changes):
+    """A folder as timm's `save_for_hf` writes it, by way of ours."""
+    config = {**config_of(model, folder), "global_pool": "token", **changes}
+    kc.save_checkpoint(model, folder / "model.safetensors")
+    del config["keras_crossvit"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_features_that_timm_pools_by_their_average(tmp_path):
+    model = model_of("crossvit_9", (48, 48), include_top=False, pooling="avg")
+    again = kc.from_pretrained(folder_of_timm(model, tmp_path, global_pool="avg"))
+    images = base.pixels(height=48, width=48)
+    np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
+
+
+@pytest.mark.parametrize("given", [[0.3, 0.4, 0.5], [0.4]])
+def test_grey_images_of_timm(given, tmp_path):
+    """An older timm writes the mean of three channels for a model of one."""
+    grey = {"mean": [0.4], "std": [0.4], "classes": 2, "input_shape": (48, 48, 1)}
+    model = reference.randomize(
+        kc.CrossViT(kc.CrossViTConfig.preset("crossvit_9"), weights=None, **grey)
+    )
+    config = config_of(model, tmp_path)["pretrained_cfg"] | {"mean": given, "std": given}
+    again = kc.from_pretrained(folder_of_timm(model, tmp_path, pretrained_cfg=config))
+    assert again.input_shape == (None, 48, 48, 1)
+    images = base.pixels(height=48, width=48)[..., :1]
+    np.testing.assert_allclose(again(images), model(images), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("crossvit_9", (48, 48), classes=2)
+
+
+def test_sides_that_timm_cuts_off_are_said(tmp_path, caplog):
+    model = model_of("deit_tiny", (96, 96), classes=2)
+    config = config_of(model, tmp_path)["pretrained_cfg"] | {"input_size": [3, 100, 96]}
+    folder_of_timm(model, tmp_path, architecture="deit_tiny_patch16_224", pretrained_cfg=config)
+    again = kc.from_pretrained(tmp_path)
+    assert again.input_shape == (None, 100, 96, 3)
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: of images of 100 x 96 pixels timm's branches see ")
+    assert "{'large': (100, 96)}, and drop what is left beside whole patches" in message
+    assert "this model resizes to {'large': (96, 96)}" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"global_pool": "avg"}, "must classify by its class tokens, .* with global_pool='avg'"),
+        (
+            {"model_args": {"num_classes": 2, "crop_scale": True}},
+            "must be of timm's architecture as it is.* of crossvit_9_240 with crop_scale",
+        ),
+    ],
+)
+def test_a_model_that_is_another_here(changes, message, model, tmp_path):
+    folder_of_timm(model, tmp_path, **changes)
+    with pytest.raises(ValueError, match=message):
+        kc.from_pretrained(tmp_path)

@@ -13,7 +13,7 @@ from keras_crossvit.export.runtimes import export_litert, export_onnx, export_op
 from keras_crossvit.export.saved_model import export_saved_model
 from keras_crossvit.export.triton import export_triton
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.quantization import quantize
+from keras_crossvit.models.quantization import quantization_mode, quantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,8 @@ def quantized(model: CrossViT) -> CrossViT:
     """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits."""
     copy = CrossViT.from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    quantize(copy, "int8")
+    if quantization_mode(copy) is None:  # or else it is quantised already
+        quantize(copy, "int8")
     return copy
 
 

@@ -207,7 +207,9 @@ class TestInt8:
         images = base.pixels(3)
         before = classifier.predict(images, verbose=0)
         answer = load_exported(export(classifier, "saved_model", tmp_path, int8=True))(images)
-        rounded = quantized(classifier).predict(images, verbose=0)
+        whole = quantized(classifier)
+        rounded = whole.predict(images, verbose=0)
+        np.testing.assert_array_equal(quantized(whole).predict(images, verbose=0), rounded)
         np.testing.assert_allclose(answer, rounded, atol=1e-5)
         assert 1e-5 < np.abs(answer - before).max() < 0.05
         np.testing.assert_array_equal(classifier.predict(images, verbose=0), before)

@@ -59,7 +59,8 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
     """The arguments of `CrossViT` for a config.json that timm wrote.
 
     Raises:
-        ValueError: If it is of an architecture that is not published here.
+        ValueError: If no model here is the same: the architecture is not published, is changed, or
+            classifies by the average of its tokens.
     """
     names = {name: preset for name, (preset, _) in _published().items()}
     architecture = found["architecture"]

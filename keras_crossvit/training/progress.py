@@ -1,16 +1,21 @@
 """How far a run is, and what it has seen since its epoch began."""
 
 import dataclasses
+import logging
 import math
 import pathlib
 import time
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
+from keras_crossvit.data.sources import Source
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.steps import Totals
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -122,4 +127,38 @@ class Progress:
             "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "
             "values start in another `output_dir`, or with --no-resume, which keeps this run's "
             f"checkpoints, all from before, in {checkpoints}.1."
+        )
+
+
+def compare_data(
+    notes: Mapping[str, Any], config: TrainConfig, source: Source, steps: int
+) -> None:
+    """Refuses other classes than a checkpoint's; says that there are more or fewer images.
+
+    Args:
+        notes: The checkpoint's notes.
+        config: The `TrainConfig` of the run that goes on.
+        source: Its data.
+        steps: Its steps of an epoch.
+
+    Raises:
+        ValueError: If the data have other classes by now.
+    """
+    names = notes.get("class_names", source.class_names)
+    for number, (was, is_now) in enumerate(zip_longest(names, source.class_names)):
+        if was != is_now:
+            before, now = (repr(name) if name is not None else "none" for name in (was, is_now))
+            raise ValueError(
+                "`dataset` must have the classes that the run began with, in their order. "
+                f"Received: {source.name}, whose class {number} is {now} instead of {before}"
+            )
+    before = notes["steps_per_epoch"]
+    if notes["batch_size"] == config.batch_size and before != steps:
+        is_share = not isinstance(config.validation_split, str | None)
+        logger.warning(
+            "%s has changed: an epoch has %d steps instead of %d from here on%s",
+            source.name,
+            steps,
+            before,
+            ", and other images are held out" if is_share else "",
         )

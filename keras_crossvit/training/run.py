@@ -2,12 +2,10 @@
 
 import contextlib
 import functools
-import logging
 import math
 import pathlib
 import threading
 from collections.abc import Callable
-from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -38,7 +36,7 @@ from keras_crossvit.training.folder import open_run, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
-from keras_crossvit.training.progress import Progress
+from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     check_same_step,
@@ -48,7 +46,6 @@ from keras_crossvit.training.strategy import (
     spans_workers,
 )
 
-logger = logging.getLogger(__name__)
 _LOOK = 10  # steps between looks at the loss, for which the devices must be waited for
 
 StepHook = Callable[[int, dict[str, float]], Any]
@@ -296,7 +293,7 @@ class Run:
             ValueError: If the data have other classes by now.
         """
         notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
-        self._compare_data(notes)
+        compare_data(notes, self.config, self.source, self.steps)
         self.log.rows = notes["log"]
         same = notes.get("best", self.config.best) == self.config.best
         self.best_from = notes.get("best_from", 0) if same else len(self.log.rows)
@@ -307,30 +304,6 @@ class Run:
         if self.folder is not None:
             self.log.write_table()
             print(f"Going on after step {self.progress.step}.", flush=True)
-
-    def _compare_data(self, notes):
-        """Refuses other classes than a checkpoint's; says that there are more or fewer images."""
-        names = notes.get("class_names", self.source.class_names)
-        for number, (was, is_now) in enumerate(zip_longest(names, self.source.class_names)):
-            if was != is_now:
-                before, now = (
-                    repr(name) if name is not None else "none" for name in (was, is_now)
-                )
-                raise ValueError(
-                    "`dataset` must have the classes that the run began with, in their order. "
-                    f"Received: {self.source.name}, whose class {number} is {now} instead "
-                    f"of {before}"
-                )
-        steps = notes["steps_per_epoch"]
-        if notes["batch_size"] == self.config.batch_size and steps != self.steps:
-            is_share = not isinstance(self.config.validation_split, str | None)
-            logger.warning(
-                "%s has changed: an epoch has %d steps instead of %d from here on%s",
-                self.source.name,
-                self.steps,
-                steps,
-                ", and other images are held out" if is_share else "",
-            )
 
     def save(self) -> None:
         """Begins to write a checkpoint of this moment."""

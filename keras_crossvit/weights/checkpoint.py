@@ -198,8 +198,8 @@ def _resize_positions(model, name, positions, variable, grids, origin):
     grid = grids.get(branch) or _guess_grid(len(patches), (rows, columns), found)
     if math.prod(grid) != len(patches):
         raise ValueError(
-            f"Position embeddings must be of the grid of patches that the file names, {grid}. "
-            f"Received: {found}"
+            "Position embeddings must be of the grid of patches that the file or its folder says, "
+            f"{grid[0]} x {grid[1]}. Received: {found}"
         )
     if grid == (rows, columns):
         return positions

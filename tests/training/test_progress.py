@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
-from keras_crossvit.training.progress import Progress
-from keras_crossvit.training.run import Run
+from keras_crossvit.training.progress import Progress, compare_data
 from tests.training.tiny import RECIPE
 
 STEPS = 11  # of an epoch of 176 images in batches of 16
@@ -95,11 +94,10 @@ def test_other_data(before, step, reached):
     assert restored(notes).step == reached
 
 
-def comparing_run(class_names, share):
-    """What `Run._compare_data` looks at, of a run with 11 steps an epoch."""
+def compare(notes, class_names, share):
+    """The notes of a checkpoint with the data of a run of 11 steps an epoch."""
     source = types.SimpleNamespace(name="folder:pets", class_names=class_names)
-    config = dataclasses.replace(RECIPE, validation_split=share)
-    return types.SimpleNamespace(source=source, config=config, steps=STEPS)
+    compare_data(notes, dataclasses.replace(RECIPE, validation_split=share), source, STEPS)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,7 @@ def comparing_run(class_names, share):
 def test_other_classes_are_refused(names, difference):
     notes = {"class_names": ["a", "b"], "batch_size": 16, "steps_per_epoch": STEPS}
     with pytest.raises(ValueError, match=rf"^`dataset` must .* folder:pets, {difference}$"):
-        Run._compare_data(comparing_run(names, None), notes)
+        compare(notes, names, None)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,7 @@ def test_other_classes_are_refused(names, difference):
 )
 def test_data_that_grew_or_shrank_are_named(share, steps, end, caplog):
     notes = {"batch_size": 16, "steps_per_epoch": steps}
-    Run._compare_data(comparing_run(("a", "b"), share), notes)
+    compare(notes, ("a", "b"), share)
     assert [message.endswith(str(end)) for message in caplog.messages] == [True] * (
         end is not None
     )

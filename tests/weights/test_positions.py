@@ -121,7 +121,7 @@ def test_what_the_file_says(files):
 @pytest.mark.parametrize(
     ("grids", "message"),
     [
-        ('{"small": [9, 9]}', r"of the grid .* names, \(9, 9\)\. .*pos_embed_0 has 100 patches"),
+        ('{"small": [9, 9]}', r"of the grid .* says, 9 x 9\. .*pos_embed_0 has 100 patches"),
         ('{"small": 9}', r"complete safetensors file\. .*its patch_grids are '{\"small\": 9}'"),
         ("[1]", r"complete safetensors file\. .*its patch_grids are '\[1\]'"),
         ("{", r"complete safetensors file\. .*its patch_grids are '{'"),

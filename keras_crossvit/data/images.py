@@ -136,7 +136,9 @@ def evaluation_transform(
 
     The shorter side becomes `floor(size / crop_ratio)` pixels, bicubic (a = -0.5) with
     antialiasing, and the centre is kept: timm's transform, with its rounding of sizes and
-    offsets and with PIL's rounding of pixels after each pass. Only the crop is computed.
+    offsets and with PIL's rounding of pixels after each pass. Only the crop is computed. Rows
+    are resized first, as by Pillow up to 12; Pillow 13 begins with the columns of images more
+    than twice as high as wide, and comes to other pixels there, by a few of 255.
 
     Args:
         image: uint8 `(H, W, 3)`.
@@ -183,7 +185,11 @@ def _resized_size(original, smallest):
     """The least size of the same aspect ratio that covers `smallest`, as timm rounds it."""
     if smallest[0] == smallest[1]:
         return original * smallest[0] // tf.reduce_min(original)
-    return _round(tf.cast(original, tf.float64) / tf.reduce_min(original / smallest))
+    # Which side it is, in whole numbers. TensorFlow would multiply by the reciprocal of a constant
+    # instead of dividing by it, and so turn halves that are to be rounded into a little more.
+    side = tf.cast(original[0] * smallest[1] > original[1] * smallest[0], tf.int64)
+    ratio = original[side] / tf.constant(smallest, tf.int64)[side]
+    return _round(tf.cast(original, tf.float64) / ratio)
 
 
 def _round(x):

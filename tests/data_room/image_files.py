@@ -42,7 +42,9 @@ def transformed(pixels, size, crop_ratio):
     else:  # timm's ResizeKeepRatio
         ratio = min(height / target[0], width / target[1])
         resized = (round(height / ratio), round(width / ratio))
-    image = image.resize(resized[::-1], Image.Resampling.BICUBIC)
+    # In two steps: in one, Pillow 13 begins with the columns of a high and narrow image.
+    for sides in ((height, resized[1]), resized):
+        image = image.resize(sides[::-1], Image.Resampling.BICUBIC)
     top, left = (round((have - want) / 2) for have, want in zip(resized, size, strict=True))
     box = (left, top, left + size[1], top + size[0])
     return np.asarray(image.crop(box)).astype("float32")

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Split
-from keras_crossvit.models import branch_logits
+from keras_crossvit.models import CrossViT, branch_logits
+from keras_crossvit.models.answers import gives_logits, probabilities
+from keras_crossvit.models.preprocessing import as_model_takes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,15 +47,16 @@ def evaluate(
         A dictionary: `pictures` (the number of images that were read), `unreadable` (the number of
         those that were not, which do not count), `top1` and, of more than five classes, `top5`
         (accuracies in [0, 1] of the model's output), `per_class` (`{name: accuracy, or None for a
-        class without images}`), `confusion` (array of counts `(classes, classes)`: a row for each
-        true class, a column for each predicted class), and with `branches` also `branches`
-        (`{name: {"top1", "top5"}}`). Of images with several labels `pictures`, `unreadable` and
-        what `multi_label_figures` returns.
+        class without images}`; names that occur twice are followed by their number), `confusion`
+        (array of counts `(classes, classes)`: a row for each true class, a column for each
+        predicted class), and with `branches` also `branches` (`{name: {"top1", "top5"}}`). Of
+        images with several labels `pictures`, `unreadable` and what `multi_label_figures` returns
+        for the model's probabilities.
 
     Raises:
         ValueError: If the model has another number of classes, or no image can be read.
     """
-    classes = len(class_names)
+    classes, class_names = len(class_names), distinct_names(class_names)
     if model.output_shape[-1] != classes:
         raise ValueError(
             f"`model` must have the {classes} classes of the images. "
@@ -71,7 +75,7 @@ def evaluate(
     for images, one_hot, counted in batches:
         readable = counted.numpy() > 0
         unreadable += int((~readable).sum())
-        scores = _scores(model, heads, images)
+        scores = _scores(model, heads, as_model_takes(model, images))
         labels = one_hot.numpy().argmax(1)[readable]
         results.append((labels, {name: _best(x[readable]) for name, x in scores.items()}))
     labels = np.concatenate([batch for batch, _ in results])
@@ -88,9 +92,10 @@ def _of_several_labels(model, heads, batches, class_names):
         readable = np.asarray(counted) > 0
         unreadable += int((~readable).sum())
         labels.append(np.asarray(truth)[readable])
-        scores.append(
-            {name: np.asarray(x)[readable] for name, x in _scores(model, heads, images).items()}
-        )
+        found = _scores(model, heads, as_model_takes(model, images))
+        if isinstance(model, CrossViT) and (heads is not None or gives_logits(model)):
+            found = {name: probabilities(model, x) for name, x in found.items()}
+        scores.append({name: np.asarray(x)[readable] for name, x in found.items()})
     truth = np.concatenate(labels)
     if not len(truth):
         raise ValueError(f"`split` must hold images. Received: {unreadable} unreadable files")

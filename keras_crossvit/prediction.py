@@ -14,10 +14,10 @@ from keras_crossvit.common.checks import check_local, check_positive_int
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images, why_unreadable
-from keras_crossvit.export.checks import check_classifier, gives_logits, takes_pixels
+from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.models import CrossViT, branch_logits
-from keras_crossvit.models.answers import class_names, probabilities
-from keras_crossvit.models.preprocessing import preprocess_input
+from keras_crossvit.models.answers import class_names, gives_logits, probabilities
+from keras_crossvit.models.preprocessing import as_model_takes
 
 _BRANCHES = ("small", "large")  # in the order of a table's columns
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
@@ -149,12 +149,7 @@ class FileClassifier:
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels in 0..255 as the model takes them: as they are, or normalised."""
-        model = self.model
-        as_is = takes_pixels(model)
-        images = preprocess_input(
-            pixels, include_preprocessing=as_is, mean=model.mean, std=model.std
-        )
-        return np.asarray(images)
+        return np.asarray(as_model_takes(self.model, pixels))
 
     def scores(self, *pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities.

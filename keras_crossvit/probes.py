@@ -12,6 +12,7 @@ from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Source, Split
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.preprocessing import as_model_takes
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07  # DINO's
 _AT_A_TIME = 256  # rows that are compared with all training features
@@ -46,6 +47,7 @@ def features_of(
     features, labels = [], []
     for images, one_hot, counted in evaluation_batches(split, classes, size, batch_size, *reading):
         readable = np.asarray(counted) > 0
+        images = as_model_takes(model, images)
         tokens = keras.tree.flatten(body.predict_on_batch(images))
         features.append(np.concatenate(tokens, axis=-1).astype("float32")[readable])
         labels.append(np.asarray(one_hot).argmax(1)[readable])

@@ -1,6 +1,7 @@
 """The commands, in this process, on a run's folder that a test made."""
 
 import csv
+import dataclasses
 import json
 import os
 import socket
@@ -87,6 +88,12 @@ def test_evaluate_needs_no_training_split(run, command, tmp_path):
     whole = json.loads(command("evaluate", run / "run"))
     found = json.loads(command("evaluate", run / "run" / "model.keras", "--dataset", data))
     assert found["pictures"] == whole["pictures"]
+
+
+def test_the_best_epoch_is_evaluated_as_the_run(run, command):
+    """By the data and the crop of the run whose folder it lies in."""
+    (run / "run" / "best.keras").write_bytes((run / "run" / "model.keras").read_bytes())
+    assert command("evaluate", run / "run" / "best.keras") == command("evaluate", run / "run")
 
 
 def test_probes(run, command):
@@ -289,6 +296,11 @@ def test_convert_knows_the_presets_of_a_recipe(command, tmp_path):
         (["evaluate", "nowhere"], "`MODEL` must be an existing folder or file"),
         (["evaluate", "crossvit_9"], "Did you mean --model crossvit_9?"),
         (["evaluate", "--model", "crossvit_9", "--dataset", "digits"], "`--weights` must be"),
+        (
+            ["evaluate", "runs/x", "--input-size", "96"],
+            "`--input-size` must be given with --model",
+        ),
+        (["evaluate", "runs/x", "--classes", "7"], "`--classes` must be given with --model alone"),
         (["predict", "nowhere", "nothing.jpg", "--output", "x.csv"], "`PATH` must be an existing"),
         (["convert", "nothing.pth", "x.safetensors"], "`source` must be an existing file"),
         (["train", "--recipe", "digits", "--dataset", "../data"], "folder:../data"),
@@ -339,16 +351,27 @@ def test_a_run_that_does_not_say_what_it_is(command, tmp_path):
     assert "`MODEL` must be a folder with a whole config.json" in message
 
 
-def test_classes_that_are_not_the_models(run):
+def test_classes_that_are_not_the_models(run, caplog):
     source = open_source(f"folder:{run / 'pictures'}")
     renumbered = source.with_classes(LABELS).validation
     assert renumbered.labels().tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
     assert renumbered.read([12, 0]).labels.tolist() == [4, 1]
+    assert not caplog.records
     assert source.with_classes(("1", "2", "3", "4")) is source  # as many, of other names
+    (said,) = caplog.messages
+    assert said.endswith("which are taken in their order: bee as 1, and so on")
+    ids = dataclasses.replace(source, class_names=("n00000001", "n00000002"))
+    assert ids.with_classes(("tench", "goldfish")) is ids  # ImageNet's folders, in their order
+    assert len(caplog.messages) == 1
     with pytest.raises(ValueError, match=r"`dataset` must have classes of the model.* with cat"):
         source.with_classes(("ant", "bee", "dog", "eel"))
     with pytest.raises(ValueError, match="`dataset` must have classes of the model"):
         source.with_classes(("1", "2"))
+    with pytest.raises(ValueError, match=r"the model, bee \(0\), bee \(3\). .* with bee$"):
+        source.with_classes(("bee", "cat", "dog", "bee", "eel"))
+    ids = dataclasses.replace(source, class_names=("bee (3)", "cat", "dog", "eel"))
+    renumbered = ids.with_classes(("bee", "cat", "dog", "bee", "eel")).validation
+    assert renumbered.labels().tolist() == [3, 3, 3, 1, 1, 1, 2, 2, 2, 4, 4, 4, 4]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])

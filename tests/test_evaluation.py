@@ -10,6 +10,7 @@ import tensorflow as tf
 import keras_crossvit as kc
 from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.evaluation import evaluate, plot_confusion
+from keras_crossvit.probes import features_of
 from tests.base import small_model
 
 pytestmark = pytest.mark.slow
@@ -57,6 +58,37 @@ def test_every_figure_by_hand(pictures):
     assert result["per_class"]["bee"] == pytest.approx((answers[labels == 1] == 1).mean())
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_model_without_preprocessing_gets_normalised_images(pictures, several):
+    """The same weights, the same figures, of the model and of its features."""
+    model = small_model(classifier_activation="sigmoid" if several else "softmax")
+    other = kc.CrossViT(
+        model.config,
+        weights=None,
+        classes=5,
+        include_preprocessing=False,
+        classifier_activation=model.classifier_activation,
+    )
+    other.set_weights(model.get_weights())
+    labels = np.eye(5, dtype="float32")[[0, 1, 2, 3] * 3] if several else [0, 1, 2, 3] * 3
+    data = split(pictures, labels)
+    found, wanted = (
+        evaluate(x, data, NAMES, crop_ratio=1.0, branches=True) for x in (other, model)
+    )
+    for key in ("auc", "f1") if several else ("top1", "confusion"):
+        np.testing.assert_allclose(found[key], wanted[key], rtol=1e-6)
+    if not several:
+        ours, theirs = (features_of(x, data, 5, crop_ratio=1.0)[0] for x in (other, model))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_two_classes_of_one_name(pictures):
+    names = ("ant", "crane", "crane", "dog", "elk")
+    result = evaluate(small_model(), split(pictures[:2], [1, 2]), names, crop_ratio=1.0)
+    assert [*result["per_class"]] == ["ant", "crane (1)", "crane (2)", "dog", "elk"]
+    assert None not in (result["per_class"]["crane (1)"], result["per_class"]["crane (2)"])
+
+
 def test_top5_counts_the_five_best():
     inputs = keras.Input((8, 8, 3))
     mean = keras.layers.GlobalAveragePooling2D()(inputs)[:, :1]
@@ -98,7 +130,6 @@ def test_images_with_several_labels(pictures):
     result = evaluate(model, data, NAMES, batch_size=5, crop_ratio=1.0, branches=True)
     truth, scores = labels[:11], model.predict_on_batch(np.stack(pictures[:11]).astype("float32"))
     heads = kc.branch_logits(model).predict_on_batch(np.stack(pictures[:11]).astype("float32"))
-    scores = sum(heads.values()) / 2  # with `branches` the model's logits
     assert (result["pictures"], result["unreadable"]) == (11, 1)
     assert result["mean_average_precision"] == pytest.approx(
         average_precision_score(truth[:, :4], scores[:, :4])
@@ -112,6 +143,8 @@ def test_images_with_several_labels(pictures):
     assert reached == pytest.approx(max(others))
     highest = [result["per_class"][name]["f1"] for name in NAMES[:4]]
     assert result["f1"] == pytest.approx(np.mean(highest))
+    alone = evaluate(model, data, NAMES, batch_size=5, crop_ratio=1.0)
+    assert alone["per_class"]["bee"]["threshold"] == pytest.approx(bee["threshold"], rel=1e-4)
     assert result["branches"]["small"].keys() == {"mean_average_precision", "auc", "f1"}
     row = result["thresholds"][4]
     chosen = scores >= row["threshold"] - 1e-6  # a score itself, of batches of another size

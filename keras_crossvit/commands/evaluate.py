@@ -1,7 +1,7 @@
 r"""Evaluates a model on labelled images.
 
     crossvit evaluate runs/mine
-    crossvit evaluate runs/mine/model.keras --dataset folder:pictures --output-dir evaluation
+    crossvit evaluate runs/mine/best.keras --dataset folder:pictures --output-dir evaluation
     crossvit evaluate --model crossvit_15_dagger --weights imagenet --dataset imagenet2012 \
         --data-dir DATA --branches --no-exif-orientation
     crossvit evaluate hf://timm/crossvit_15_dagger_240.in1k --dataset cifar10 --knn --linear-probe
@@ -91,7 +91,7 @@ def _open(arguments: argparse.Namespace, run: dict[str, Any], with_training: boo
     dataset = arguments.dataset or run.get("dataset")
     if dataset is None:
         raise ValueError(
-            "`--dataset` must be given, unless MODEL is the folder of a run. Received: none"
+            "`--dataset` must be given, unless MODEL is a run's folder or model. Received: none"
         )
     same = dataset == run.get("dataset")
     split = arguments.split

@@ -25,7 +25,8 @@ class FoundModel:
 
     Args:
         model: The model.
-        values: The values of its run, as `TrainConfig` names them; empty for a file.
+        values: The values of its run, as `TrainConfig` names them; empty for a file that does
+            not lie in a run's folder.
     """
 
     model: CrossViT
@@ -86,6 +87,14 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
             "`MODEL` must be a run's folder, a .keras file or hf://OWNER/NAME, or --model and "
             f"--weights be given. Received: MODEL={arguments.source}, --model {arguments.model}"
         )
+    if arguments.source is not None:
+        for name in ("weights", "classes", "input_size"):
+            if getattr(arguments, name, None) is not None:
+                option = "--" + name.replace("_", "-")
+                raise ValueError(
+                    f"`{option}` must be given with --model alone; MODEL has its own. Received: "
+                    f"MODEL={arguments.source}, {option} {getattr(arguments, name)}"
+                )
     run_recipe(arguments)
     if arguments.source is None:
         if arguments.weights is None:
@@ -112,7 +121,8 @@ def _open(source):
     if source.startswith("hf://"):
         return FoundModel(_from_pretrained(source))
     if path.is_file():
-        return FoundModel(_load(path))
+        of_run = path.name in ("model.keras", "best.keras")
+        return FoundModel(_load(path), _read_config(path.parent / "config.json") if of_run else {})
     if not path.is_dir():
         near = f". Did you mean --model {source}?" if source in presets() else ""
         raise ValueError(

@@ -1,6 +1,5 @@
 """What the page shows of a model, as plain functions."""
 
-import collections
 import dataclasses
 import io
 import math
@@ -14,6 +13,7 @@ import PIL.Image
 
 from keras_crossvit import visualize
 from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.models import CrossViT, feature_names
 from keras_crossvit.models.answers import class_names
 from keras_crossvit.prediction import FileClassifier
@@ -77,7 +77,7 @@ class Answerer:
         )
         self.model = model
         self.top_k = min(check_positive_int("top_k", top_k), model.classes)
-        self.names = _distinct(class_names(model))
+        self.names = distinct_names(class_names(model))
         self.why_no_attention = _why_no_attention(model)
 
     def answer(self, *files: str | os.PathLike[str]) -> Answer:
@@ -175,12 +175,6 @@ def to_show(pixels: np.ndarray) -> np.ndarray:
     rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).astype("uint8")
     times = math.ceil(_LEAST_SIDE / min(rgb.shape[:2]))
     return rgb.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def _distinct(names):
-    """Names of which ImageNet has two alike, a crane and a crane, with their numbers."""
-    times = collections.Counter(names)
-    return tuple(f"{x} ({n})" if times[x] > 1 else x for n, x in enumerate(names))
 
 
 def _why_no_attention(model):

@@ -1,4 +1,4 @@
-"""Checks that every export makes first, and what a model returns."""
+"""Checks that every export makes first."""
 
 import importlib.util
 
@@ -73,19 +73,3 @@ def check_packages(purpose: str, *packages: str, extra: str = "tensorflow,runtim
 def input_prefixes(model: CrossViT) -> list[str]:
     """What the names of an export's inputs begin with: nothing, or "small_" and "large_"."""
     return [f"{branch}_" for branch in model.images] if model.takes_pairs else [""]
-
-
-def gives_logits(model: CrossViT) -> bool:
-    """Whether the model returns logits rather than probabilities."""
-    return keras.activations.get(model.classifier_activation) is keras.activations.linear
-
-
-def takes_pixels(model: CrossViT) -> bool:
-    """Whether the model takes pixels in 0..255 rather than normalised images.
-
-    One that was built on an `input_tensor` does: what comes before that tensor is its own
-    preprocessing.
-    """
-    return model.include_preprocessing or all(
-        x is not image for x in model.inputs for image in model.images.values()
-    )

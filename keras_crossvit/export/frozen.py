@@ -7,10 +7,11 @@ from tensorflow.python.framework.convert_to_constants import (  # not exported e
     convert_variables_to_constants_v2,
 )
 
-from keras_crossvit.export.checks import gives_logits, input_prefixes, takes_pixels
+from keras_crossvit.export.checks import input_prefixes
 from keras_crossvit.export.signatures import make_runner
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.preprocessing import preprocess_input
+from keras_crossvit.models.answers import gives_logits
+from keras_crossvit.models.preprocessing import as_model_takes
 
 
 def freeze(model: CrossViT) -> Any:
@@ -27,13 +28,9 @@ def freeze(model: CrossViT) -> Any:
         `{"logits": (N, classes)}`, or `"probabilities"` if the model returns those.
     """
     name = "logits" if gives_logits(model) else "probabilities"
-    normalises = takes_pixels(model)
 
     def forward(images):
-        images = preprocess_input(
-            images, include_preprocessing=normalises, mean=model.mean, std=model.std
-        )
-        return model(images, training=False)
+        return model(as_model_takes(model, images), training=False)
 
     return _without_variables(forward, model, name)
 

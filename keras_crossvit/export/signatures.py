@@ -8,14 +8,10 @@ import tensorflow as tf
 
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images
-from keras_crossvit.export.checks import (
-    gives_logits,
-    input_prefixes,
-    reads_files,
-    takes_pixels,
-)
+from keras_crossvit.export.checks import input_prefixes, reads_files
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.preprocessing import preprocess_input
+from keras_crossvit.models.answers import gives_logits
+from keras_crossvit.models.preprocessing import as_model_takes
 
 
 def add_signatures(
@@ -99,13 +95,12 @@ def make_runner(model: CrossViT) -> Any:
     """
     features = [layers.head.input for layers in model.branches.values()]
     outputs = keras.Model(model.input, [model.output, *features])
-    normalises, logits = takes_pixels(model), gives_logits(model)
+    logits = gives_logits(model)
 
     # A separate function, so that the signatures share one graph in the file.
     @tf.function(autograph=False)
     def run(*given):
-        normalisation = {"include_preprocessing": normalises, "mean": model.mean, "std": model.std}
-        images = [preprocess_input(x, **normalisation) for x in given]
+        images = [as_model_takes(model, x) for x in given]
         images = images if len(images) > 1 else images[0]
         output, *tokens = (tf.cast(x, tf.float32) for x in outputs(images, training=False))
         if logits:

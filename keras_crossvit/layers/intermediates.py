@@ -97,6 +97,25 @@ class Intermediates(keras.layers.Layer):
             return (batch, heads, length if self.stage.class_token else 1 + length)
         return (batch, heads, length, length) if point.endswith("attention") else tuple(shape)
 
+    def macs(self, input_shape: Any) -> int:
+        """Multiply-accumulates for one sample.
+
+        A self-attention map takes three of its encoder's projections and the scores again. What
+        a cross-attention map takes, for its one query, is not counted.
+        """
+        if isinstance(self.stage, TransformerBlock):
+            shapes, total = {"": input_shape}, self.stage.macs(input_shape)
+        else:
+            shapes = dict(zip(("small", "large"), input_shape, strict=True))
+            total = sum(block.macs(shapes[x]) for x in shapes for block in self._blocks(x))
+            if {"small", "large"} & {*self.points}:
+                total += self.stage.fuse.macs(input_shape)
+        for point in self.points:
+            if point.endswith("attention") and not point.endswith("cross_attention"):
+                _, length, width = shapes[point.rpartition("attention")[0].partition("/")[0]]
+                total += 3 * length * width**2 + length**2 * width
+        return total
+
     def get_config(self) -> dict[str, Any]:
         stage = keras.saving.serialize_keras_object(self.stage)
         return {**super().get_config(), "stage": stage, "points": self.points}

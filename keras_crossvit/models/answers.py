@@ -12,6 +12,11 @@ def class_names(model: CrossViT) -> tuple[str, ...]:
     return model.labels or tuple(map(str, range(model.classes)))
 
 
+def gives_logits(model: CrossViT) -> bool:
+    """Whether the model returns logits rather than probabilities."""
+    return keras.activations.get(model.classifier_activation) is keras.activations.linear
+
+
 def probabilities(model: CrossViT, logits: Tensor) -> np.ndarray:
     """Probabilities by the model's own activation; of one that returns logits by the softmax.
 

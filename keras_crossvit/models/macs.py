@@ -13,8 +13,8 @@ def count_macs(model: keras.Model) -> int:
     by the paper's formula, which is more than `CrossAttention` computes.
 
     Args:
-        model: A functional model of this package, a model that contains its layers, or a CNN of
-            `keras.applications` that consists of dense layers and (depthwise) convolutions.
+        model: A functional model of this package, a model that contains its layers, or one of
+            Keras' dense layers and convolutions over images, of any kind.
 
     Returns:
         The number of multiply-accumulates.
@@ -30,6 +30,12 @@ def count_macs(model: keras.Model) -> int:
             # Each output position uses the whole kernel. The kernel of a depthwise or grouped
             # convolution has entries only for the inputs that are used.
             total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Conv2DTranspose):
+            total += math.prod(shapes[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.SeparableConv2D):
+            kernels = layer.depthwise_kernel, layer.pointwise_kernel
+            products = sum(math.prod(kernel.shape) for kernel in kernels)
+            total += math.prod(layer.output.shape[1:3]) * products
         elif hasattr(layer, "macs"):
             total += layer.macs(shapes)
     return total

@@ -107,6 +107,25 @@ def preprocess_input(
     return (x - keras.ops.array(mean, "float32")) / keras.ops.array(std, "float32")
 
 
+def as_model_takes(model: keras.Model, pixels: Tensor) -> Tensor:
+    """Pixels in 0..255 as a model takes them: as they are, or normalised.
+
+    A `CrossViT` with `include_preprocessing=False` takes normalised images, unless it was built
+    on an `input_tensor`: what comes before that tensor is its own preprocessing. Of any other
+    model it is not known, so that it gets the pixels.
+
+    Args:
+        model: A Keras model.
+        pixels: Array or tensor `(..., H, W, channels)`, pixels in 0..255.
+    """
+    takes_pixels = getattr(model, "include_preprocessing", True) or all(
+        x is not image for x in model.inputs for image in model.images.values()
+    )
+    if takes_pixels:
+        return pixels
+    return preprocess_input(pixels, include_preprocessing=False, mean=model.mean, std=model.std)
+
+
 @functools.cache
 def imagenet_labels() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes in order: WordNet's first word for each."""

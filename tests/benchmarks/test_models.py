@@ -18,6 +18,23 @@ def test_macs_of_convolutions():
     assert kc.count_macs(keras.Model(x, y)) == expected
 
 
+def test_macs_of_transposed_and_separable_convolutions():
+    x = keras.Input((9, 9, 4))
+    y = keras.layers.SeparableConv2D(8, 3, strides=2)(x)  # 4 x 4 positions
+    y = keras.layers.Conv2DTranspose(6, 2, strides=2)(y)  # each gives 2 x 2
+    assert kc.count_macs(keras.Model(x, y)) == 16 * (9 * 4 + 4 * 8) + 16 * (4 * 8 * 6)
+
+
+def test_macs_of_a_feature_model(model):
+    """What lies inside a stage is computed by the stage: the same work, but for the heads'."""
+    heads = 5 * (16 + 24)
+    tokens = ["small/norm", "large/norm", "stage_0/small/block_0"]
+    assert kc.count_macs(kc.feature_model(model, tokens)) == kc.count_macs(model) - heads
+    before = kc.count_macs(kc.feature_model(model, "stage_0/large/block_1"))
+    with_map = kc.count_macs(kc.feature_model(model, "stage_0/large/block_1/attention"))
+    assert with_map - before == 3 * 5 * 24**2 + 5**2 * 24  # of 4 patches and the class token
+
+
 def test_cost_of_counts_trainable_parameters_and_positions(model):
     counted = cost_of(model)
     assert counted["parameters"] == model.count_params()

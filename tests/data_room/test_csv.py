@@ -84,11 +84,36 @@ def test_no_such_table(tmp_path):
 
 def test_a_share_is_held_out_of_each_class_and_always_the_same():
     labels = np.repeat([0, 1, 2], [50, 30, 20])
-    train, held_out = hold_out_rows(labels, 0.2)
+    names = [f"/data/{label}/{number}.png" for number, label in enumerate(labels)]
+    train, held_out = hold_out_rows(names, labels, 0.2)
     np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(100))
     np.testing.assert_array_equal(np.bincount(labels[held_out]), [10, 6, 4])
-    np.testing.assert_array_equal(hold_out_rows(labels, 0.2)[1], held_out)
+    moved = [name.replace("/data/", "other\\").replace("/", "\\") for name in names]
+    np.testing.assert_array_equal(hold_out_rows(moved, labels, 0.2)[1], held_out)
     assert not np.array_equal(held_out[:10], np.arange(10))
+
+
+@pytest.mark.parametrize("where", [0, 50, 100])
+def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
+    """Or a model that is trained on would be validated on what it was trained on."""
+    labels = np.arange(100) % 2
+    names = [f"{number}.png" for number in range(100)]
+    before = {names[row] for row in hold_out_rows(names, labels, 0.2)[1]}
+    names.insert(where, "new.png")
+    _, held_out = hold_out_rows(names, np.insert(labels, where, 0), 0.2)
+    assert len(before - {names[row] for row in held_out}) <= 2  # one at the end of each class
+
+
+def test_a_share_is_held_out_of_images_with_several_labels():
+    """Though nearly every image has a set of labels of its own; rare and common ones alike."""
+    draws = np.random.default_rng(0).random((2000, 80))
+    labels = (draws < np.linspace(0.01, 0.07, 80)).astype("float32")
+    train, held_out = hold_out_rows(map(str, range(2000)), labels, 0.2)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(2000))
+    assert len(held_out) == 400
+    shares = labels[held_out].sum(0) / labels.sum(0)
+    assert 0.1 < shares.min() < shares.max() < 0.35
+    assert labels[held_out].mean() == pytest.approx(labels.mean(), rel=0.03)
 
 
 def test_a_folder_without_a_split_to_validate_on_gives_a_share(tmp_path):

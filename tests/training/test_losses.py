@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_crossvit as kc
 from keras_crossvit.training.assembly import _load_teacher
 from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
@@ -117,9 +118,17 @@ class TestTeacher:
         dense.set_weights(ends_in_softmax.layers[-2].get_weights())
         images = setting[0]
         wanted = log_softmax(np.asarray(keras.Model(inputs, logits)(images)))
-        for model in (ends_in_softmax, joined):
+        wrapped = keras.Sequential([inputs, keras.layers.Rescaling(1.0), joined])
+        average = keras.Model(inputs, keras.layers.Average()([joined(inputs)] * 2))
+        for model in (ends_in_softmax, joined, wrapped, average):
             found = np.asarray(Teacher(model).logits(images))
             np.testing.assert_allclose(log_softmax(found), wanted, atol=1e-5)
+
+    def test_a_teacher_without_preprocessing_gets_normalised_images(self, model, setting):
+        other = kc.CrossViT(model.config, weights=None, classes=5, include_preprocessing=False)
+        other.set_weights(model.get_weights())
+        images, _, wanted, _, _ = setting
+        np.testing.assert_allclose(Teacher(other).logits(images), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def test_top_five_of_more_classes():
     labels = np.eye(7, dtype="float32")
     sums = np.asarray(row_sums(labels, logits, np.ones(7, "float32")))
     np.testing.assert_array_equal(sums, [7, 1, 5, 7])
+    sums = np.asarray(row_sums(labels, np.zeros((7, 7), "float32"), np.ones(7, "float32")))
+    np.testing.assert_array_equal(sums, [7, 1, 5, 7])  # of equal ones the first come first
 
 
 def test_rows_of_weight_zero_count_for_nothing():

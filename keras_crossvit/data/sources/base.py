@@ -4,12 +4,14 @@ import abc
 import collections.abc
 import dataclasses
 import difflib
+import logging
 import os
 import re
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.registry import Registry
 from keras_crossvit.data.sources import storage
 from keras_crossvit.data.sources.held_out import hold_out_rows
@@ -19,10 +21,13 @@ SOURCES = Registry("source")
 
 # What a TensorFlow dataset can be called: [namespace:]name[/config][:version][/arguments].
 _TFDS_NAME = re.compile(r"([\w-]+:)?\w+(/[\w+.-]+)?(:[\d*.]+)?(/\w+=.*)?")
+_WORDNET_ID = re.compile(r"n\d{8}")  # in their order ImageNet's classes are numbered
 _PATH = re.compile(r"^[.~]|[/\\]")
 
 _VALIDATION = ("validation", "val", "test")
 _LABELS_AT_A_TIME = 256
+
+_logger = logging.getLogger("keras_crossvit.data")
 
 
 class Examples(NamedTuple):
@@ -215,7 +220,8 @@ class Source:
         """The source to validate on, with the labels of a model that has these classes.
 
         Names are matched; where none is the same, as many classes are taken to be the same in
-        their order (ImageNet's folders have other names than its classes).
+        their order, and the log says so (not of ImageNet's, whose folders have other names than
+        its classes). Of names that the model has twice each has its number: "crane (134)".
 
         Args:
             names: The model's class names; `None` leaves the source as it is.
@@ -224,18 +230,27 @@ class Source:
             ValueError: If some classes are the model's and others are not, or none is and there
                 are not as many.
         """
-        strangers = set(self.class_names) - set(names or ())
         if names is None or tuple(names) == self.class_names:
             return self
+        own = distinct_names(names)
+        strangers = set(self.class_names) - set(own)
         if strangers == set(self.class_names) and len(names) == len(self.class_names):
+            if not all(map(_WORDNET_ID.fullmatch, self.class_names)):
+                _logger.warning(
+                    "%s has other class names than the model, which are taken in their order: "
+                    "%s as %s, and so on",
+                    *(self.name, self.class_names[0], own[0]),
+                )
             return self
         if strangers:
+            doubles = [name for name, plain in zip(own, names, strict=True) if plain in strangers]
             raise ValueError(
-                f"`dataset` must have classes of the model, {', '.join(names[:10])}"
+                f"`dataset` must have classes of the model, {', '.join((doubles or own)[:10])}"
                 f"{', ...' if len(names) > 10 else ''}. Received: {self.name}, with "
                 f"{', '.join(sorted(strangers)[:10])}"
             )
-        numbers = np.array([list(names).index(name) for name in self.class_names])
+        number = {name: index for index, name in enumerate(own)}
+        numbers = np.array([number[name] for name in self.class_names])
         held_out = RenumberedSplit(self.validation, numbers, len(names))
         return dataclasses.replace(self, class_names=tuple(names), validation=held_out)
 
@@ -315,10 +330,9 @@ class Request:
         whole = open_split(train)
         if validation is not None:
             return Source(self.dataset, tuple(class_names), whole, open_split(validation))
-        parts = (
-            PartOfSplit(whole, rows)
-            for rows in hold_out_rows(whole.labels(), self.validation_split)
-        )
+        names = map(whole.name, range(whole.size))
+        rows = hold_out_rows(names, whole.labels(), self.validation_split)
+        parts = (PartOfSplit(whole, part) for part in rows)
         return Source(self.dataset, tuple(class_names), *parts)
 
 

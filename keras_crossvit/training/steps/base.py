@@ -160,8 +160,12 @@ def row_sums(
     is_label = ops.equal(labels, ops.max(labels, axis=-1, keepdims=True))
     first = ops.expand_dims(ops.argmax(logits, axis=-1), -1)
     right = ops.take_along_axis(ops.cast(is_label, "float32"), first, axis=-1)[:, 0]
-    of_label = ops.max(ops.where(is_label, logits, -float("inf")), axis=-1, keepdims=True)
-    before = ops.sum(ops.cast(logits > of_label, "int32"), axis=-1)
+    of_labels = ops.where(is_label, logits, -float("inf"))
+    best = ops.max(of_labels, axis=-1, keepdims=True)
+    place = ops.cast(ops.argmax(of_labels, axis=-1, keepdims=True), "int32")
+    # Of equal logits the first class comes first, as in `evaluate`.
+    tied = ops.equal(logits, best) & (np.arange(logits.shape[-1], dtype="int32") < place)
+    before = ops.sum(ops.cast((logits > best) | tied, "int32"), axis=-1)
     columns = [losses, right, ops.cast(before < 5, "float32")]
     return ops.stack([*(ops.sum(column * weights) for column in columns), ops.sum(weights)])
 

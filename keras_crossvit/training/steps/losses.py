@@ -8,14 +8,15 @@ from keras import ops
 
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.preprocessing import as_model_takes
 
 
 class Teacher:
     """A model whose answers are learnt beside the labels.
 
     Args:
-        model: A classifier of the same classes and images, any Keras model. It answers with
-            logits, or its last layer ends in a softmax.
+        model: A classifier of the same classes and images, any Keras model. Answers that are
+            probabilities are told from logits by a look at two images of noise.
         kind: "soft" learns its distribution over the classes (Hinton et al., "Distilling the
             Knowledge in a Neural Network", 2015), "hard" its first class (DeiT, equation 3).
         alpha: Share of the teacher's part in the loss, in [0, 1].
@@ -30,14 +31,15 @@ class Teacher:
         temperature: float = 1.0,
     ) -> None:
         self.model, self.kind, self.alpha, self.temperature = model, kind, alpha, temperature
-        self._answers, self._ends_in_softmax = model, False
+        self._answers, self._gives_probabilities = model, False
         if isinstance(model, CrossViT) and model.logits is not None:
             self._answers = keras.Model(model.input, model.logits)
         else:
-            last = model.layers[-1]
-            activation = getattr(last, "activation", None)
-            self._ends_in_softmax = isinstance(last, keras.layers.Softmax) or (
-                activation is keras.activations.softmax
+            noise = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
+            found = ops.convert_to_numpy(model(noise.astype("float32"), training=False))
+            # A sum of a thousand in bfloat16 comes to 1 only so nearly.
+            self._gives_probabilities = found.min() >= 0 and np.allclose(
+                found.astype("float32").sum(axis=-1), 1, atol=0.05
             )
 
     @property
@@ -47,8 +49,9 @@ class Teacher:
 
     def logits(self, images: Tensor) -> Tensor:
         """float32 `(B, classes)`, up to a number that is added to a whole row."""
+        images = as_model_takes(self.model, images)
         found = ops.cast(self._answers(images, training=False), "float32")
-        if self._ends_in_softmax:
+        if self._gives_probabilities:
             found = ops.log(ops.maximum(found, 1e-12))
         return ops.stop_gradient(found)
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.weights import save_checkpoint
@@ -24,9 +25,10 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
     Args:
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
-            A `.safetensors` file of this package says of which grid its patches are; those of
-            any other must be of square images. Weights for one channel get the average of
-            ImageNet's mean and deviation.
+            A `.safetensors` file of this package says of which grid its patches are, the
+            activation, labels, mean and deviation. Those of any other must be of square images,
+            and get a softmax, no labels, and ImageNet's mean and deviation; for one channel
+            their averages.
         destination: The file to write: `.safetensors` (timm's names; timm loads it with
             `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
@@ -48,10 +50,12 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         model = _model_of(read_checkpoint(source), str(source))
     if destination.suffix == ".safetensors":
         save_checkpoint(model, destination)
-    elif destination.suffix == ".keras":
-        model.save(destination)
-    else:
-        model.save_weights(destination)
+        return model
+    with write_atomically(destination) as aside:
+        if destination.suffix == ".keras":
+            model.save(aside)
+        else:
+            model.save_weights(aside)
     return model
 
 
@@ -67,13 +71,14 @@ def _model_of(checkpoint, origin):
         classes, channels = head_classes(state), _channels(shapes)
         # Without these, one channel would be normalised as three.
         grey = {"mean": [np.mean(MEAN)], "std": [np.mean(STD)]} if channels == 1 else {}
+        arguments = {**grey, **checkpoint.arguments}
         model = CrossViT(
             config,
             weights=None,
             input_shape=(*size, channels),
             include_top=classes is not None,
             classes=classes or 1000,
-            **grey,
+            **arguments,
         )
         if shapes == {key: _torch_shape(v) for key, v in named_variables(model).items()}:
             assign_state(model, state, origin, grids=checkpoint.grids)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.pipeline import evaluation_batches
@@ -63,7 +64,8 @@ def evaluate(
             f"Received: a model with {model.output_shape[-1]}"
         )
     size = model.input_shape[1:]
-    ratio = crop_ratio or default_crop_ratio(size)
+    check_positive_int("batch_size", batch_size)
+    ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
     batches = evaluation_batches(
         split, classes, size, batch_size, ratio, exif_orientation=exif_orientation
     )

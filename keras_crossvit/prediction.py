@@ -14,13 +14,13 @@ from keras_crossvit.common.checks import check_local, check_positive_int
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import default_crop_ratio
 from keras_crossvit.data.images import read_images, why_unreadable
+from keras_crossvit.data.sources.folder import IMAGE_SUFFIXES
 from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.models import CrossViT, branch_logits
 from keras_crossvit.models.answers import class_names, gives_logits, probabilities
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _BRANCHES = ("small", "large")  # in the order of a table's columns
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
@@ -34,7 +34,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            inside = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
             found.extend(sorted(file for file in inside if file.is_file() or not file.exists()))
         elif path.exists():
             found.append(path)
@@ -42,7 +42,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
             raise ValueError(f"`PATH` must be an existing file or folder. Received: {path}")
     if not found:
         raise ValueError(
-            f"`PATH` must hold files that end in {', '.join(SUFFIXES)}. "
+            f"`PATH` must hold files that end in {', '.join(IMAGE_SUFFIXES)}. "
             f"Received: {', '.join(map(str, paths))}"
         )
     return found
@@ -123,7 +123,7 @@ class FileClassifier:
         self.model = model
         self._heads = branch_logits(model) if branches else None
         shape = (model.input_shape[0] if model.takes_pairs else model.input_shape)[1:]
-        ratio = crop_ratio or default_crop_ratio(shape)
+        ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
         def read(contents):

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
 from keras_crossvit.conversion import convert
-from tests.base import skip_without, values_of
+from tests.base import pixels, skip_without, values_of
 from tests.reference import randomize
 
 
@@ -87,8 +87,42 @@ def test_sides_and_channels_are_kept(shape, tmp_path):
     made = convert(tmp_path / "other.safetensors", tmp_path / "other.keras")
     assert made.input_shape == (None, *shape)
     assert_same(made, other)
-    if shape[2] == 1:  # ImageNet's, since the file does not say
+    if shape[2] == 1:
+        assert (made.mean, made.std) == ((0.4,), (0.2,))
+        save_file(load_file(tmp_path / "other.safetensors"), tmp_path / "bare.safetensors")
+        made = convert(tmp_path / "bare.safetensors", tmp_path / "bare.keras")
         np.testing.assert_allclose([*made.mean, *made.std], [0.449, 0.226], atol=1e-9)
+
+
+def test_activation_and_labels_are_kept(tmp_path):
+    """Of a model of several labels, whose answers a softmax would turn into others."""
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    arguments = {"classifier_activation": "sigmoid", "labels": ("a", "b"), "classes": 2}
+    other = randomize(kc.CrossViT(config, weights=None, **arguments))
+    other.save(tmp_path / "a.keras")
+    convert(tmp_path / "a.keras", tmp_path / "b.safetensors")
+    made = convert(tmp_path / "b.safetensors", tmp_path / "c.keras")
+    assert made.labels == ("a", "b")
+    images = pixels(2, *other.input_shape[1:3])
+    np.testing.assert_array_equal(made.predict_on_batch(images), other.predict_on_batch(images))
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_what_was_there_stays_if_the_new_file_cannot_be_written(
+    name, safetensors, tmp_path, monkeypatch
+):
+    (tmp_path / name).write_bytes(b"good")
+
+    def full(model, path, *arguments, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    monkeypatch.setattr(keras.Model, "save_weights", full)
+    with pytest.raises(OSError, match="No space left"):
+        convert(safetensors, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"good"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["from.safetensors", name]
 
 
 def test_a_file_that_is_not_square_and_does_not_say_it(tmp_path):

@@ -87,7 +87,8 @@ def _images(
     model: CrossViT = found.model
     size, samples = model.input_shape[1:], None
     source = open_source(arguments.dataset, arguments.data_dir)
-    reading = crop_ratio or default_crop_ratio(size), None, exif_orientation
+    ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
+    reading = ratio, None, exif_orientation
     count = max(calibration_images(arguments, name) for name in arguments.format)
     if count:
         training = (source.train, model.classes, size, count)

@@ -15,6 +15,7 @@ import keras
 from keras_crossvit.common.checks import in_one_line
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
+from keras_crossvit.models.pretrained import read_description
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of which `from_pretrained` reads one
 
@@ -119,7 +120,7 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
 def _open(source):
     path = pathlib.Path(source)
     if source.startswith("hf://"):
-        return FoundModel(_from_pretrained(source))
+        return FoundModel(_from_pretrained(source), _with_crop(read_description(source)))
     if path.is_file():
         of_run = path.name in ("model.keras", "best.keras")
         return FoundModel(_load(path), _read_config(path.parent / "config.json") if of_run else {})
@@ -137,9 +138,12 @@ def _open(source):
             "`MODEL` must be a folder that holds a model: model.keras, as of a run that has "
             f"ended, or config.json with model.safetensors. Received: {source}, which holds none"
         )
-    model = _from_pretrained(path)
-    values.setdefault("crop_ratio", values.get("pretrained_cfg", {}).get("crop_pct"))
-    return FoundModel(model, values)
+    return FoundModel(_from_pretrained(path), _with_crop(values))
+
+
+def _with_crop(values):
+    """The values, with timm's crop where no run has noted its own."""
+    return {"crop_ratio": values.get("pretrained_cfg", {}).get("crop_pct"), **values}
 
 
 def _from_pretrained(source):

@@ -53,7 +53,7 @@ def check_export(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     if calibrated and not arguments.dataset:
         parser.error(f"--int8 of {calibrated[0]} needs --dataset, for images to calibrate with.")
     arguments.format = chosen
-    if arguments.labels is not None and arguments.classes is None:
+    if arguments.labels is not None and arguments.model is not None and arguments.classes is None:
         arguments.classes = len(arguments.labels)
 
 
@@ -66,6 +66,6 @@ def calibration_images(arguments: argparse.Namespace, name: str) -> int:
 
 def _lines(path):
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(error) from error

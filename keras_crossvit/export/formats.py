@@ -147,14 +147,17 @@ def top1(
 ) -> float:
     """The top-1 accuracy of an exported file, in [0, 1], run by its own runtime.
 
+    Of images with several labels it is the share whose highest class is one of them.
+
     Args:
         path: As in `load_exported`.
-        batches: `(images, one-hot labels, sample weights)`, as from `evaluation_batches`.
+        batches: `(images, labels, sample weights)`, as from `evaluation_batches`; labels are
+            zeros and ones, `(B, classes)`.
         precision: As in `load_exported`.
     """
     run = load_exported(path, precision)
-    correct = [
-        (run(np.asarray(images)).argmax(-1) == np.asarray(labels).argmax(-1))[counted > 0]
-        for images, labels, counted in batches
-    ]
+    correct = []
+    for images, labels, counted in batches:
+        first = run(np.asarray(images)).argmax(-1)
+        correct.append(np.asarray(labels)[np.arange(len(first)), first][counted > 0])
     return float(np.concatenate(correct).mean())

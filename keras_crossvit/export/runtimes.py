@@ -11,12 +11,14 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 import warnings
 from typing import Any
 
 import numpy as np
 
 from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.files import write_atomically
 from keras_crossvit.export.checks import (
     check_backend,
     check_classifier,
@@ -44,7 +46,9 @@ def export_onnx(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
     """
     file = _check("export_onnx", model, path, ".onnx")
     check_packages("export_onnx", "tf2onnx", "onnx")
-    file.write_bytes(to_onnx(_freeze(model)))
+    content = to_onnx(_freeze(model))
+    with write_atomically(file) as aside:
+        aside.write_bytes(content)
     return file
 
 
@@ -110,7 +114,12 @@ def export_openvino(
     converted = openvino.convert_model(_freeze(model).get_concrete_function())
     if int8:
         converted = _quantized(converted, samples)
-    openvino.save_model(converted, file, compress_to_fp16=False)
+    # The one file does not go with another's half: both are whole before either is replaced.
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as folder:
+        aside = pathlib.Path(folder, file.name)
+        openvino.save_model(converted, aside, compress_to_fp16=False)
+        for ending in (".bin", ".xml"):
+            os.replace(aside.with_suffix(ending), file.with_suffix(ending))
     return file
 
 
@@ -205,7 +214,9 @@ def export_litert(
     with warnings.catch_warnings():
         # To measure, the converter uses an interpreter that TensorFlow itself deprecates.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter")
-        file.write_bytes(converter.convert())
+        content = converter.convert()
+    with write_atomically(file) as aside:
+        aside.write_bytes(content)
     return file
 
 

@@ -79,7 +79,8 @@ def describe(
     """Writes `config.json`, `labels.txt` and the model card; what else is in them stays."""
     path = folder / "config.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ratio = crop_ratio or default_crop_ratio(model.images["large"].shape[1:3])
+    size = model.images["large"].shape[1:3]
+    ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
     timm = timm_config(model, classes or 0, ratio)
     write_json(path, {**before, **timm, _OURS: _own(model)})
     if model.labels is not None:
@@ -106,16 +107,13 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
             `changes`.
         ConnectionError: If it must be downloaded and cannot be.
     """
-    text = os.fspath(source)
-    if text.startswith("hf://"):
-        repository = text.removeprefix("hf://")
-        path, weights = download(repository, "config.json", text), text
-    else:
-        path = pathlib.Path(text).expanduser() / "config.json"
+    text = weights = os.fspath(source)
+    found = read_description(text)
+    if not text.startswith("hf://"):
         # timm writes the second by default; reading it needs torch.
-        files = [path.with_name(name) for name in ("model.safetensors", "pytorch_model.bin")]
+        folder = pathlib.Path(text).expanduser()
+        files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
         weights = os.fspath(next((file for file in files if file.is_file()), files[0]))
-    found = _read_config(path, text)
     own = _OURS in found
     arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
     config, size = arguments.pop("config"), arguments["input_shape"][:2]
@@ -183,7 +181,15 @@ def _own(model):
     }
 
 
-def _read_config(path, origin):
+def read_description(origin: str) -> dict[str, Any]:
+    """What `config.json` says of a folder, or of a hub's repository, from where it comes once.
+
+    Raises as `from_pretrained` does.
+    """
+    if origin.startswith("hf://"):
+        path = download(origin.removeprefix("hf://"), "config.json", origin)
+    else:
+        path = pathlib.Path(origin).expanduser() / "config.json"
     if not path.is_file():
         raise ValueError(
             "`source` must be a folder with config.json and model.safetensors, or "

@@ -41,6 +41,11 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
                 "`dataset` must have class names that can be written in one line of UTF-8, as the "
                 f"SavedModel's labels are. Received: {source.name}, with the class {label!r}"
             )
+    if len(source.class_names) == 1:
+        raise ValueError(
+            "`dataset` must have at least two classes to tell apart. "
+            f"Received: {source.name}, with {source.class_names[0]!r} alone"
+        )
     for name, split in (("train_split", source.train), ("validation_split", source.validation)):
         if split.size == 0:
             raise ValueError(

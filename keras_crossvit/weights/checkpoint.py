@@ -49,9 +49,9 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
 def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the weights of `model` as safetensors under timm's names, in float32.
 
-    timm loads the file with `strict=True`. Its header holds the grids of patches, which timm does
-    not read. It is written to a temporary file and renamed, so that a crash leaves either the old
-    file or the complete new one.
+    timm loads the file with `strict=True`. Its header holds the grids of patches and the
+    arguments of the model that weights do not show, which timm does not read. It is written to a
+    temporary file and renamed, so that a crash leaves either the old file or the complete new one.
 
     Args:
         model: A CrossViT of this package.
@@ -66,7 +66,15 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Received: {path}")
     with write_atomically(path) as aside:
-        save_file(model_state(model), aside, metadata=header(model.grids))
+        save_file(model_state(model), aside, metadata=header(model.grids, _arguments(model)))
+
+
+def _arguments(model):
+    arguments = {name: getattr(model, name) for name in ("labels", "mean", "std")}
+    activation = model.classifier_activation
+    if activation is None or isinstance(activation, str):  # others are the user's own functions
+        arguments["classifier_activation"] = activation
+    return arguments
 
 
 def model_state(model: keras.Model) -> dict[str, np.ndarray]:

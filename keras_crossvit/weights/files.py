@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from keras_crossvit.weights.names import shorten
 
 Grids: TypeAlias = Mapping[str, tuple[int, int]]  # {"small": (rows, columns), "large": ...}
 
-_GRIDS = "patch_grids"  # in the header of a .safetensors file of this package
+# In the header of a .safetensors file of this package.
+_GRIDS = "patch_grids"
+_ARGUMENTS = "model_arguments"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +26,22 @@ class Checkpoint:
         state: `{timm name: array in PyTorch's layout}`.
         grids: Rows and columns of the patches that the position embeddings belong to; empty if
             the file does not say.
+        arguments: Of `CrossViT`, what the weights do not show: `classifier_activation`, `labels`,
+            `mean` and `std`; empty if the file does not say.
     """
 
     state: Mapping[str, np.ndarray]
     grids: Grids = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def header(grids: Grids) -> dict[str, str]:
-    """The header of a .safetensors file: PyTorch's layout, and the grids of patches."""
-    return {"format": "pt", _GRIDS: json.dumps(dict(grids))}
+def header(grids: Grids, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The header of a .safetensors file: PyTorch's layout, and both parts of a `Checkpoint`."""
+    return {
+        "format": "pt",
+        _GRIDS: json.dumps(dict(grids)),
+        _ARGUMENTS: json.dumps(dict(arguments)),
+    }
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
@@ -62,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
                 f"name of a weight that it already has, {spelled}"
             )
         state[spelled] = array
-    return Checkpoint(state, found.grids)
+    return dataclasses.replace(found, state=state)
 
 
 def _timm_spelling(name):
@@ -80,8 +89,9 @@ def _read_safetensors(path):
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        return Checkpoint(load_file(path), _grids_of(metadata.get(_GRIDS, "{}")))
-    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+        arguments = dict(json.loads(metadata.get(_ARGUMENTS, "{}")))
+        return Checkpoint(load_file(path), _grids_of(metadata.get(_GRIDS, "{}")), arguments)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`source` must be a complete safetensors file. Received: {path}, which cannot be "
             f"read: {error}"

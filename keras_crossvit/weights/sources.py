@@ -117,7 +117,7 @@ class WeightSource:
     def _read(self, path):
         if path.suffix != ".keras":
             found = read_checkpoint(path)
-            return Checkpoint(found.state, found.grids or self.grids)
+            return dataclasses.replace(found, grids=found.grids or self.grids)
         try:
             saved = keras.saving.load_model(path, compile=False)
         except Exception as error:  # Keras raises many types for other files

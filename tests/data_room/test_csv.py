@@ -77,6 +77,15 @@ def test_a_wrong_row_is_named(table, rows, message):
         open_source(table(*rows), validation_split=0.5)
 
 
+def test_spaces_around_a_split_and_rows_of_others(table, caplog):
+    """A split that nothing reads is not lost without a word."""
+    rows = "0.png,a,train", "1.png,b,train ", "2.png,a,val", "3.png,b,Train"
+    source = open_source(table("path,label,split", *rows))
+    assert (source.train.size, source.validation.size) == (2, 1)
+    (said,) = caplog.messages
+    assert said.endswith("labels.csv: rows of other splits are not read: 1 of 'Train'")
+
+
 def test_no_such_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="must name an existing table"):
         open_source(f"csv:{tmp_path / 'none.csv'}")

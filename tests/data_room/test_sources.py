@@ -40,6 +40,16 @@ def test_folder(folder):
     assert contents(source.validation) == [(200, 0), (201, 1)]
 
 
+def test_hidden_files_and_folders_are_left_out(folder):
+    """Checkpoints of notebooks are no class, and previews no images to train on."""
+    write(folder / "train" / ".ipynb_checkpoints" / "0.png", 1)
+    write(folder / "train" / "ant" / ".thumbnails" / "0.png", 2)
+    write(folder / "train" / "ant" / "._0.png", 3)
+    source = open_source(f"folder:{folder}")
+    assert source.class_names == ("ant", "bee")
+    assert source.train.size == 6
+
+
 def test_a_folder_to_validate_on_may_lack_a_class(folder):
     shutil.rmtree(folder / "val" / "ant")
     source = open_source(f"folder:{folder}")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import pathlib
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from keras_crossvit.export import (
     export_openvino,
     load_exported,
 )
+from keras_crossvit.export.formats import top1
 from keras_crossvit.export.runtimes import to_onnx
 from tests import base
 
@@ -71,6 +73,38 @@ class TestFiles:
             expected = model.predict(images, verbose=0)
             assert np.abs(expected).max() > 0.5
             np.testing.assert_allclose(run(images), expected, atol=1e-4)
+
+    def test_accuracy_with_several_labels(self, model, folder):
+        """The share of images whose highest class is one of their labels."""
+        images = base.pixels(6)
+        best = model.predict(images, verbose=0).argmax(-1)
+        labels = np.eye(5, dtype="float32")[best]
+        labels[:, 4] = labels[:, 0] = 1
+        labels[0], labels[1, best[1]] = np.arange(5) == (best[0] + 1) % 5, 0
+        expected = labels[np.arange(6), best].mean()
+        assert 0 < expected < 1
+        assert top1(folder / "m.onnx", [(images, labels, np.ones(6))]) == pytest.approx(expected)
+
+    @SUFFIXES
+    def test_what_was_there_stays_if_the_disk_is_full(self, model, suffix, tmp_path, monkeypatch):
+        import openvino
+
+        endings = [".xml", ".bin"] if suffix == ".xml" else [suffix]
+        files = [tmp_path / f"m{ending}" for ending in endings]
+        for file in files:
+            file.write_bytes(b"good")
+
+        def full(*arguments, **options):
+            path = next(x for x in arguments if isinstance(x, pathlib.Path))
+            path.write_text("half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+        monkeypatch.setattr(openvino, "save_model", full)
+        with pytest.raises(OSError, match="No space left"):
+            WRITERS[suffix](model, tmp_path / f"m{suffix}")
+        assert {file.read_bytes() for file in files} == {b"good"}
+        assert sorted(tmp_path.iterdir()) == sorted(files)
 
     def test_without_keras_and_tensorflow(self, model, folder, tmp_path):
         images = base.pixels(2)

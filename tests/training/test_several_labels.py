@@ -72,6 +72,9 @@ def test_a_run_logs_it_and_keeps_the_epoch_with_the_highest(tmp_path, monkeypatc
     with caplog.at_level("WARNING", "keras_crossvit"):
         check_fit(dataclasses.replace(config, loss="softmax"), open_source(config.dataset), None)
     assert "loss=sigmoid makes each label a question of its own" in caplog.text
+    one = dataclasses.replace(open_source(config.dataset), class_names=("only",))
+    with pytest.raises(ValueError, match=r"two classes to tell apart.* with 'only' alone"):
+        check_fit(config, one, None)
     result = train(config)
     labels = open_source(config.dataset).validation.labels()
     images = [keras.utils.load_img(tmp_path / f"{number}.png") for number in range(16, 24)]

@@ -11,6 +11,7 @@ and the task is a multi-label one. Without `split` all rows are of the split "tr
 import array
 import csv
 import io
+import logging
 import os
 from typing import Any
 
@@ -22,6 +23,7 @@ from keras_crossvit.data.sources.compact import Strings
 from keras_crossvit.data.sources.folder import FileSplit
 
 _SEPARATOR = "|"
+_logger = logging.getLogger("keras_crossvit.data")
 _COLUMNS = ({"path", "label"}, {"path", "labels"})
 
 
@@ -65,6 +67,10 @@ def open_csv(request: Request) -> Source:
     table = _Table(path)
     splits = request.choose_splits(table.rows)
     class_names = table.class_names(splits[0])
+    unread = [name for name in table.rows if name not in splits]
+    if splits[1] is not None and unread:
+        counts = ", ".join(f"{len(table.rows[name].paths)} of {name!r}" for name in unread)
+        _logger.warning("%s: rows of other splits are not read: %s", path, counts)
 
     def open_split(name):
         return table.open_split(name, class_names)
@@ -119,18 +125,19 @@ class _Table:
 
     def _add(self, line, header, fields):
         row = dict(zip(header, fields, strict=False))
+        split = row.get("split", "train").strip()
         label = row.get("labels", row.get("label", ""))
         labels = dict.fromkeys(label.split(_SEPARATOR)) if self.multi_label else [label]
         faults = {
             f"{len(header)} fields": len(fields) == len(header),
             "a path": row["path"],
             "a label": all(text.strip() for text in labels),
-            "a split": row.get("split", "train"),
+            "a split": split,
         }
         for needed, there in faults.items():
             if not there:
                 self._refuse(line, f"must have {needed}", ",".join(fields))
-        rows = self.rows.setdefault(row.get("split", "train"), _Rows())
+        rows = self.rows.setdefault(split, _Rows())
         rows.paths.append(row["path"])
         numbers = [self._numbers.setdefault(text.strip(), len(self._numbers)) for text in labels]
         rows.labels.extend(numbers)

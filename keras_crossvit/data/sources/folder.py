@@ -8,7 +8,7 @@ from keras_crossvit.data.sources import storage
 from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split
 from keras_crossvit.data.sources.compact import Strings
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
 
 
 class FileSplit(Split):

@@ -113,21 +113,29 @@ def first_missing(folder: str, names: Sequence[str]) -> int | None:
 
 
 def folders_in(path: str) -> list[str]:
-    """The names of the folders in a folder, sorted."""
+    """The names of the folders in a folder, sorted, but for hidden ones, which begin with "."."""
     if is_remote(path):
-        return sorted(name for name, kind in _list(path) if kind == "directory")
-    return sorted(name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name)))
+        there = (name for name, kind in _list(path) if kind == "directory")
+    else:
+        there = (name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name)))
+    return sorted(name for name in there if not name.startswith("."))
 
 
 def files_below(path: str) -> Iterable[str]:
-    """The paths of all files in a folder and the folders in it, relative to it, sorted."""
-    found: list[str] = []
+    """The paths of all files in a folder and the folders in it, relative to it, sorted.
+
+    Hidden files and folders are left out: previews, checkpoints of notebooks, macOS' "._1.jpg".
+    """
     if is_remote(path):
         with _remote(path) as (files, inside):
-            return sorted(name[len(inside) + 1 :] for name in files.find(inside))
-    for folder, _, names in os.walk(path):
+            there = [name[len(inside) + 1 :] for name in files.find(inside)]
+        return sorted(name for name in there if "/." not in f"/{name}")
+    found: list[str] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         inside = folder[len(path) :].strip(os.sep)
-        found += (os.path.join(inside, name) if inside else name for name in names)
+        shown = (name for name in names if not name.startswith("."))
+        found += (os.path.join(inside, name) if inside else name for name in shown)
     return sorted(found)
 
 

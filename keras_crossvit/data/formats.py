@@ -19,6 +19,9 @@ _PIXELS_PER_BYTE = 24
 
 _MAX_JPEG_SCANS = 100  # ten or so are usual; 12 bytes can be one, which goes over all pixels
 _USUAL_JPEG_SCANS = 12
+# A phone's "motion photo" is a JPEG with a film behind it, where the two bytes that begin a scan
+# occur by chance, once in 2**16 bytes. From 1 MB on twice as many are allowed.
+_BYTES_PER_CHANCE_SCAN, _BYTES_WITHOUT_FILM = 2**15, 2**20
 _LARGE_JPEG = 2**22  # pixels; whether arithmetic coding makes the scans slow matters from here on
 _JPEG_ARITHMETIC = b"\xff\xca\x00"  # begins the frame of a progressive JPEG coded so
 _PNG_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")  # the decoder inflates each to up to 8 MB
@@ -37,8 +40,10 @@ _JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}  # as PIL and timm dec
 def jpeg_sides(image_bytes: tf.Tensor) -> tf.Tensor:
     """Height and width of a JPEG from its header, int32 `(2,)`; too much work is refused."""
     scans = _count(image_bytes, b"\xff\xda")
+    more = tf.maximum(tf.strings.length(image_bytes) - _BYTES_WITHOUT_FILM, 0)
+    allowed = _MAX_JPEG_SCANS + more // _BYTES_PER_CHANCE_SCAN
     message = f"a JPEG must have at most {_MAX_JPEG_SCANS} scans. Received:"
-    with _checks(scans <= _MAX_JPEG_SCANS, message, scans):
+    with _checks(scans <= allowed, message, scans):
         sides = tf.io.extract_jpeg_shape(image_bytes)[:2]
     work = tf.maximum(1.0, tf.cast(scans, tf.float32) / _USUAL_JPEG_SCANS)
     work *= tf.cond(

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,6 +58,13 @@ def main(
         result = train(config)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(in_one_line(error))
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. The same command goes on from the last checkpoint in "
+            f"{config.output_dir}, if there is one; SIGTERM saves one first.",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGINT)
     except _LOST as error:
         _start_again(error, config.max_restarts)
     if result["export"] is not None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_crossvit.data import images
 from keras_crossvit.data.formats import MAX_PIXELS
-from tests.data_room.image_files import encoded, noise
+from tests.data_room.image_files import decoded, encoded, noise
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FILES = {name: encoded(noise(), name, "P" if name == "GIF" else "RGB") for name in FORMATS}
@@ -131,6 +131,16 @@ def flat(file_format, side, mode="L", **options):
     file = io.BytesIO()
     Image.new(mode, (side, side), 1).save(file, file_format, **options)
     return file.getvalue()
+
+
+def test_a_film_behind_a_photograph(decode):
+    """Phones' motion photos: in 9 MB of film the two bytes that begin a scan occur by chance."""
+    photo = encoded(noise(), "JPEG")
+    film = np.random.default_rng(0).bytes(9_000_000)
+    assert film.count(b"\xff\xda") > 100
+    np.testing.assert_array_equal(decode(photo + film), decoded(photo))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a JPEG must have at most 100 scans"):
+        decode(photo + 400 * b"\xff\xda" + film)
 
 
 def repeat_last_scan(file, scans):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_crossvit.data import sources
-from keras_crossvit.training import main
+from keras_crossvit.training import cli, main
 from tests.training.tiny import RECIPE
 
 pytestmark = pytest.mark.slow
@@ -132,3 +132,14 @@ def test_a_split_of_which_nothing_can_be_read(train, tmp_path):
     assert "`train_split` must hold images that can be read" in message
     assert "whose 16 are all damaged" in message
     assert not (tmp_path / "run" / "export").exists()
+
+
+def test_control_c_says_how_to_go_on(train, monkeypatch, capsys):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train", interrupted)
+    assert refusal(train) == "130"
+    said = capsys.readouterr().err
+    assert "goes on from the last checkpoint in" in said
+    assert "Traceback" not in said

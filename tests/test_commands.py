@@ -18,7 +18,9 @@ import keras_crossvit as kc
 from keras_crossvit import prediction
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.layers.fusions import FUSIONS
+from keras_crossvit.models import pretrained
 from keras_crossvit.prediction import write_table
+from keras_crossvit.weights import sources as weight_sources
 from tests import base
 
 pytestmark = pytest.mark.slow
@@ -94,6 +96,19 @@ def test_the_best_epoch_is_evaluated_as_the_run(run, command):
     """By the data and the crop of the run whose folder it lies in."""
     (run / "run" / "best.keras").write_bytes((run / "run" / "model.keras").read_bytes())
     assert command("evaluate", run / "run" / "best.keras") == command("evaluate", run / "run")
+
+
+def test_a_model_of_the_hub_is_read_as_its_folder(run, command, tmp_path, monkeypatch):
+    """With the crop that its config.json names."""
+    model = keras.saving.load_model(run / "run" / "model.keras")
+    model.save_pretrained(tmp_path, crop_ratio=0.5)
+    for module in (pretrained, weight_sources):
+        monkeypatch.setattr(module, "download", lambda repository, name, origin: tmp_path / name)
+    data = "--dataset", f"folder:{run / 'pictures'}"
+    found = command("evaluate", "hf://owner/name", *data)
+    assert found == command("evaluate", tmp_path, *data)
+    assert found == command("evaluate", run / "run" / "model.keras", "--crop-ratio", 0.5)
+    assert found != command("evaluate", run / "run")
 
 
 def test_probes(run, command):

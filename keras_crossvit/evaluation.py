@@ -77,7 +77,7 @@ def evaluate(
     for images, one_hot, counted in batches:
         readable = counted.numpy() > 0
         unreadable += int((~readable).sum())
-        scores = _scores(model, heads, as_model_takes(model, images))
+        scores = _scores(model, heads, images)
         labels = one_hot.numpy().argmax(1)[readable]
         results.append((labels, {name: _best(x[readable]) for name, x in scores.items()}))
     labels = np.concatenate([batch for batch, _ in results])
@@ -94,7 +94,7 @@ def _of_several_labels(model, heads, batches, class_names):
         readable = np.asarray(counted) > 0
         unreadable += int((~readable).sum())
         labels.append(np.asarray(truth)[readable])
-        found = _scores(model, heads, as_model_takes(model, images))
+        found = _scores(model, heads, images)
         if isinstance(model, CrossViT) and (heads is not None or gives_logits(model)):
             found = {name: probabilities(model, x) for name, x in found.items()}
         scores.append({name: np.asarray(x)[readable] for name, x in found.items()})
@@ -172,7 +172,8 @@ def _threshold_table(labels, scores):
 
 
 def _scores(model, heads, images):
-    """`{"model": (B, classes)}`, and with `heads` the same for each branch."""
+    """Of pixels in 0..255 `{"model": (B, classes)}`, with `heads` the same for each branch."""
+    images = as_model_takes(model, images)
     if heads is None:
         return {"model": model.predict_on_batch(images)}
     logits = heads.predict_on_batch(images)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
@@ -107,7 +108,7 @@ def test_activation_and_labels_are_kept(tmp_path):
     np.testing.assert_array_equal(made.predict_on_batch(images), other.predict_on_batch(images))
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5", "model.safetensors"])
 def test_what_was_there_stays_if_the_new_file_cannot_be_written(
     name, safetensors, tmp_path, monkeypatch
 ):
@@ -119,6 +120,12 @@ def test_what_was_there_stays_if_the_new_file_cannot_be_written(
 
     monkeypatch.setattr(keras.Model, "save", full)
     monkeypatch.setattr(keras.Model, "save_weights", full)
+
+    def full_too(state, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full_too)
     with pytest.raises(OSError, match="No space left"):
         convert(safetensors, tmp_path / name)
     assert (tmp_path / name).read_bytes() == b"good"

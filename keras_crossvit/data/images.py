@@ -37,7 +37,7 @@ def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
     """Decodes an image file.
 
     An animation gives its first frame; grey and CMYK become RGB; alpha is dropped, not
-    blended; of 16 bits the upper 8 are kept.
+    blended, but transparent pixels of a GIF are black; of 16 bits the upper 8 are kept.
 
     Args:
         image_bytes: The file, JPEG, PNG, GIF, BMP or WebP; a scalar string.

@@ -8,11 +8,13 @@ import tensorflow as tf
 
 from keras_crossvit.data.sources import Source
 
+_MOST_TRIED = 32  # images that cannot be read
+
 
 def classify_held_out_picture(
     source: Source, export: str | os.PathLike[str], output_dir: str | os.PathLike[str]
 ) -> tuple[pathlib.Path, str, list[tuple[str, float]]]:
-    """Writes the first held-out image to a file and classifies it by the SavedModel.
+    """Writes the first held-out image that can be read to a file, as the SavedModel classifies it.
 
     Args:
         source: The `Source` that the model was trained on.
@@ -23,13 +25,16 @@ def classify_held_out_picture(
         `(path, true class name, [(class name, score), ...])`, the highest score first; of an
         image with several labels their names are joined by "|".
     """
-    _, (encoded,), (label,) = source.validation.read([0])
+    classify = tf.saved_model.load(export).signatures["classify_bytes"]
+    for row in range(min(source.validation.size, _MOST_TRIED)):
+        _, (encoded,), (label,) = source.validation.read([row])
+        answer = classify(image_bytes=tf.constant([encoded]))
+        if answer["classes"][0, 0] != b"":  # or else it cannot be read
+            break
     suffix = ".jpg" if tf.io.is_jpeg(encoded) else ".png"
     path = pathlib.Path(output_dir) / f"held_out{suffix}"
     path.write_bytes(encoded)
 
-    classify = tf.saved_model.load(export).signatures["classify_bytes"]
-    answer = classify(image_bytes=tf.constant([path.read_bytes()]))
     names = [name.decode() for name in answer["classes"][0].numpy()]
     scores = answer["scores"][0].numpy().tolist()
     numbers = np.flatnonzero(label) if np.ndim(label) else [label]

@@ -59,14 +59,19 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: If `path` has another ending, or a variable has no name in timm.
+        OSError: If it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Received: {path}")
     with write_atomically(path) as aside:
-        save_file(model_state(model), aside, metadata=header(model.grids, _arguments(model)))
+        try:
+            save_file(model_state(model), aside, metadata=header(model.grids, _arguments(model)))
+        except SafetensorError as error:  # of the disk
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _arguments(model):

@@ -16,6 +16,7 @@ Grids: TypeAlias = Mapping[str, tuple[int, int]]  # {"small": (rows, columns), "
 # In the header of a .safetensors file of this package.
 _GRIDS = "patch_grids"
 _ARGUMENTS = "model_arguments"
+_KNOWN = ("classifier_activation", "labels", "mean", "std")  # among them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,8 @@ def _read_safetensors(path):
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         arguments = dict(json.loads(metadata.get(_ARGUMENTS, "{}")))
-        return Checkpoint(load_file(path), _grids_of(metadata.get(_GRIDS, "{}")), arguments)
+        known = {name: arguments[name] for name in _KNOWN if name in arguments}
+        return Checkpoint(load_file(path), _grids_of(metadata.get(_GRIDS, "{}")), known)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`source` must be a complete safetensors file. Received: {path}, which cannot be "

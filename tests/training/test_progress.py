@@ -136,14 +136,18 @@ def test_an_end_by_a_hook_holds_for_its_number_of_epochs(epochs, ended):
 
 
 def test_the_labels_of_a_held_out_image(monkeypatch, tmp_path):
-    """One, or several joined; the SavedModel's part is tested with the export."""
-    answer = {"classes": tf.constant([["bee", "ant"]]), "scores": tf.constant([[0.75, 0.25]])}
-    signatures = {"classify_bytes": lambda image_bytes: answer}
+    """One, or several joined, of the first that can be read; the export's tests have the rest."""
+
+    def answer(image_bytes):
+        names = ["", ""] if image_bytes[0] == b"no image" else ["bee", "ant"]
+        return {"classes": tf.constant([names]), "scores": tf.constant([[0.75, 0.25]])}
+
+    signatures = {"classify_bytes": answer}
     loaded = types.SimpleNamespace(signatures=signatures)
     monkeypatch.setattr(tf.saved_model, "load", lambda path: loaded)
     encoded = [tf.io.encode_png(np.zeros((4, 4, 3), "uint8")).numpy()]
-    for labels, wanted in (([1], "bee"), ([[1.0, 0.0, 1.0]], "ant|cat")):
-        split = MemorySplit(encoded, labels)
+    for labels, wanted in (([0, 1], "bee"), ([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]], "ant|cat")):
+        split = MemorySplit([b"no image", *encoded], labels)
         source = Source("x", ("ant", "bee", "cat"), split, split)
         path, truth, ranking = classify_held_out_picture(source, "export", tmp_path)
         assert path.read_bytes() == encoded[0]

@@ -1,7 +1,6 @@
 """The commands, in this process, on a run's folder that a test made."""
 
 import csv
-import dataclasses
 import json
 import os
 import socket
@@ -16,7 +15,6 @@ import tensorflow as tf
 import crossvit_command
 import keras_crossvit as kc
 from keras_crossvit import prediction
-from keras_crossvit.data.sources import open_source
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.models import pretrained
 from keras_crossvit.prediction import write_table
@@ -364,29 +362,6 @@ def test_a_run_that_does_not_say_what_it_is(command, tmp_path):
     (tmp_path / "config.json").write_text("{")
     message = refusal(command, "evaluate", tmp_path)
     assert "`MODEL` must be a folder with a whole config.json" in message
-
-
-def test_classes_that_are_not_the_models(run, caplog):
-    source = open_source(f"folder:{run / 'pictures'}")
-    renumbered = source.with_classes(LABELS).validation
-    assert renumbered.labels().tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
-    assert renumbered.read([12, 0]).labels.tolist() == [4, 1]
-    assert not caplog.records
-    assert source.with_classes(("1", "2", "3", "4")) is source  # as many, of other names
-    (said,) = caplog.messages
-    assert said.endswith("which are taken in their order: bee as 1, and so on")
-    ids = dataclasses.replace(source, class_names=("n00000001", "n00000002"))
-    assert ids.with_classes(("tench", "goldfish")) is ids  # ImageNet's folders, in their order
-    assert len(caplog.messages) == 1
-    with pytest.raises(ValueError, match=r"`dataset` must have classes of the model.* with cat"):
-        source.with_classes(("ant", "bee", "dog", "eel"))
-    with pytest.raises(ValueError, match="`dataset` must have classes of the model"):
-        source.with_classes(("1", "2"))
-    with pytest.raises(ValueError, match=r"the model, bee \(0\), bee \(3\). .* with bee$"):
-        source.with_classes(("bee", "cat", "dog", "bee", "eel"))
-    ids = dataclasses.replace(source, class_names=("bee (3)", "cat", "dog", "eel"))
-    renumbered = ids.with_classes(("bee", "cat", "dog", "bee", "eel")).validation
-    assert renumbered.labels().tolist() == [3, 3, 3, 1, 1, 1, 2, 2, 2, 4, 4, 4, 4]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])

@@ -26,8 +26,8 @@ class FoundModel:
 
     Args:
         model: The model.
-        values: The values of its run, as `TrainConfig` names them; empty for a file that does
-            not lie in a run's folder.
+        values: The values of its run, as `TrainConfig` names them; empty for a file other than
+            a run's `model.keras` and `best.keras`.
     """
 
     model: CrossViT

@@ -1,5 +1,6 @@
 """TensorFlow datasets and folders as labelled images."""
 
+import dataclasses
 import pathlib
 import shutil
 
@@ -56,6 +57,41 @@ def test_a_folder_to_validate_on_may_lack_a_class(folder):
     assert source.class_names == ("ant", "bee")
     assert contents(source.validation) == [(201, 1)]
     assert source.validation.labels().tolist() == [1]
+
+
+def test_classes_that_are_not_the_models(tmp_path, caplog):
+    """A model's classes go by their names, or all by their order, which the log says."""
+    for split in ("train", "validation"):
+        for name, count in (("bee", 3), ("cat", 3), ("dog", 3), ("eel", 4)):
+            for number in range(count):
+                write(tmp_path / split / name / f"{number}.png", number)
+    source = open_source(f"folder:{tmp_path}")
+    renumbered = source.with_classes(("ant", "bee", "cat", "dog", "eel")).validation
+    assert renumbered.labels().tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+    assert renumbered.read([12, 0]).labels.tolist() == [4, 1]
+    assert not caplog.records
+    assert source.with_classes(("1", "2", "3", "4")) is source  # as many, of other names
+    (said,) = caplog.messages
+    assert said.endswith("which are taken in their order: bee as 1, and so on")
+    ids = dataclasses.replace(source, class_names=("n00000001", "n00000002"))
+    assert ids.with_classes(("tench", "goldfish")) is ids  # ImageNet's folders, in their order
+    assert len(caplog.messages) == 1
+    with pytest.raises(ValueError, match=r"`dataset` must have classes of the model.* with cat"):
+        source.with_classes(("ant", "bee", "dog", "eel"))
+    with pytest.raises(ValueError, match="`dataset` must have classes of the model"):
+        source.with_classes(("1", "2"))
+
+
+def test_a_model_with_two_classes_of_one_name(tmp_path):
+    """They are told apart by their numbers, and a name alone is refused."""
+    for name in ("bee", "cat"):
+        write(tmp_path / "train" / name / "0.png", 1)
+        write(tmp_path / "validation" / name / "0.png", 1)
+    source = open_source(f"folder:{tmp_path}")
+    with pytest.raises(ValueError, match=r"the model, bee \(0\), bee \(2\)\. .* with bee$"):
+        source.with_classes(("bee", "cat", "bee"))
+    named = dataclasses.replace(source, class_names=("bee (2)", "cat"))
+    assert named.with_classes(("bee", "cat", "bee")).validation.labels().tolist() == [2, 1]
 
 
 def test_digits_are_scikit_learns(tmp_path):

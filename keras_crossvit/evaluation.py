@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.common.class_names import distinct_names
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Split
 from keras_crossvit.models import CrossViT, branch_logits
@@ -65,7 +65,7 @@ def evaluate(
         )
     size = model.input_shape[1:]
     check_positive_int("batch_size", batch_size)
-    ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
+    ratio = crop_ratio_for(size, crop_ratio)
     batches = evaluation_batches(
         split, classes, size, batch_size, ratio, exif_orientation=exif_orientation
     )

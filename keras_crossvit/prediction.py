@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_crossvit.common.checks import check_local, check_positive_int
 from keras_crossvit.common.files import write_json, write_text
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images, why_unreadable
 from keras_crossvit.data.sources.folder import IMAGE_SUFFIXES
 from keras_crossvit.export.checks import check_classifier
@@ -123,7 +123,7 @@ class FileClassifier:
         self.model = model
         self._heads = branch_logits(model) if branches else None
         shape = (model.input_shape[0] if model.takes_pairs else model.input_shape)[1:]
-        ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
+        ratio = crop_ratio_for(shape, crop_ratio)
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
         def read(contents):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_crossvit.common.checks import check_positive_int
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Source, Split
 from keras_crossvit.models import CrossViT
@@ -43,8 +43,7 @@ def features_of(
         raise ValueError("`split` must have one label an image. Received: one with several")
     size = model.input_shape[1:]
     check_positive_int("batch_size", batch_size)
-    ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
-    reading = ratio, None, exif_orientation
+    reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
     heads = [layers.head.input for layers in model.branches.values()]
     body = keras.Model(model.input, heads)
     features, labels = [], []

@@ -20,7 +20,7 @@ from keras_crossvit.commands.shared import (
     find_model,
     parser_of,
 )
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.cli import add_export, calibration_images, check_export
 from keras_crossvit.export.formats import FORMATS, export, top1
 from keras_crossvit.models import CrossViT
@@ -87,8 +87,7 @@ def _images(
     model: CrossViT = found.model
     size, samples = model.input_shape[1:], None
     source = open_source(arguments.dataset, arguments.data_dir)
-    ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
-    reading = ratio, None, exif_orientation
+    reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
     count = max(calibration_images(arguments, name) for name in arguments.format)
     if count:
         training = (source.train, model.classes, size, count)

@@ -16,8 +16,10 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def default_crop_ratio(size: Sequence[int]) -> float:
-    """The crop ratio of the published evaluation: 1.0 at 408 x 408 pixels, else 0.875."""
+def crop_ratio_for(size: Sequence[int], crop_ratio: float | None = None) -> float:
+    """The given crop ratio, or the published evaluation's: 0.875, and 1.0 at 408 x 408."""
+    if crop_ratio is not None:
+        return crop_ratio
     return 1.0 if tuple(size[:2]) == (408, 408) else 0.875
 
 

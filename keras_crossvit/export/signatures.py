@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images
 from keras_crossvit.export.checks import input_prefixes, reads_files
 from keras_crossvit.models import CrossViT
@@ -45,8 +45,7 @@ def add_signatures(
     images = [tf.TensorSpec((None, *shape), tf.float32, name=f"{x}images") for x in branches]
     archive.add_endpoint("serving_default", serving_default, images)
     if reads_files(model):
-        crop_ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
-        reading = shape, crop_ratio, exif_orientation
+        reading = shape, crop_ratio_for(shape, crop_ratio), exif_orientation
         _add_classify_bytes(archive, run, branches, labels_file, top_k, reading)
     archive.add_endpoint("features", features, images)
 

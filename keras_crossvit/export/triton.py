@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.common.files import write_text
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import (
     check_backend,
     check_classifier,
@@ -112,7 +112,7 @@ def export_triton(
     check_backend("export_triton")
     check_packages("export_triton", "tf2onnx", "onnx")
     shape = model.images["large"].shape[1:]
-    ratio = default_crop_ratio(shape) if crop_ratio is None else crop_ratio
+    ratio = crop_ratio_for(shape, crop_ratio)
     parameters = {
         "crop_ratio": ratio,
         "exif_orientation": str(exif_orientation).lower(),

@@ -13,7 +13,7 @@ import keras
 
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json, write_text
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
 from keras_crossvit.models.presets import preset_name
@@ -79,8 +79,7 @@ def describe(
     """Writes `config.json`, `labels.txt` and the model card; what else is in them stays."""
     path = folder / "config.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    size = model.images["large"].shape[1:3]
-    ratio = default_crop_ratio(size) if crop_ratio is None else crop_ratio
+    ratio = crop_ratio_for(model.images["large"].shape[1:3], crop_ratio)
     timm = timm_config(model, classes or 0, ratio)
     write_json(path, {**before, **timm, _OURS: _own(model)})
     if model.labels is not None:

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data
@@ -77,7 +77,7 @@ def _print_data(config, source, size):
         f"a training batch: images {images.shape} in {np.min(images):.0f} to "
         f"{np.max(images):.0f}, labels {labels.shape}"
     )
-    ratio = config.crop_ratio or default_crop_ratio(size)
+    ratio = crop_ratio_for(size, config.crop_ratio)
     rows = config.batch_size, ratio, None, config.exif_orientation
     images, _, weights = next(
         iter(evaluation_batches(source.validation, classes, size, *rows).take(1))

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.common.files import write_atomically
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import (
     OUTSIDE,
     evaluation_batches,
@@ -133,7 +133,7 @@ class Run:
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
         self.steps = steps_per_epoch(source.train, config)
         self.size = step.model.input_shape[1:]
-        self.crop_ratio = config.crop_ratio or default_crop_ratio(self.size)
+        self.crop_ratio = crop_ratio_for(self.size, config.crop_ratio)
         self.progress = Progress(config, self.steps)
         self.best_from = 0  # the first epoch since when `config.best` has been what it is
         self.log = RunLog(folder, make_schedule(config, source))

@@ -73,12 +73,12 @@ def _reader(model, image_bytes):
     """The part of `classify_bytes` before the model, as a function that runs it once."""
     import tensorflow as tf
 
-    from keras_crossvit.common.pixels import default_crop_ratio
+    from keras_crossvit.common.pixels import crop_ratio_for
     from keras_crossvit.data.images import read_images
 
     size = model.input_shape[1:3]
     files = tf.constant([image_bytes])
-    read = tf.function(lambda files: read_images(files, size, default_crop_ratio(size)))
+    read = tf.function(lambda files: read_images(files, size, crop_ratio_for(size)))
     return lambda: read(files)[0].numpy()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_crossvit.common.pixels import default_crop_ratio
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import (
     decode,
     evaluation_transform,
@@ -144,8 +144,9 @@ def test_crop_ratio_out_of_range(crop_ratio):
 
 
 def test_default_crop_ratio():
-    assert default_crop_ratio((408, 408)) == 1.0
-    assert default_crop_ratio((240, 240)) == 0.875
+    assert crop_ratio_for((408, 408)) == 1.0
+    assert crop_ratio_for((240, 240)) == 0.875
+    assert crop_ratio_for((408, 408), 0.5) == 0.5
 
 
 def test_read_images():

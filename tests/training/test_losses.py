@@ -5,6 +5,8 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import ops
 
 import keras_crossvit as kc
 from keras_crossvit.training.assembly import _load_teacher
@@ -29,6 +31,29 @@ def sigmoid(x):
 def test_softmax_is_the_cross_entropy():
     wanted = -(ONE * log_softmax(LOGITS)).sum(-1)
     np.testing.assert_allclose(RowLoss()(ONE, LOGITS), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_gradients_are_those_of_the_values(kind):
+    """Also of labels that do not sum to 1: weighted, several, or none, of an unreadable image."""
+    loss = RowLoss(kind, np.array([2, 0.5, 1], "float32"))
+    labels = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 1], [0.3, 0.3, 0]], "float32")
+
+    def total(logits):
+        return ops.sum(loss(labels, logits))
+
+    small = 1e-2
+    wanted = np.zeros_like(LOGITS)
+    for index in np.ndindex(*LOGITS.shape):
+        step = np.zeros_like(LOGITS)
+        step[index] = small
+        wanted[index] = (float(total(LOGITS + step)) - float(total(LOGITS - step))) / (2 * small)
+    with tf.GradientTape() as tape:
+        logits = tf.Variable(LOGITS)
+        value = total(logits)
+    found = tape.gradient(value, logits)
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    np.testing.assert_array_equal(found[0], 0)
 
 
 def test_sigmoid_is_the_mean_of_the_binary_cross_entropies():

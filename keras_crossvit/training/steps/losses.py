@@ -85,7 +85,9 @@ class RowLoss:
         weights = 1.0 if self.class_weights is None else ops.convert_to_tensor(self.class_weights)
         if self.kind == "sigmoid":
             return _binary(labels, logits, weights)
-        losses = ops.categorical_crossentropy(labels * weights, logits, from_logits=True)
+        # Not ops.categorical_crossentropy: its gradient on TensorFlow is that of labels that sum
+        # to 1, which weighted ones, and those of images that cannot be read, do not.
+        losses = -ops.sum(labels * weights * ops.log_softmax(logits), axis=-1)
         if self.teacher is None or teacher is None:
             return losses
         readable = ops.cast(ops.any(labels > 0, axis=-1), "float32")

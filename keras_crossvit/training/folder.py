@@ -38,6 +38,13 @@ _CHANGING = {
     "jit_compile": "sums are rounded otherwise",
 }
 _LEFTOVERS = ("**/.writing-*", "**/.export-*")
+# What a run writes, but for its exports, which a server may be reading.
+_MODELS = ("model.keras", "best.keras", "model.safetensors")
+_WRITTEN = (
+    *("config.json", "checkpoints", "log.csv", "tensorboard", "curves.png", "result.json"),
+    *("labels.txt", "README.md", "held_out.png", "held_out.jpg"),
+    *_MODELS,
+)
 
 
 @contextlib.contextmanager
@@ -95,6 +102,9 @@ def open_run(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Writes the configuration, and returns the last checkpoint, if the run goes on.
 
+    One that begins anew puts aside what an earlier one left, whose model would otherwise be taken
+    for this one's until it is done.
+
     Args:
         folder: The run's folder.
         config: Its `TrainConfig`.
@@ -110,9 +120,11 @@ def open_run(
     if config.resume:
         state = read_last_checkpoint(folder / "checkpoints")
         before = read_json(folder / "config.json") if state is not None else None
-    elif writes:
-        put_aside(folder / "checkpoints")
-        put_aside(folder / "result.json")
+    left = any((folder / name).exists() for name in _MODELS)
+    if writes and state is None and (left or not config.resume):
+        put_aside(folder)
+    if state is not None and before is None:
+        logger.warning("%s says nothing of its values; today's are taken", folder / "config.json")
     if before is not None:
         before.setdefault("exif_orientation", False)  # version 0.1 turned no image
         _compare(folder, before, config)
@@ -136,22 +148,37 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def put_aside(path: str | os.PathLike[str]) -> None:
-    """Renames what an earlier run left, so that a new run does not mix with it."""
-    path = pathlib.Path(path)
-    if path.exists():
-        number = 1
-        while path.with_name(f"{path.name}.{number}").exists():
-            number += 1
-        path.rename(path.with_name(f"{path.name}.{number}"))
+def put_aside(folder: pathlib.Path) -> None:
+    """Moves what an earlier run wrote in the folder to `before.1`, or the next number, in it.
+
+    The commands read it there as they read the run; `export/` stays.
+    """
+    written = [folder / name for name in _WRITTEN if (folder / name).exists()]
+    if not written:
+        return
+    number = 1
+    while (folder / f"before.{number}").exists():
+        number += 1
+    before = folder / f"before.{number}"
+    before.mkdir()
+    for path in written:
+        path.rename(before / path.name)
+    logger.warning("%s begins anew; what an earlier run wrote there is now in %s", folder, before)
 
 
 def _compare(folder, before, config):
     now = json.loads(json.dumps(dataclasses.asdict(config)))
+    # An option that is younger than the run had in effect the value that is now its default.
+    defaults = {
+        field.name: json.loads(json.dumps(field.default))
+        for field in dataclasses.fields(config)
+        if field.default is not dataclasses.MISSING
+    }
+    before = {**defaults, **before}
     changed = {
         name: (before[name], now[name])
         for name in now
-        if name in before and name not in _FREE and before[name] != now[name]
+        if name not in _FREE and before[name] != now[name]
     }
     refused = [name for name in changed if name not in _CHANGING]
     if refused:

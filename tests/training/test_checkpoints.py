@@ -1,5 +1,7 @@
 """Checkpoints: whole or not there."""
 
+import dataclasses
+import json
 import logging
 import threading
 
@@ -14,13 +16,25 @@ from keras_crossvit.training.checkpoints import (
     read_last_checkpoint,
     write_checkpoint,
 )
-from keras_crossvit.training.folder import put_aside
+from keras_crossvit.training.config import TrainConfig
+from keras_crossvit.training.folder import open_run, put_aside
 
 ARRAYS = {
     "kernel": np.arange(12, dtype="float32").reshape(3, 4),
     "iteration": np.array(7, dtype="int64"),
     "seed": np.array([1, 2], dtype="uint32"),
 }
+
+
+def make_config(folder):
+    return TrainConfig(
+        model="crossvit_digits",
+        dataset="digits",
+        output_dir=str(folder),
+        batch_size=8,
+        epochs=10,
+        learning_rate=1e-3,
+    )
 
 
 def files(folder):
@@ -83,10 +97,56 @@ def test_none(tmp_path):
 def test_put_aside_keeps_what_is_there(tmp_path):
     for number in range(2):
         write_checkpoint(tmp_path / "checkpoints", number, ARRAYS, {"step": number})
-        put_aside(tmp_path / "checkpoints")
-    put_aside(tmp_path / "checkpoints")  # there is none
-    assert files(tmp_path) == ["checkpoints.1", "checkpoints.2"]
-    assert read_last_checkpoint(tmp_path / "checkpoints.1")[1] == {"step": 0}
+        (tmp_path / "best.keras").write_text(f"best of {number}")
+        (tmp_path / "export" / str(number)).mkdir(parents=True)
+        put_aside(tmp_path)
+    put_aside(tmp_path)  # there is nothing
+    assert files(tmp_path) == ["before.1", "before.2", "export"]
+    assert files(tmp_path / "before.1") == ["best.keras", "checkpoints"]
+    assert (tmp_path / "before.2" / "best.keras").read_text() == "best of 1"
+    assert read_last_checkpoint(tmp_path / "before.1" / "checkpoints")[1] == {"step": 0}
+
+
+def test_only_a_run_that_begins_anew_puts_aside(tmp_path):
+    config = make_config(tmp_path)
+    assert open_run(tmp_path, config, writes=True) is None
+    assert open_run(tmp_path, config, writes=True) is None  # killed before its first checkpoint
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    (tmp_path / "model.keras").write_text("of the first run")
+    assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
+    assert files(tmp_path) == ["checkpoints", "config.json", "model.keras"]
+    anew = dataclasses.replace(config, resume=False, seed=5)
+    assert open_run(tmp_path, anew, writes=False) is None
+    assert files(tmp_path) == ["checkpoints", "config.json", "model.keras"]
+    assert open_run(tmp_path, anew, writes=True) is None
+    assert files(tmp_path) == ["before.1", "checkpoints", "config.json"]
+    assert files(tmp_path / "before.1") == ["checkpoints", "config.json", "model.keras"]
+    assert json.loads((tmp_path / "before.1" / "config.json").read_text())["seed"] == config.seed
+
+
+def test_options_younger_than_the_run_count_as_their_defaults(tmp_path, caplog):
+    config = make_config(tmp_path)
+    assert open_run(tmp_path, config, writes=True) is None
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    values = json.loads((tmp_path / "config.json").read_text())
+    older = {name: value for name, value in values.items() if name not in ("layer_decay", "loss")}
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(ValueError, match=r"other values, .*layer_decay=None.* layer_decay=0.5"):
+        open_run(tmp_path, dataclasses.replace(config, layer_decay=0.5), writes=True)
+    assert json.loads((tmp_path / "config.json").read_text()) == older
+    assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
+    assert not caplog.records
+    (tmp_path / "config.json").unlink()
+    assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
+    assert "config.json says nothing of its values" in caplog.text
+
+
+def test_a_model_without_checkpoints_is_put_aside(tmp_path):
+    """Whoever deleted them to save space, and trains there again, loses no model."""
+    config = make_config(tmp_path)
+    (tmp_path / "model.safetensors").write_text("of the first run")
+    assert open_run(tmp_path, config, writes=True) is None
+    assert files(tmp_path) == ["before.1", "checkpoints", "config.json"]
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):

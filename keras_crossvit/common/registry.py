@@ -1,8 +1,11 @@
 """The one kind of registry: names for what a configuration can choose."""
 
 import collections.abc
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import keras
 
 from keras_crossvit.common.checks import did_you_mean
 
@@ -33,28 +36,56 @@ class Registry(collections.abc.Mapping):
     def register(self, name: str) -> Callable[[Any], Any]:
         """A decorator that enters an object under `name` and returns it.
 
-        A function or class that is defined again under its old qualified name, as when a
-        notebook cell is run twice, replaces the earlier definition; so does an equal object.
+        A function or class that is defined again under its old qualified name in the same file,
+        as when a notebook cell is run twice, replaces the earlier definition; so does an equal
+        object.
 
         Raises:
             ValueError: If `name` is no non-empty string, or another object has it.
         """
         if not isinstance(name, str) or not name:
-            raise ValueError(
-                f"`name` of a {self._kind} must be a non-empty string. Received: name={name!r}"
-            )
+            raise ValueError(f"`name` must be a non-empty string. Received: name={name!r}")
 
         def enter(entry: Any) -> Any:
             known = self._entries.get(name)
             if known is not None and not _same(known, entry):
                 raise ValueError(
-                    f"`name` must be new, but there is a {self._kind} of that name. "
+                    f"`name` must be new among the {self._kind}s. "
                     f"Received: name={name!r}, which is {known!r}"
                 )
             self._entries[name] = entry
             return entry
 
         return enter
+
+    def register_layer(self, name: str, base: type) -> Callable[[Any], Any]:
+        """As `register`, a decorator for classes of layers, which it registers with Keras, too.
+
+        Args:
+            name: As in `register`.
+            base: The class that they are derived from.
+
+        Raises:
+            ValueError: As in `register`; if the class is not derived from `base`; or if another
+                one of the same class name is registered with Keras.
+        """
+        enter = self.register(name)
+
+        def enter_both(cls: Any) -> Any:
+            if not isinstance(cls, type) or not issubclass(cls, base):
+                raise ValueError(
+                    f"A {self._kind} must be a class derived from {base.__name__}. "
+                    f"Received: {cls!r}"
+                )
+            known = keras.saving.get_registered_object(f"{PACKAGE}>{cls.__name__}")
+            if known is not None and not _same(known, cls):
+                raise ValueError(
+                    f"A {self._kind} must be a class whose own name is new, under which Keras "
+                    f"saves it. Received: {cls.__name__}, which is {known!r}"
+                )
+            return keras.saving.register_keras_serializable(PACKAGE)(enter(cls))
+
+        return enter_both
 
     def check(self, argument: str, name: Any) -> str:
         """Returns `name` if something is registered under it.
@@ -88,5 +119,11 @@ class Registry(collections.abc.Mapping):
 def _same(known: Any, entry: Any) -> bool:
     """Whether `entry` is the same definition as `known`, made once more."""
     if hasattr(known, "__qualname__") and hasattr(entry, "__qualname__"):
-        return known.__qualname__ == entry.__qualname__
+        return _place(known) == _place(entry)
     return known == entry
+
+
+def _place(definition: Any) -> tuple[str | None, str]:
+    """The file of a function or class, which may be imported twice, and its name in it."""
+    module = definition.__module__
+    return getattr(sys.modules.get(module), "__file__", module), definition.__qualname__

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice, check_positive_int
-from keras_crossvit.common.registry import PACKAGE, Registry
+from keras_crossvit.common.registry import Registry
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.parts import uniform_init
 
@@ -31,13 +31,10 @@ def register_patch_embed(
         name: The name.
 
     Raises:
-        ValueError: If another class has that name.
+        ValueError: If another class has that name, or is registered with Keras under the class'
+            own name, or if it is not derived from `BasePatchEmbed`.
     """
-
-    def enter(cls: type["BasePatchEmbed"]) -> type["BasePatchEmbed"]:
-        return PATCH_EMBEDS.register(name)(keras.saving.register_keras_serializable(PACKAGE)(cls))
-
-    return enter
+    return PATCH_EMBEDS.register_layer(name, BasePatchEmbed)
 
 
 class BasePatchEmbed(keras.layers.Layer):

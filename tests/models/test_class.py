@@ -160,7 +160,7 @@ def test_registered_preset_is_a_preset():
     assert kc.CrossViTConfig.preset("tests_own") == config
     assert kc.presets()[-1] == "tests_own"
     assert base.small_model(config).name == "tests_own"
-    with pytest.raises(ValueError, match="there is a preset of that name"):
+    with pytest.raises(ValueError, match="`name` must be new among the presets"):
         kc.register_preset("tests_own")(dataclasses.replace(config, num_stages=2))
     with pytest.raises(ValueError, match=r"must be a CrossViTConfig\. Received: other = 3"):
         kc.register_preset("other")(3)

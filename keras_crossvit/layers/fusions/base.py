@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_crossvit.common.checks import check_grid, check_positive_int, check_rate
-from keras_crossvit.common.registry import PACKAGE, Registry
+from keras_crossvit.common.registry import Registry
 from keras_crossvit.common.typing import Shape
 
 
@@ -146,10 +146,7 @@ def register_fusion(name: str) -> Callable[[type[Fusion]], type[Fusion]]:
         name: The name.
 
     Raises:
-        ValueError: If another class has that name.
+        ValueError: If another class has that name, or is registered with Keras under the class'
+            own name, or if it is not derived from `Fusion`.
     """
-
-    def enter(cls: type[Fusion]) -> type[Fusion]:
-        return FUSIONS.register(name)(keras.saving.register_keras_serializable(PACKAGE)(cls))
-
-    return enter
+    return FUSIONS.register_layer(name, Fusion)

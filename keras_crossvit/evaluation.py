@@ -70,6 +70,8 @@ def evaluate(
         split, classes, size, batch_size, ratio, exif_orientation=exif_orientation
     )
     heads = branch_logits(model) if branches else None
+    if not split.size:
+        raise ValueError("`split` must hold images. Received: none")
     if split.label_shape:
         return _of_several_labels(model, heads, batches, class_names)
     results: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []

@@ -15,6 +15,7 @@ import tensorflow as tf
 import crossvit_command
 import keras_crossvit as kc
 from keras_crossvit import prediction
+from keras_crossvit.data.sources import SOURCES
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.models import pretrained
 from keras_crossvit.prediction import write_table
@@ -282,6 +283,24 @@ def test_convert(run, command, tmp_path):
     said = command("convert", run / "run" / "model.keras", tmp_path / "x.safetensors")
     assert "parameters" in said
     assert (tmp_path / "x.safetensors").is_file()
+
+
+def test_a_source_of_ones_own_is_registered_by_recipe(run, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(SOURCES, "_entries", {**SOURCES._entries})
+    recipe = tmp_path / "own_source.py"
+    recipe.write_text(
+        "from keras_crossvit.data import open_source\n"
+        "from keras_crossvit.data.sources.base import SOURCES\n"
+        "import keras_crossvit as kc\nfrom tests.base import small_config\n"
+        "kc.register_preset('tests_of_a_source')(small_config())\n"
+        "SOURCES.register('tests_own')(lambda asked: open_source(f'folder:{asked.location}'))\n"
+    )
+    weights = tmp_path / "x.safetensors"
+    kc.save_checkpoint(base.small_model(classes=4), weights)
+    options = ("--dataset", f"tests_own:{run / 'pictures'}", "--recipe", recipe)
+    model = ("--model", "tests_of_a_source", "--weights", weights)
+    found = json.loads(command("evaluate", *model, *options, "--crop-ratio", 1))
+    assert (found["pictures"], found["unreadable"]) == (12, 1)
 
 
 def test_convert_knows_the_presets_of_a_recipe(command, tmp_path):

@@ -107,6 +107,8 @@ def test_other_number_of_classes(pictures):
 def test_no_picture_at_all():
     with pytest.raises(ValueError, match="Received: 2 unreadable files"):
         evaluate(small_model(), split([b"x", b"y"], [0, 1]), NAMES)
+    with pytest.raises(ValueError, match=r"`split` must hold images\. Received: none"):
+        evaluate(small_model(), split([], []), NAMES)
 
 
 def test_confusion_picture(tmp_path):

@@ -22,6 +22,7 @@ from keras_crossvit.commands.shared import (
     errors_in_one_line,
     find_model,
     parser_of,
+    run_recipe,
 )
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json
@@ -36,6 +37,7 @@ def main() -> None:
     with errors_in_one_line():
         if arguments.output_dir:
             check_local("--output-dir", arguments.output_dir)
+        run_recipe(arguments)
         probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
         if arguments.model is not None:
             source = _open(arguments, {}, bool(probes))

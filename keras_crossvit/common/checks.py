@@ -1,6 +1,7 @@
 """Checks of arguments, so that every message has one form."""
 
 import difflib
+import math
 import numbers
 import os
 import pathlib
@@ -18,13 +19,13 @@ def check_positive_int(name: str, value: Any) -> int:
 
 
 def check_positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
     return value
 
 
 def check_not_negative(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be a number from 0. Received: {name}={value!r}")
     return value
 

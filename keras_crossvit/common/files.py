@@ -47,8 +47,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], values: Any) -> None:
-    """Replaces a JSON file in one step; see `write_atomically`."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
+    """Replaces a JSON file in one step; see `write_atomically` and `as_json`."""
+    write_text(path, json.dumps(as_json(values), indent=2) + "\n")
+
+
+def as_json(values: Any) -> Any:
+    """The values as a JSON file gives them back: lists for tuples, `None` for NaN, as in none."""
+    return json.loads(json.dumps(values), parse_constant=lambda constant: None)
 
 
 def _umask() -> int:

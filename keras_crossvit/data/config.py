@@ -6,6 +6,7 @@ from keras_crossvit.common.checks import (
     check_between,
     check_choice,
     check_not_negative,
+    check_not_negative_int,
     check_positive_int,
     check_rate,
 )
@@ -86,8 +87,9 @@ class InputConfig:
         for name in ("mixing_batch_size", "parallel_calls"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
-        for name in ("seed", "randaugment_num_ops"):
-            _check_whole(name, getattr(self, name))
+        check_not_negative_int("randaugment_num_ops", self.randaugment_num_ops)
+        if check_not_negative_int("seed", self.seed) >= 2**32:  # as NumPy's generators take it
+            raise ValueError(f"`seed` must be less than 2**32. Received: seed={self.seed}")
         for name in ("translation", "label_smoothing"):
             check_rate(name, getattr(self, name))
         for name in ("rotation", "randaugment_std", "mixup_alpha", "cutmix_alpha"):
@@ -102,13 +104,8 @@ class InputConfig:
         object.__setattr__(self, "crop_area", tuple(self.crop_area))  # JSON gives a list
 
 
-def _check_whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"`{name}` must be an integer from 0. Received: {name}={value!r}")
-
-
 def _is_area(value: object) -> bool:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         return False
-    numbers = all(isinstance(share, (int, float)) for share in value)
+    numbers = all(type(share) in (int, float) for share in value)
     return numbers and 0 < value[0] <= value[1] <= 1

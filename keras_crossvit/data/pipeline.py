@@ -94,7 +94,13 @@ def training_batches(
     def read(number, name, image, label):
         seed = tf.stack([config.seed, number])
         crop = config.crop_area, seed, config.horizontal_flip, config.exif_orientation
-        return augmentation.image(random_resized_crop(image, sides, *crop), seed)
+        found = augmentation.image(random_resized_crop(image, sides, *crop), seed)
+        if found.dtype != tf.float32 or not found.shape.is_compatible_with([*sides, 3]):
+            raise ValueError(
+                f"`augment` must return float32 images of shape {(*sides, 3)}. Received: "
+                f"augment={config.augment!r}, which returned {found.dtype.name}, {found.shape}"
+            )
+        return tf.ensure_shape(found, [*sides, 3])
 
     def label(rows, images, good):
         numbers, names, files, labels = rows

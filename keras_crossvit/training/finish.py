@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_crossvit.common.files import write_atomically, write_json
+from keras_crossvit.common.files import as_json, write_atomically, write_json
 from keras_crossvit.export import export_saved_model
 from keras_crossvit.models import CrossViT
 from keras_crossvit.training.folder import read_json
@@ -55,7 +55,7 @@ def write_result(
     """
     path, saved, exports = folder / "result.json", folder / "model.keras", folder / "export"
     before = (read_json(path) if resume else None) or {}
-    written = all(before.get(name) == value for name, value in results.items())
+    written = all(before.get(name) == value for name, value in as_json(results).items())
     if not written or not saved.is_file() or before.get("digest") not in (None, _digest(saved)):
         with write_atomically(saved) as aside:
             model.save(aside)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_crossvit.common.checks import check_local
-from keras_crossvit.common.files import write_text
+from keras_crossvit.common.files import as_json, write_text
 from keras_crossvit.training.checkpoints import read_last_checkpoint
 from keras_crossvit.training.config import TrainConfig
 
@@ -167,10 +167,10 @@ def put_aside(folder: pathlib.Path) -> None:
 
 
 def _compare(folder, before, config):
-    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    now = as_json(dataclasses.asdict(config))
     # An option that is younger than the run had in effect the value that is now its default.
     defaults = {
-        field.name: json.loads(json.dumps(field.default))
+        field.name: as_json(field.default)
         for field in dataclasses.fields(config)
         if field.default is not dataclasses.MISSING
     }

@@ -73,7 +73,7 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that dataclasses and saved classes find their module
     folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
+    sys.path.insert(0, folder)  # before all others while it runs, as a script has it
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's own code raises
@@ -84,4 +84,5 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
         ) from error
     finally:
         sys.path.remove(folder)
+    sys.path.append(folder)  # for what its functions import when they are called
     return module

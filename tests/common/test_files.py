@@ -45,9 +45,10 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 
 
 def test_json(tmp_path):
-    files.write_json(tmp_path / "a.json", {"b": [1, None]})
+    files.write_json(tmp_path / "a.json", {"b": (1, None, float("nan"))})
     text = (tmp_path / "a.json").read_text()
-    assert json.loads(text) == {"b": [1, None]}
+    assert "NaN" not in text
+    assert json.loads(text) == {"b": [1, None, None]}
     assert text.endswith("]\n}\n")
 
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 from keras_crossvit.data import Augmentation, InputConfig, register_augmentation
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import AUGMENTATIONS
+from keras_crossvit.data.pipeline import training_batches
+from keras_crossvit.data.sources import MemorySplit
 from tests.base import KERASCV, run_python, skip_without
 
 STRENGTHS = (
@@ -138,6 +140,23 @@ def test_an_augmentation_from_outside(monkeypatch):
     np.testing.assert_array_equal(labels, np.eye(10)[:8][::-1])
     with pytest.raises(ValueError, match="`name` must be new"):
         register_augmentation("dark")(policy)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "must name a function that returns an `Augmentation`. Received: augment='odd'"),
+        (lambda pixels, seed: pixels, r"returned uint8, \(4, 4, 3\)"),
+        (lambda pixels, seed: tf.cast(pixels[:3], "float32"), r"returned float32, \(3, 4, 3\)"),
+    ],
+)
+def test_an_augmentation_that_returns_something_else(monkeypatch, image, message):
+    monkeypatch.setattr(AUGMENTATIONS, "_entries", {**AUGMENTATIONS._entries})
+    made = image and Augmentation(image, lambda images, labels, seeds: (images, labels))
+    register_augmentation("odd")(lambda config: made)
+    png = tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
+    with pytest.raises(ValueError, match=message):
+        training_batches(MemorySplit([png], [0]), 10, (4, 4), policy(augment="odd"))
 
 
 def test_kerascv_is_imported_only_when_it_is_needed():

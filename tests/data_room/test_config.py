@@ -1,6 +1,7 @@
 """The values of the input pipeline and their ranges."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -59,6 +60,9 @@ def test_the_ends_of_the_ranges(allowed):
         ("batch_size", 8.0, "must be a positive integer"),
         ("epochs", 0, "must be a positive integer"),
         ("seed", -1, "must be an integer from 0"),
+        ("seed", 2**32, "must be less than 2**32"),
+        ("rotation", math.inf, "must be a number from 0"),
+        ("crop_area", (True, True), "must be two shares"),
         ("seed", True, "must be an integer from 0"),
         ("randaugment_num_ops", 1.5, "must be an integer from 0"),
         ("crop_area", (0.5, 2), "must be two shares with 0 < lowest <= highest <= 1"),

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from keras_crossvit.data.sources import open_source
+from keras_crossvit.data.sources import MemorySplit, Source, open_source
 
 
 def write(path, shade):
@@ -133,6 +133,48 @@ def test_incomplete_folder(folder, spoil, message):
     spoil(folder)
     with pytest.raises(ValueError, match=message):
         open_source(f"folder:{folder}")
+
+
+def test_a_split_called_by_a_number(folder):
+    (folder / "val").rename(folder / "2024")
+    source = open_source(f"folder:{folder}", validation_split=2024)  # as JSON reads it
+    assert source.validation.name(0).startswith(str(folder / "2024"))
+    alone = open_source(f"folder:{folder}", train_split=2024, validation_split=2024)
+    assert alone.train.size == alone.validation.size == source.validation.size
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"train_split": "train[:50%]"},
+        {"validation_split": "train[50%:]"},
+        {"train_split": 2023},
+        {"train_split": None, "validation_split": 0.2},
+    ],
+)
+def test_splits_that_are_not_there(folder, kind, splits):
+    dataset = f"folder:{folder}"
+    if kind == "csv":
+        (folder / "table.csv").write_text("path,label\ntrain/ant/0.png,ant\n")
+        dataset = f"csv:{folder / 'table.csv'}"
+    argument = next(iter(splits))
+    with pytest.raises(ValueError, match=f"`{argument}` must name a split of the dataset"):
+        open_source(dataset, **{"validation_split": "train", **splits})
+
+
+def test_a_part_without_images():
+    source = open_source("digits", train_split="train[:0%]", validation_split="test[:5]")
+    assert (source.train.size, source.validation.size) == (0, 5)
+    assert len(source.train.labels()) == 0
+
+
+def test_no_label_stays_none():
+    """-1 means that to tensorflow-datasets; it is not the last class."""
+    split = MemorySplit([b"a", b"b", b"c"], [-1, 0, 1])
+    source = Source("mine", ("ant", "bee"), split, split).with_classes(["bee", "cow", "ant"])
+    np.testing.assert_array_equal(source.validation.labels(), [-1, 2, 0])
+    np.testing.assert_array_equal(source.validation.read([2, 0]).labels, [0, -1])
 
 
 def test_no_folder(tmp_path):

@@ -1,5 +1,6 @@
 """Recipes in files of the user's."""
 
+import pathlib
 import textwrap
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 import keras_crossvit as kc
 from keras_crossvit.training import TrainConfig, main, parse_config
 from keras_crossvit.training.lora import copy_weights
+from keras_crossvit.training.recipes import run_file
 from tests import base
 
 OWN_DESIGN = """
@@ -137,6 +139,12 @@ def test_file_that_cannot_be_run_says_which_and_why(write, capsys):
     assert f"Received: {path}, which ends in ModuleNotFoundError: No module named" in message
     message = refusal(write("def :\n", "syntax.py"), capsys)
     assert "syntax.py, which ends in SyntaxError" in message
+
+
+def test_functions_of_a_file_import_its_neighbours_when_they_are_called(write):
+    write("ANSWER = 42\n", "neighbour_of_mine.py")
+    path = write("def later():\n    from neighbour_of_mine import ANSWER\n    return ANSWER\n")
+    assert run_file(pathlib.Path(path)).later() == 42
 
 
 def test_file_that_registers_a_name_twice(write, capsys):

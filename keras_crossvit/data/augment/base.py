@@ -41,7 +41,13 @@ def make_augmentation(config: InputConfig, classes: int) -> Augmentation:
             "`mixup_alpha` and `cutmix_alpha` must be 0 where there are fewer than 2 classes. "
             f"Received: classes={classes}"
         )
-    return AUGMENTATIONS[config.augment](config)
+    augmentation = AUGMENTATIONS[config.augment](config)
+    if not isinstance(augmentation, Augmentation):
+        raise ValueError(
+            "`augment` must name a function that returns an `Augmentation`. "
+            f"Received: augment={config.augment!r}, which returned {augmentation!r}"
+        )
+    return augmentation
 
 
 @AUGMENTATIONS.register("none")

@@ -194,7 +194,8 @@ class RenumberedSplit(Split):
 
     def _renumbered(self, labels):
         if not self.label_shape:
-            return self._numbers[labels]
+            # -1 means no label to tensorflow-datasets, and the last one to an array.
+            return np.where(labels < 0, labels, self._numbers[labels])
         new = np.zeros((len(labels), *self.label_shape), labels.dtype)
         new[:, self._numbers] = labels
         return new
@@ -273,11 +274,14 @@ class Request:
     train_split: str | None
     validation_split: str | float | None
 
-    def choose_splits(self, there: collections.abc.Collection[str]) -> tuple[str, str | None]:
+    def choose_splits(
+        self, there: collections.abc.Collection[str], parts: bool = False
+    ) -> tuple[str, str | None]:
         """Names of the splits to train and to validate on.
 
         Args:
             there: The names of all splits.
+            parts: Whether a part of one has a name, too, such as "train[90%:]".
 
         Returns:
             Both names, each known to exist; the second is `None` if a share of the first is
@@ -286,28 +290,34 @@ class Request:
         Raises:
             ValueError: If there is no such split.
         """
-        validation = self.validation_split
+        # A split may be called 2024, which JSON takes for a number.
+        train, validation = (
+            str(name) if isinstance(name, int) and str(name) in there else name
+            for name in (self.train_split, self.validation_split)
+        )
         if validation is None:
             validation = next((name for name in _VALIDATION if name in there), "validation")
-        train = validation if self.train_split is None else self.train_split
-        for argument, name in (
-            ("train_split", train),
-            ("validation_split", validation),
-        ):
-            if isinstance(name, str) and name.partition("[")[0] not in there:
+        if train is None and isinstance(validation, str):
+            train = validation
+        for argument, name in (("train_split", train), ("validation_split", validation)):
+            if isinstance(name, str):
+                known = (name.partition("[")[0] if parts else name) in there
+            else:  # a share to validate on, which is checked where it is used
+                known = argument == "validation_split"
+            if not known:
                 raise ValueError(
                     f"`{argument}` must name a split of the dataset {self.dataset}: "
-                    f"{', '.join(there) or 'none'}{self._more_than_names(argument)}. "
+                    f"{', '.join(there) or 'none'}{self._more_than_names(argument, parts)}. "
                     f"Received: {argument}={name!r}"
                 )
         return str(train), validation if isinstance(validation, str) else None
 
-    def _more_than_names(self, argument):
+    def _more_than_names(self, argument, parts):
         """What a message about a split says beside the names of those that are there."""
         more = ""
         if self.dataset.startswith("folder:"):
             more = "; its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat"
-        elif is_tfds_name(self.dataset):
+        elif parts:
             more = ', or a part of one, as in "train[90%:]"'
         if argument == "validation_split":
             more += "; or be a share of the training split, as in 0.2"

@@ -47,10 +47,11 @@ class TFRecordExamples(_Examples):
     def __init__(self, name: str, info: Any, instructions: Sequence[Any]) -> None:
         paths = [os.fspath(part.filename) for part in instructions]
         self._ends = [*itertools.accumulate(part.take for part in instructions)]
-        super().__init__(name, self._ends[-1], info, storage.is_remote(paths[0]))
+        size = sum(part.take for part in instructions)  # 0 of a part as "train[:0%]"
+        super().__init__(name, size, info, any(map(storage.is_remote, paths[:1])))
         self._first = [part.skip for part in instructions]
         counts = [part.examples_in_shard for part in instructions]
-        self._shards = index_shards(paths, counts)
+        self._shards = index_shards(paths, counts) if paths else []
 
     def _record(self, index):
         number = bisect.bisect_right(self._ends, index)
@@ -97,7 +98,7 @@ def open_tfds(request: Request) -> Source:
             "`dataset` must have the features `image` and `label`. "
             f"Received: {name} with {', '.join(info.features)}"
         )
-    splits = request.choose_splits(info.splits)
+    splits = request.choose_splits(info.splits, parts=True)
 
     def open_split(key):
         return _open_split(builder, f"{name} {key}", key)

@@ -121,25 +121,21 @@ class Progress:
 
     def _diverged(self):
         epoch, step = divmod(self._looked_at - 1, self.steps)
-        checkpoints = pathlib.Path(self.config.output_dir) / "checkpoints"
+        before = pathlib.Path(self.config.output_dir) / "before.1"
         return (
             f"The loss is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. A "
             "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "
             "values start in another `output_dir`, or with --no-resume, which keeps this run's "
-            f"checkpoints, all from before, in {checkpoints}.1."
+            f"checkpoints, all from before it, in {before}."
         )
 
 
-def compare_data(
-    notes: Mapping[str, Any], config: TrainConfig, source: Source, steps: int
-) -> None:
+def compare_data(notes: Mapping[str, Any], source: Source) -> None:
     """Refuses other classes than a checkpoint's; says that there are more or fewer images.
 
     Args:
         notes: The checkpoint's notes.
-        config: The `TrainConfig` of the run that goes on.
-        source: Its data.
-        steps: Its steps of an epoch.
+        source: The data of the run that goes on.
 
     Raises:
         ValueError: If the data have other classes by now.
@@ -152,13 +148,11 @@ def compare_data(
                 "`dataset` must have the classes that the run began with, in their order. "
                 f"Received: {source.name}, whose class {number} is {now} instead of {before}"
             )
-    before = notes["steps_per_epoch"]
-    if notes["batch_size"] == config.batch_size and before != steps:
-        is_share = not isinstance(config.validation_split, str | None)
+    images = [source.train.size, source.validation.size]
+    noted = notes.get("images", images)  # version 0.1 noted none
+    if noted != images:
         logger.warning(
-            "%s has changed: an epoch has %d steps instead of %d from here on%s",
-            source.name,
-            steps,
-            before,
-            ", and other images are held out" if is_share else "",
+            "%s has changed: from here on there are %d images to train on and %d held out, "
+            "instead of %d and %d, and the order is another",
+            *(source.name, *images, *noted),
         )

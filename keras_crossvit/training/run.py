@@ -293,7 +293,7 @@ class Run:
             ValueError: If the data have other classes by now.
         """
         notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
-        compare_data(notes, self.config, self.source, self.steps)
+        compare_data(notes, self.source)
         self.log.rows = notes["log"]
         same = notes.get("best", self.config.best) == self.config.best
         self.best_from = notes.get("best_from", 0) if same else len(self.log.rows)
@@ -312,6 +312,7 @@ class Run:
                 **self.progress.notes,
                 "log": self.log.rows,
                 "class_names": self.source.class_names,
+                "images": [self.source.train.size, self.source.validation.size],
                 "best": self.config.best,
                 "best_from": self.best_from,
             }

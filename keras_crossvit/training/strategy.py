@@ -13,15 +13,16 @@ from keras_crossvit.data.shards import Shard
 from keras_crossvit.training.waiting import waiting_for
 
 _TIMEOUT = 1800  # seconds
+_SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 
 
 def make_strategy(name: str, worker_timeout: int = _TIMEOUT) -> Any:
     """The strategy of a name of `TrainConfig.strategy`.
 
     "auto" takes what the environment speaks for. On TensorFlow: a TPU that `TPU_NAME` names, the
-    workers of `TF_CONFIG`, all GPUs of this machine if there are several, and no strategy else;
-    on JAX "data_parallel" if there are several devices or processes. "multiworker" reads
-    `TF_CONFIG` or, started by `srun`, Slurm's variables; "data_parallel" Slurm's or the variables
+    workers of `TF_CONFIG` or of Slurm's `srun`, all GPUs of this machine if there are several,
+    and no strategy else; on JAX "data_parallel" if there are several devices or processes.
+    "multiworker" reads `TF_CONFIG` or Slurm's variables; "data_parallel" Slurm's or the variables
     of `keras.distribution.initialize`.
 
     Args:
@@ -56,7 +57,7 @@ def strategy_from_environment() -> str:
         return "data_parallel" if _jax_processes() > 1 or _jax_devices() > 1 else "none"
     if os.environ.get("TPU_NAME"):
         return "tpu"
-    if os.environ.get("TF_CONFIG"):
+    if os.environ.get("TF_CONFIG") or int(os.environ.get(_SLURM_TASKS, 1)) > 1:
         return "multiworker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
@@ -113,7 +114,7 @@ def _data_parallel(timeout):
 
 def _jax_processes():
     """Processes that the environment names: Keras' own variable, Slurm's srun, a TPU pod."""
-    for name in ("KERAS_DISTRIBUTION_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS"):
+    for name in ("KERAS_DISTRIBUTION_NUM_PROCESSES", _SLURM_TASKS):
         if os.environ.get(name):
             return int(os.environ[name])
     return len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))

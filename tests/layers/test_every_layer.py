@@ -67,16 +67,19 @@ CASES = {
 
 
 def public_layers():
-    """Every layer in the package's list that can be made, so not the base classes."""
+    """Every layer in the package's lists that can be made, so not the base classes."""
     public = [getattr(layers, name) for name in layers.__all__]
+    registered = [*layers.FUSIONS.values(), *layers.PATCH_EMBEDS.values()]
+    own = [x for x in registered if x.__module__.startswith("keras_crossvit.")]
     bases = (layers.BasePatchEmbed, layers.Fusion)
     is_layer = [x for x in public if inspect.isclass(x) and issubclass(x, keras.layers.Layer)]
-    return {layer.__name__: layer for layer in is_layer if layer not in bases}
+    return {layer.__name__: layer for layer in [*is_layer, *own] if layer not in bases}
 
 
 @pytest.mark.parametrize("name", sorted(public_layers()))
 def test_passes_keras_own_layer_test(name):
     assert name in CASES, f"{name} is public: add its case to CASES"
+    assert name in layers.__all__
     case = CASES[name]
     test = TestCase()
     test.setUp()

@@ -44,6 +44,11 @@ KEYWORDS = {
 }
 
 
+def test_all_constructors_have_a_row():
+    public = [name for name in kc.__all__ if inspect.isfunction(getattr(kc, name))]
+    assert {name for name in public if name.startswith("CrossViT")} == set(CONSTRUCTORS)
+
+
 @pytest.mark.parametrize("title", CONSTRUCTORS)
 def test_signature(title):
     parameters = list(inspect.signature(getattr(kc, title)).parameters.values())

@@ -94,10 +94,9 @@ def test_other_data(before, step, reached):
     assert restored(notes).step == reached
 
 
-def compare(notes, class_names, share):
-    """The notes of a checkpoint with the data of a run of 11 steps an epoch."""
-    source = types.SimpleNamespace(name="folder:pets", class_names=class_names)
-    compare_data(notes, dataclasses.replace(RECIPE, validation_split=share), source, STEPS)
+def data(class_names=("a", "b"), train=176, validation=20):
+    splits = [MemorySplit([b""] * size, [0] * size) for size in (train, validation)]
+    return Source("folder:pets", class_names, *splits)
 
 
 @pytest.mark.parametrize(
@@ -108,25 +107,26 @@ def compare(notes, class_names, share):
     ],
 )
 def test_other_classes_are_refused(names, difference):
-    notes = {"class_names": ["a", "b"], "batch_size": 16, "steps_per_epoch": STEPS}
     with pytest.raises(ValueError, match=rf"^`dataset` must .* folder:pets, {difference}$"):
-        compare(notes, names, None)
+        compare_data({"class_names": ["a", "b"]}, data(names))
 
 
 @pytest.mark.parametrize(
-    ("share", "steps", "end"),
+    ("images", "message"),
     [
-        (None, 4, "has changed: an epoch has 11 steps instead of 4 from here on"),
-        (0.2, 4, "instead of 4 from here on, and other images are held out"),
-        (0.2, STEPS, None),
+        ([177, 20], "177 and 20, and the order"),  # as many steps of an epoch
+        ([176, 21], "176 and 21, and the order"),
+        ([176, 20], None),
+        (None, None),  # of version 0.1
     ],
 )
-def test_data_that_grew_or_shrank_are_named(share, steps, end, caplog):
-    notes = {"batch_size": 16, "steps_per_epoch": steps}
-    compare(notes, ("a", "b"), share)
-    assert [message.endswith(str(end)) for message in caplog.messages] == [True] * (
-        end is not None
-    )
+def test_data_that_grew_or_shrank_are_named(images, message, caplog):
+    compare_data({} if images is None else {"images": images}, data())
+    if message is None:
+        assert not caplog.messages
+    else:
+        assert caplog.messages[0].startswith("folder:pets has changed: from here on there are 176")
+        assert f"held out, instead of {message}" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(("epochs", "ended"), [(2, True), (3, False)])

@@ -306,10 +306,16 @@ def test_no_tpu_here():
 
 @pytest.mark.parametrize(
     ("environment", "name"),
-    [({}, "none"), ({"TF_CONFIG": "{}"}, "multiworker"), ({"TPU_NAME": "x"}, "tpu")],
+    [
+        ({}, "none"),
+        ({"TF_CONFIG": "{}"}, "multiworker"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "multiworker"),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, "none"),
+        ({"TPU_NAME": "x"}, "tpu"),
+    ],
 )
 def test_auto_takes_what_the_environment_speaks_for(environment, name, monkeypatch):
-    for variable in ("TF_CONFIG", "TPU_NAME"):
+    for variable in ("TF_CONFIG", "TPU_NAME", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(variable, raising=False)
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)

@@ -23,8 +23,9 @@ class Step(abc.ABC):
     """A model, its optimizer, and the devices of this process that train it.
 
     The loss is averaged over the global batch. What is computed is the same on any number of
-    devices and processes, but for the order of sums and, on TensorFlow, the draws of drop path,
-    which each replica makes for itself.
+    devices and processes, but for the order of sums and the images that drop path falls on: on
+    TensorFlow each replica draws for itself, and several processes of JAX hold the rows of a
+    batch in another order.
 
     Args:
         model: A functional classifier that returns logits.

@@ -52,7 +52,7 @@ def write_json(path: str | os.PathLike[str], values: Any) -> None:
 
 
 def as_json(values: Any) -> Any:
-    """The values as a JSON file gives them back: lists for tuples, `None` for NaN, as in none."""
+    """The values as a JSON file gives them back: tuples as lists, and NaN as `None`."""
     return json.loads(json.dumps(values), parse_constant=lambda constant: None)
 
 

@@ -140,6 +140,7 @@ class TrainConfig(InputConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_texts()
         self._check_counts()
         self._check_numbers()
         check_choice("optimizer", self.optimizer, {"adamw", "sgd"})
@@ -155,6 +156,16 @@ class TrainConfig(InputConfig):
         check_choice("precision", self.precision, set(PRECISIONS))
         for name in ("gradient_checkpointing", "jit_compile", "reset_heads", "resume"):
             check_choice(name, getattr(self, name), {True, False})
+
+    def _check_texts(self) -> None:
+        required, optional = ("model", "dataset", "output_dir"), ("data_dir", "weights", "teacher")
+        for name in (*required, *optional):
+            value = getattr(self, name)
+            if isinstance(value, os.PathLike):  # which JSON does not know
+                value = os.fspath(value)
+                object.__setattr__(self, name, value)
+            if not isinstance(value, str) and not (value is None and name in optional):
+                raise ValueError(f"`{name}` must be a string. Received: {name}={value!r}")
 
     def _check_loss(self) -> None:
         check_choice("loss", self.loss, {"softmax", "sigmoid"})

@@ -38,10 +38,11 @@ _CHANGING = {
     "jit_compile": "sums are rounded otherwise",
 }
 _LEFTOVERS = ("**/.writing-*", "**/.export-*")
-# What a run writes, but for its exports, which a server may be reading.
+# What a run writes, but for its exports, which a server may be reading. Checkpoints are moved
+# first: without them nothing goes on as the old run, should the process be killed in between.
 _MODELS = ("model.keras", "best.keras", "model.safetensors")
 _WRITTEN = (
-    *("config.json", "checkpoints", "log.csv", "tensorboard", "curves.png", "result.json"),
+    *("checkpoints", "config.json", "log.csv", "tensorboard", "curves.png", "result.json"),
     *("labels.txt", "README.md", "held_out.png", "held_out.jpg"),
     *_MODELS,
 )

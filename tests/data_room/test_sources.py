@@ -169,6 +169,21 @@ def test_a_part_without_images():
     assert len(source.train.labels()) == 0
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ([b"a"], [0, 1], "of one length. Received: 1 images, 2 labels, 1 names"),
+        ([np.zeros((4, 4, 3), "uint8")], [0], "as bytes. Received also: ndarray"),
+        ([b"a", 7], [0, 1], "as bytes. Received also: int"),
+        ([b"a"], [1.7], "`labels` must be integers, .* Received: an array of float64"),
+        ([b"a"], ["ant"], "`labels` must be integers, .* Received: an array of <U3"),
+    ],
+)
+def test_what_images_in_memory_must_be(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        MemorySplit(images, labels)
+
+
 def test_no_label_stays_none():
     """-1 means that to tensorflow-datasets; it is not the last class."""
     split = MemorySplit([b"a", b"b", b"c"], [-1, 0, 1])

@@ -66,6 +66,8 @@ def test_flags_and_settings_replace_values():
         (["--set", "randaugment_magnitude=11"], "must be a number in [0, 10]"),
         (["--set", "ema_momentum=1"], "`ema_momentum` must be a number in [0, 1)"),
         (["--set", "accumulation_steps=0"], "`accumulation_steps` must be a positive integer"),
+        (["--set", "dataset=5"], "`dataset` must be a string. Received: dataset=5"),
+        (["--set", "output_dir=null"], "`output_dir` must be a string. Received: output_dir=None"),
         (["--set", "seed=-1"], "`seed` must be an integer from 0"),
         (["--set", "augment=heavy"], "`augment` must be one of 'kerascv', 'none', 'reference'"),
         (["--set", "colour=red"], "`--set` must be KEY=VALUE with a key of"),
@@ -133,6 +135,13 @@ def test_it_is_an_input_config():
     assert InputConfig(batch_size=32).epochs == 1
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'epochs'"):
         TrainConfig(model="m", dataset="d", output_dir="o", batch_size=4, learning_rate=1e-3)
+
+
+def test_paths_are_saved_as_text(tmp_path):
+    config = dataclasses.replace(RECIPE, output_dir=tmp_path / "run", data_dir=tmp_path)
+    config.save(tmp_path / "config.json")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["output_dir"], saved["data_dir"]) == (str(tmp_path / "run"), str(tmp_path))
 
 
 def test_learning_rate_follows_the_batch():

@@ -113,7 +113,7 @@ class MemorySplit(Split):
         names: What the images are called in messages; `None` for "image 0" and so on.
 
     Raises:
-        ValueError: If there are not as many of each.
+        ValueError: If there are not as many of each, or if one is of another kind.
     """
 
     def __init__(
@@ -122,14 +122,27 @@ class MemorySplit(Split):
         labels: collections.abc.Sequence | np.ndarray,
         names: collections.abc.Sequence[str] | None = None,
     ) -> None:
-        self._labels = np.asarray(labels)
-        self._images = [bytes(image) for image in images]
-        self._names = names or [f"image {row}" for row in range(len(self._images))]
+        self._labels, self._images = np.asarray(labels), [*images]
+        self._names = [f"image {row}" for row in range(len(self._images))]
+        if names is not None:
+            self._names = [*names]
         lengths = len(self._images), len(self._labels), len(self._names)
         if len(set(lengths)) > 1:
             raise ValueError(
                 "`images`, `labels` and `names` must be of one length. "
                 f"Received: {lengths[0]} images, {lengths[1]} labels, {lengths[2]} names"
+            )
+        for image in self._images:
+            if not isinstance(image, bytes):
+                raise ValueError(
+                    "`images` must be encoded image files, as bytes. "
+                    f"Received also: {type(image).__name__}"
+                )
+        one_each = self._labels.ndim == 1 and self._labels.dtype.kind not in "biu"
+        if self._labels.size and (one_each or self._labels.dtype.kind not in "biuf"):
+            raise ValueError(
+                "`labels` must be integers, or rows of zeros and ones. "
+                f"Received: an array of {self._labels.dtype}"
             )
         super().__init__(len(self._images), self._labels.shape[1:])
 

@@ -18,6 +18,7 @@ from keras_crossvit import prediction
 from keras_crossvit.data.sources import SOURCES
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.models import pretrained
+from keras_crossvit.models.presets import PRESETS
 from keras_crossvit.prediction import write_table
 from keras_crossvit.weights import sources as weight_sources
 from tests import base
@@ -286,7 +287,8 @@ def test_convert(run, command, tmp_path):
 
 
 def test_a_source_of_ones_own_is_registered_by_recipe(run, command, tmp_path, monkeypatch):
-    monkeypatch.setattr(SOURCES, "_entries", {**SOURCES._entries})
+    for registry in (PRESETS, SOURCES):
+        monkeypatch.setattr(registry, "_entries", {**registry._entries})
     recipe = tmp_path / "own_source.py"
     recipe.write_text(
         "from keras_crossvit.data import open_source\n"

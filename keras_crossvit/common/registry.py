@@ -1,7 +1,6 @@
 """The one kind of registry: names for what a configuration can choose."""
 
 import collections.abc
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,9 +35,9 @@ class Registry(collections.abc.Mapping):
     def register(self, name: str) -> Callable[[Any], Any]:
         """A decorator that enters an object under `name` and returns it.
 
-        A function or class that is defined again under its old qualified name in the same file,
-        as when a notebook cell is run twice, replaces the earlier definition; so does an equal
-        object.
+        A function or class that is defined again under its old qualified name, as when a
+        notebook cell is run twice or becomes a file, replaces the earlier definition, unless that
+        is the package's own; so does an equal object.
 
         Raises:
             ValueError: If `name` is no non-empty string, or another object has it.
@@ -119,11 +118,7 @@ class Registry(collections.abc.Mapping):
 def _same(known: Any, entry: Any) -> bool:
     """Whether `entry` is the same definition as `known`, made once more."""
     if hasattr(known, "__qualname__") and hasattr(entry, "__qualname__"):
-        return _place(known) == _place(entry)
+        of_package = known.__module__.startswith(f"{PACKAGE}.")
+        same_module = known.__module__ == entry.__module__
+        return known.__qualname__ == entry.__qualname__ and (same_module or not of_package)
     return known == entry
-
-
-def _place(definition: Any) -> tuple[str | None, str]:
-    """The file of a function or class, which may be imported twice, and its name in it."""
-    module = definition.__module__
-    return getattr(sys.modules.get(module), "__file__", module), definition.__qualname__

@@ -1,11 +1,10 @@
 """The one kind of registry."""
 
-import types
-
 import keras
 import pytest
 
 from keras_crossvit.common.registry import Registry
+from keras_crossvit.layers import DropPath
 
 
 @pytest.fixture
@@ -49,36 +48,40 @@ def test_a_definition_that_is_run_again_replaces_itself(registry):
     assert registry["fig"]() == 2
 
 
-def test_a_definition_of_another_file_does_not_replace_its_namesake(registry):
-    def fig():
-        return 1
+def definition(name, module):
+    """A class as if it stood in a module."""
+    return type(name, (keras.layers.Layer,), {"__module__": module, "__qualname__": name})
 
-    registry.register("fig")(fig)
-    stranger = types.FunctionType(fig.__code__, {})
-    stranger.__module__, stranger.__qualname__ = "elsewhere", fig.__qualname__
+
+def test_a_definition_of_the_package_is_replaced_by_itself_alone(registry):
+    cell, file = definition("Date", "__main__"), definition("Date", "dates")
+    registry.register("date")(cell)
+    assert registry.register("date")(file) is registry["date"]  # the cell became a file
+    own = definition("Kiwi", "keras_crossvit.fruits")
+    registry.register("kiwi")(own)
     with pytest.raises(ValueError, match="`name` must be new among the fruits"):
-        registry.register("fig")(stranger)
-    assert registry["fig"] is fig
-
-
-class Fig(keras.layers.Layer):
-    pass
+        registry.register("kiwi")(definition("Kiwi", "dates"))
+    assert registry["kiwi"] is own
+    again = definition("Kiwi", "keras_crossvit.fruits")
+    assert registry.register("kiwi")(again) is registry["kiwi"]
 
 
 def test_layers_are_registered_with_keras(registry):
-    assert registry.register_layer("fig", keras.layers.Layer)(Fig) is registry["fig"] is Fig
-    assert keras.saving.get_registered_object("keras_crossvit>Fig") is Fig
-    stranger = type("Fig", (keras.layers.Layer,), {"__module__": "elsewhere"})
-    with pytest.raises(ValueError, match=r"whose own name is new, .* Received: Fig, which is "):
-        registry.register_layer("date", keras.layers.Layer)(stranger)
-    taken = type("Date", (keras.layers.Layer,), {})
+    fig = definition("TestsFig", "__main__")
+    assert registry.register_layer("fig", keras.layers.Layer)(fig) is registry["fig"] is fig
+    assert keras.saving.get_registered_object("keras_crossvit>TestsFig") is fig
+    with pytest.raises(
+        ValueError, match=r"whose own name is new, .* Received: DropPath, which is"
+    ):
+        registry.register_layer("date", keras.layers.Layer)(definition("DropPath", "__main__"))
+    assert keras.saving.get_registered_object("keras_crossvit>DropPath") is DropPath
     with pytest.raises(ValueError, match="`name` must be new"):
-        registry.register_layer("fig", keras.layers.Layer)(taken)
-    assert keras.saving.get_registered_object("keras_crossvit>Date") is None
-    assert keras.saving.get_registered_object("keras_crossvit>Fig") is Fig
+        registry.register_layer("fig", keras.layers.Layer)(definition("TestsDate", "__main__"))
+    assert keras.saving.get_registered_object("keras_crossvit>TestsDate") is None
+    assert "date" not in registry
 
 
-@pytest.mark.parametrize("cls", [keras.Model, Fig(), "Fig"])
+@pytest.mark.parametrize("cls", [keras.Model, keras.layers.Dense(3), "Dense"])
 def test_layers_have_their_base(registry, cls):
     with pytest.raises(ValueError, match="A fruit must be a class derived from Dense"):
         registry.register_layer("fig", keras.layers.Dense)(cls)

@@ -34,12 +34,12 @@ engine openvino also takes int8, quantised by the images that are then timed, th
 
 import argparse
 import json
-import os
 import sys
 
 from benchmarks.engines import ENGINES
+from crossvit_command import set_environment
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+set_environment()
 
 # Keras and what imports it wait until a mode runs: the processes that are measured import this
 # file too, and timm's should hold timm alone.

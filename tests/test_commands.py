@@ -383,19 +383,3 @@ def test_a_run_that_does_not_say_what_it_is(command, tmp_path):
     (tmp_path / "config.json").write_text("{")
     message = refusal(command, "evaluate", tmp_path)
     assert "`MODEL` must be a folder with a whole config.json" in message
-
-
-@pytest.mark.parametrize("arguments", [["--help"], []])
-def test_help_says_what_each_command_does(command, arguments):
-    lines = command(*arguments).splitlines()
-    assert [line.split()[0] for line in lines[2:8]] == list(crossvit_command.COMMANDS)
-    assert lines[4].endswith("classifies files and folders")
-
-
-def test_unknown_command(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command("tran")
-    assert ended.value.code == 2
-    allowed = "train, evaluate, predict, export, convert, demo"
-    said = f"COMMAND must be one of {allowed}. Received: tran. Did you mean 'train'?\n"
-    assert capsys.readouterr().err == said

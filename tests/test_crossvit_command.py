@@ -1,0 +1,41 @@
+"""The console script: what it says of its commands, and the environment that they run in."""
+
+import sys
+
+import pytest
+
+import crossvit_command
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_help_says_what_each_command_does(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["crossvit", *arguments])
+    crossvit_command.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:8]] == list(crossvit_command.COMMANDS)
+    assert lines[4].endswith("classifies files and folders")
+
+
+def test_unknown_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["crossvit", "tran"])
+    with pytest.raises(SystemExit) as ended:
+        crossvit_command.main()
+    assert ended.value.code == 2
+    allowed = "train, evaluate, predict, export, convert, demo"
+    said = f"COMMAND must be one of {allowed}. Received: tran. Did you mean 'train'?\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "expected"),
+    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
+)
+def test_commands_run_with_onednn_unless_the_user_says_otherwise(
+    monkeypatch, machine, given, expected
+):
+    environment = {} if given is None else {"TF_ENABLE_ONEDNN_OPTS": given}
+    monkeypatch.setattr("os.environ", environment)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    crossvit_command.set_environment()
+    assert environment.pop("TF_CPP_MIN_LOG_LEVEL") == "3"
+    assert environment.get("TF_ENABLE_ONEDNN_OPTS") == expected

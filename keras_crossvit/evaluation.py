@@ -55,14 +55,11 @@ def evaluate(
         for the model's probabilities.
 
     Raises:
-        ValueError: If the model has another number of classes, or no image can be read.
+        ValueError: If the model has another number of classes or the same in another order, takes
+            an image for each branch, or no image can be read.
     """
     classes, class_names = len(class_names), distinct_names(class_names)
-    if model.output_shape[-1] != classes:
-        raise ValueError(
-            f"`model` must have the {classes} classes of the images. "
-            f"Received: a model with {model.output_shape[-1]}"
-        )
+    _check_model(model, class_names)
     size = model.input_shape[1:]
     check_positive_int("batch_size", batch_size)
     ratio = crop_ratio_for(size, crop_ratio)
@@ -89,6 +86,26 @@ def evaluate(
     return _summary(labels, best, class_names, unreadable)
 
 
+def _check_model(model, class_names):
+    if getattr(model, "takes_pairs", False):
+        raise ValueError(
+            "`model` must see one image with both branches. Received: one with inputs='separate'"
+        )
+    if model.output_shape[-1] != len(class_names):
+        raise ValueError(
+            f"`model` must have the {len(class_names)} classes of the images. "
+            f"Received: a model with {model.output_shape[-1]}"
+        )
+    own = distinct_names(getattr(model, "labels", None) or class_names)
+    moved = next(((a, b) for a, b in zip(class_names, own, strict=True) if a != b), None)
+    if moved and set(own) == set(class_names):
+        raise ValueError(
+            "`class_names` must be in the order of the model's labels: open the data by "
+            "source.with_classes(model.labels). "
+            f"Received: {moved[0]!r} where the model has {moved[1]!r}"
+        )
+
+
 def _of_several_labels(model, heads, batches, class_names):
     """The figures of images with any number of labels."""
     labels, scores, unreadable = [], [], 0
@@ -98,7 +115,7 @@ def _of_several_labels(model, heads, batches, class_names):
         labels.append(np.asarray(truth)[readable])
         found = _scores(model, heads, images)
         if isinstance(model, CrossViT) and (heads is not None or gives_logits(model)):
-            found = {name: probabilities(model, x) for name, x in found.items()}
+            found = {name: probabilities(model, x, several=True) for name, x in found.items()}
         scores.append({name: np.asarray(x)[readable] for name, x in found.items()})
     truth = np.concatenate(labels)
     if not len(truth):
@@ -240,8 +257,8 @@ def plot_confusion(
     axis.set(xlabel="predicted class", ylabel="true class")
     if len(class_names) <= _MOST_NAMES:
         ticks = range(len(class_names))
-        axis.set_xticks(ticks, class_names, rotation=90)
-        axis.set_yticks(ticks, class_names)
+        axis.set_xticks(ticks, class_names, rotation=90, parse_math=False)
+        axis.set_yticks(ticks, class_names, parse_math=False)
         for row, column in np.argwhere(confusion > 0):
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = f"{confusion[row, column]}"

@@ -26,7 +26,8 @@ _BRANCHES = ("small", "large")  # in the order of a table's columns
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """Files as they are given, and of folders all that their names say are images, sorted.
 
-    Links to files that are gone count as files, which then cannot be read.
+    Hidden files and folders are left out, as in training. Links to files that are gone count as
+    files, which then cannot be read.
 
     Raises:
         ValueError: If a path does not exist, or there is no image.
@@ -34,7 +35,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            inside = (file for file in path.rglob("*") if _is_image(file.relative_to(path)))
             found.extend(sorted(file for file in inside if file.is_file() or not file.exists()))
         elif path.exists():
             found.append(path)
@@ -46,6 +47,11 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
             f"Received: {', '.join(map(str, paths))}"
         )
     return found
+
+
+def _is_image(path):
+    hidden = any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def classify_files(
@@ -77,6 +83,8 @@ def classify_files(
     Raises:
         ValueError: If an argument is not allowed.
     """
+    if isinstance(files, str | os.PathLike):
+        raise ValueError(f"`files` must be a list of files. Received: files={str(files)!r}")
     check_classifier(model, files=True)
     check_positive_int("batch_size", batch_size)
     top_k = min(check_positive_int("top_k", top_k), model.classes)

@@ -32,7 +32,8 @@ def features_of(
     They are what the heads see: the normalised class tokens of both branches.
 
     Raises:
-        ValueError: If the model has no heads, or an image has several labels.
+        ValueError: If the model has no heads, an image has several labels, or no image can be
+            read.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
@@ -53,6 +54,11 @@ def features_of(
         tokens = keras.tree.flatten(body.predict_on_batch(images))
         features.append(np.concatenate(tokens, axis=-1).astype("float32")[readable])
         labels.append(np.asarray(one_hot).argmax(1)[readable])
+    if not any(map(len, labels)):
+        raise ValueError(
+            "`split` must hold images that can be read. "
+            f"Received: {split.size} files of which none can"
+        )
     return np.concatenate(features), np.concatenate(labels)
 
 

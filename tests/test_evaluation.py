@@ -104,11 +104,28 @@ def test_other_number_of_classes(pictures):
         evaluate(small_model(), split(pictures[:1], [0]), ("a", "b"))
 
 
+def test_classes_in_another_order_than_the_models(pictures):
+    """They would be compared by number, and every figure be wrong."""
+    model = small_model(labels=NAMES[::-1])
+    with pytest.raises(
+        ValueError, match="order of the model's labels.*Received: 'ant' where .*elk"
+    ):
+        evaluate(model, split(pictures[:1], [0]), NAMES)
+    evaluate(model, split(pictures[:1], [0]), NAMES[::-1], crop_ratio=1.0)
+
+
+def test_a_model_that_takes_pairs(pictures):
+    with pytest.raises(ValueError, match="`model` must see one image with both branches"):
+        evaluate(small_model(inputs="separate"), split(pictures[:1], [0]), NAMES)
+
+
 def test_no_picture_at_all():
     with pytest.raises(ValueError, match="Received: 2 unreadable files"):
         evaluate(small_model(), split([b"x", b"y"], [0, 1]), NAMES)
     with pytest.raises(ValueError, match=r"`split` must hold images\. Received: none"):
         evaluate(small_model(), split([], []), NAMES)
+    with pytest.raises(ValueError, match=r"can be read\. Received: 2 files of which"):
+        features_of(small_model(), split([b"x", b"y"], [0, 1]), 5)
 
 
 def test_confusion_picture(tmp_path):
@@ -118,6 +135,12 @@ def test_confusion_picture(tmp_path):
     np.testing.assert_allclose(shares, [[2 / 3, 1 / 3], [0, 0]])
     assert [text.get_text() for text in figure.axes[0].texts] == ["2", "1"]
     assert json.dumps([t.get_text() for t in figure.axes[0].get_yticklabels()]) == '["a", "b"]'
+
+
+def test_confusion_of_classes_that_look_like_formulas(tmp_path):
+    names = ("<$10 (50%)$", r"100$ #1 \x $")
+    figure = plot_confusion(np.eye(2), names, tmp_path / "c.png")
+    assert tuple(t.get_text() for t in figure.axes[0].get_xticklabels()) == names
 
 
 def test_images_with_several_labels(pictures):
@@ -155,3 +178,17 @@ def test_images_with_several_labels(pictures):
     assert result["branches"]["small"]["auc"] == pytest.approx(
         roc_auc_score(truth[:, :4], heads["small"][:, :4])
     )
+
+
+def test_several_labels_of_a_model_that_gives_logits(pictures):
+    """Each class for itself, as of the same model with a sigmoid; a softmax would couple them."""
+    model, logits = (
+        small_model(classifier_activation=activation) for activation in ("sigmoid", None)
+    )
+    logits.set_weights(model.get_weights())
+    labels = np.random.default_rng(1).integers(0, 2, (12, 5)).astype("float32")
+    found, wanted = (
+        evaluate(x, split(pictures, labels), NAMES, crop_ratio=1.0) for x in (logits, model)
+    )
+    for name in NAMES:
+        assert found["per_class"][name] == pytest.approx(wanted["per_class"][name], rel=1e-5)

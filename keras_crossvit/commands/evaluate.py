@@ -26,6 +26,7 @@ from keras_crossvit.commands.shared import (
 )
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json
+from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.evaluation import evaluate, plot_confusion
 from keras_crossvit.probes import knn, linear_probe
@@ -46,7 +47,7 @@ def main() -> None:
         else:
             found = find_model(arguments)
             source = _open(arguments, found.values, bool(probes))
-            source = source if probes else source.with_classes(found.model.labels)
+        source = source if probes else source.with_classes(found.model.labels)
         reading = {
             "batch_size": arguments.batch_size,
             "crop_ratio": found.value("crop_ratio", arguments.crop_ratio),
@@ -54,16 +55,8 @@ def main() -> None:
                 "exif_orientation", arguments.exif_orientation, default=True
             ),
         }
-        if probes:
-            result: dict[str, Any] = {}
-            for name in probes:
-                probe = {"knn": knn, "linear_probe": linear_probe}[name]
-                result[name] = probe(found.model, source, **reading)
-        else:
-            names = source.class_names
-            result = evaluate(
-                found.model, source.validation, names, branches=arguments.branches, **reading
-            )
+        with labels_in_one_line(source.name):
+            result = _measure(arguments, found.model, source, probes, reading)
         _report(arguments, source, result)
 
 
@@ -109,6 +102,14 @@ def _open(arguments: argparse.Namespace, run: dict[str, Any], with_training: boo
     )
 
 
+def _measure(arguments, model, source, probes, reading):
+    if probes:
+        measure = {"knn": knn, "linear_probe": linear_probe}
+        return {name: measure[name](model, source, **reading) for name in probes}
+    names = source.class_names
+    return evaluate(model, source.validation, names, branches=arguments.branches, **reading)
+
+
 def _report(arguments, source, result):
     confusion = result.pop("confusion", None)
     short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
@@ -119,13 +120,15 @@ def _report(arguments, source, result):
         values = {**vars(arguments), **result}
         if confusion is not None:
             values["confusion"] = confusion.tolist()
-            plot_confusion(confusion, source.class_names, folder / "confusion.png")
         write_json(folder / "evaluation.json", values)
+        if confusion is not None:
+            plot_confusion(confusion, source.class_names, folder / "confusion.png")
 
 
 def _split(text):
     """The name of a split, or the share that is held out of the split to train on."""
     try:
-        return float(text)
+        share = float(text)
     except ValueError:
         return text
+    return share if 0 < share < 1 else text  # a folder may be called 2024

@@ -6,9 +6,10 @@ and workers. A worker reads the rows that it makes and no others, and a run that
 goes on with the very batch that comes next, without a look at those before.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +30,7 @@ from keras_crossvit.data.rows import map_all_rows
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import Split
 
-OUTSIDE = "a label lies outside the classes"
+_OUTSIDE = "a label lies outside the classes"
 _AHEAD = 2  # batches that are prepared ahead of time
 _CHUNK = 32  # rows that are read by one call
 
@@ -255,6 +256,21 @@ def _warn(names, files):
         )
 
 
+@contextlib.contextmanager
+def labels_in_one_line(dataset: str) -> Iterator[None]:
+    """A context that says which data have labels of no class, not which operation found them."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if _OUTSIDE not in str(error):
+            raise
+        raise ValueError(
+            f"`dataset` must have labels of its classes alone. Received: {dataset}, where "
+            f"{_OUTSIDE}. A split without labels can be the reason: choose another by "
+            "`train_split` and `validation_split`"
+        ) from error
+
+
 def _targets(split, classes):
     """Function from the labels of a split to a float32 row for each, `(N, classes)`."""
     if split.label_shape not in ((), (classes,)):
@@ -265,7 +281,7 @@ def _targets(split, classes):
 
     def one_hot(labels):
         inside = tf.reduce_all((labels >= 0) & (labels < classes))
-        with tf.control_dependencies([tf.debugging.Assert(inside, [OUTSIDE, labels])]):
+        with tf.control_dependencies([tf.debugging.Assert(inside, [_OUTSIDE, labels])]):
             return tf.one_hot(labels, classes)
 
     return tf.identity if split.label_shape else one_hot

@@ -89,11 +89,16 @@ def export_saved_model(
 
 def _write(folder, model, labels_file, *values):
     # Imported here, so that the package can be imported without TensorFlow.
+    import tensorflow as tf
+
     from keras_crossvit.export.signatures import add_signatures
     from keras_crossvit.export.warmup import write_warmup_requests
 
     archive = keras.export.ExportArchive()
     add_signatures(archive, model, labels_file, *values)
-    archive.write_out(str(folder), verbose=False)
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except tf.errors.ResourceExhaustedError as error:  # a full disk
+        raise OSError(f"The export cannot be written: {error.message.splitlines()[0]}") from error
     shape = tuple(model.images["large"].shape[1:])
     write_warmup_requests(folder, shape, input_prefixes(model), reads_files(model))

@@ -17,20 +17,22 @@ def gives_logits(model: CrossViT) -> bool:
     return keras.activations.get(model.classifier_activation) is keras.activations.linear
 
 
-def probabilities(model: CrossViT, logits: Tensor) -> np.ndarray:
+def probabilities(model: CrossViT, logits: Tensor, several: bool = False) -> np.ndarray:
     """Probabilities by the model's own activation; of one that returns logits by the softmax.
 
     Args:
         model: A classifier.
         logits: `(B, classes)`, before the activation.
+        several: Whether images have several labels; of a model that returns logits the classes
+            are then independent, by the sigmoid.
 
     Returns:
         `(B, classes)`, in [0, 1].
     """
     logits = keras.ops.convert_to_tensor(logits)
     activation = keras.activations.get(model.classifier_activation)
+    if activation is keras.activations.linear:
+        activation = keras.activations.sigmoid if several else keras.activations.softmax
     if model.classes == 1:
         activation = keras.activations.sigmoid
-    elif activation is keras.activations.linear:
-        activation = keras.activations.softmax
     return np.array(keras.ops.convert_to_numpy(activation(logits)))

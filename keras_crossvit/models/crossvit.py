@@ -95,7 +95,8 @@ class CrossViT(Loops):
         reset_heads: Whether the heads in `weights` are left out whatever their classes, so that
             weights of any classes, or of none, start a model of any others.
         labels: Names of the classes, in order; `None` for none, or ImageNet's with its published
-            weights and its 1,000 classes. They are saved with the model.
+            weights and its 1,000 classes, or those that a file of this package has for its
+            heads. They are saved with the model.
         dtype: Keras dtype policy of all layers, or its name; `None` for the global one.
             Whatever it is, images are normalised and resized, and logits averaged, in float32.
 
@@ -292,8 +293,8 @@ class CrossViT(Loops):
                 `crossvit demo`: with `app.py` and `requirements.txt`, and the card as a Space's.
 
         Raises:
-            ValueError: If a weight has no name in timm, `folder` is a file, or a model without a
-                top is to be a Space.
+            ValueError: If a weight has no name in timm, `folder` is a file or a run's folder, or a
+                model without a top is to be a Space.
         """
         from keras_crossvit.models.pretrained import save_pretrained
 

@@ -45,6 +45,23 @@ def save_pretrained(
     space: bool = False,
 ) -> None:
     """See `CrossViT.save_pretrained`."""
+    if (pathlib.Path(folder) / "model.keras").is_file():
+        raise ValueError(
+            "`folder` must not be a run's, whose model.keras the commands would go on to read. "
+            f"Received: folder={os.fspath(folder)!r}"
+        )
+    write_folder(model, folder, crop_ratio=crop_ratio, details=details, space=space)
+
+
+def write_folder(
+    model: CrossViT,
+    folder: str | os.PathLike[str],
+    *,
+    crop_ratio: float | None,
+    details: Mapping[str, Any] | None,
+    space: bool = False,
+) -> None:
+    """`CrossViT.save_pretrained`, also into the folder of the run that trained the model."""
     if space and not model.include_top:
         raise ValueError(
             "`space` must be False for a model without a top, for which there is no page. "
@@ -78,15 +95,29 @@ def describe(
 ) -> None:
     """Writes `config.json`, `labels.txt` and the model card; what else is in them stays."""
     path = folder / "config.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = _config_before(path)
     ratio = crop_ratio_for(model.images["large"].shape[1:3], crop_ratio)
     timm = timm_config(model, classes or 0, ratio)
     write_json(path, {**before, **timm, _OURS: _own(model)})
-    if model.labels is not None:
+    if model.labels is None:
+        (folder / "labels.txt").unlink(missing_ok=True)
+    else:
         write_text(folder / "labels.txt", "".join(f"{label}\n" for label in model.labels))
     write_text(
         folder / "README.md", _card(model, ratio, timm["architecture"], details or {}, space)
     )
+
+
+def _config_before(path):
+    """What a `config.json` holds already, but for the labels of the model that was there."""
+    if not path.is_file():
+        return {}
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(before, dict):
+        raise ValueError(
+            f"`folder` must have an object in its config.json, if it has one. Received: {path}"
+        )
+    return {key: value for key, value in before.items() if key != "label_names"}
 
 
 def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:

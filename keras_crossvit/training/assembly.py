@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import unicodedata
 from typing import Any
 
 import keras
@@ -27,6 +28,11 @@ def open_data(config: TrainConfig) -> Source:
     )
 
 
+def _breaks_a_line(character):
+    """Whether it is a control character, a surrogate, or ends a line or a paragraph."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
 def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
     """Raises `ValueError` if a run's batches do not fit the data or the devices.
 
@@ -36,7 +42,7 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
         strategy: What `make_strategy` returned.
     """
     for label in source.class_names:
-        if label.splitlines() != [label] or not label.isprintable():
+        if label.splitlines() != [label] or any(_breaks_a_line(x) for x in label):
             raise ValueError(
                 "`dataset` must have class names that can be written in one line of UTF-8, as the "
                 f"SavedModel's labels are. Received: {source.name}, with the class {label!r}"

@@ -16,6 +16,7 @@ import keras
 from keras_crossvit.common.files import as_json, write_atomically, write_json
 from keras_crossvit.export import export_saved_model
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.pretrained import write_folder
 from keras_crossvit.training.folder import read_json
 from keras_crossvit.training.preemption import Preempted
 from keras_crossvit.training.recipes import loaded_files, run_file
@@ -76,7 +77,7 @@ def write_result(
 def _describe(folder, model, crop_ratio, details):
     """Makes the run's folder one that `from_pretrained` and timm read."""
     try:
-        model.save_pretrained(folder, crop_ratio=crop_ratio, details=details)
+        write_folder(model, folder, crop_ratio=crop_ratio, details=details)
     except ValueError as error:  # a design of one's own may have weights without names in timm
         logger.warning("%s gets no model.safetensors: %s", folder, error)
 

@@ -1,6 +1,5 @@
 """One training run, from a configuration to an exported model."""
 
-import contextlib
 import functools
 import math
 import pathlib
@@ -15,8 +14,8 @@ import tensorflow as tf
 from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import (
-    OUTSIDE,
     evaluation_batches,
+    labels_in_one_line,
     steps_per_epoch,
     training_batches,
 )
@@ -88,7 +87,7 @@ def train(
     """
     policy = keras.config.dtype_policy()
     try:
-        with _clear_messages(config):
+        with labels_in_one_line(config.dataset):
             return _train(config, on_step, on_epoch)
     finally:
         keras.config.set_dtype_policy(policy)
@@ -361,18 +360,3 @@ class Run:
             export = write_result(self.folder, model, results, options, resume, data)
         found = {"model": model, "source": self.source, "history": self.log.rows}
         return {**results, **found, "export": export}
-
-
-@contextlib.contextmanager
-def _clear_messages(config):
-    """Says what is wrong with the data where TensorFlow says which operation found it."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        if OUTSIDE not in str(error):
-            raise
-        raise ValueError(
-            f"`dataset` must have labels of its classes alone. Received: {config.dataset}, where "
-            f"{OUTSIDE}. A split without labels can be the reason: choose another by "
-            "`train_split` and `validation_split`"
-        ) from error

@@ -190,7 +190,7 @@ def _draw(image, rows, path, title=None, as_share=False):
     for line, row in zip(axes, rows, strict=True):
         for axis, (name, values) in zip(line, row, strict=True):
             axis.set_axis_off()
-            axis.set_title(name, fontsize=11)
+            axis.set_title(name, fontsize=11, parse_math=False)
             grey = pixels.mean(axis=-1)
             if values is None:  # channels that are no colours are shown by their mean, too
                 axis.imshow(pixels if channels == 3 else grey, cmap="gray", vmin=0, vmax=1)
@@ -198,7 +198,7 @@ def _draw(image, rows, path, title=None, as_share=False):
                 axis.imshow(grey, cmap="gray", vmin=0, vmax=1)
                 _lay_on(axis, resize_maps(values, height, width), as_share)
     if title is not None:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(title, fontsize=13, parse_math=False)
     return _written(figure, path)
 
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
     Position embeddings of another image size are resized by bicubic interpolation, except for
     that of the class token (section 4.1). A file that `save_checkpoint` wrote says of which grid
     of patches they are; those of any other are taken to be of a square, if their number is one.
-    Nothing is assigned unless everything fits.
+    Nothing is assigned unless everything fits. A model without labels takes those of the file.
 
     Args:
         model: A CrossViT of this package.
@@ -44,6 +44,7 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
     """
     found = read_checkpoint(source)
     assign_state(model, found.state, origin=str(source), grids=found.grids)
+    compare_arguments(model, found.arguments, str(source))
 
 
 def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
@@ -69,17 +70,49 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
         raise ValueError(f"`path` must end in .safetensors. Received: {path}")
     with write_atomically(path) as aside:
         try:
-            save_file(model_state(model), aside, metadata=header(model.grids, _arguments(model)))
+            save_file(model_state(model), aside, metadata=header(model.grids, arguments_of(model)))
         except SafetensorError as error:  # of the disk
             raise OSError(f"{path} cannot be written: {error}") from error
 
 
-def _arguments(model):
+def arguments_of(model: keras.Model) -> dict[str, Any]:
+    """The arguments of a model that its weights do not show, as in `Checkpoint`."""
     arguments = {name: getattr(model, name) for name in ("labels", "mean", "std")}
     activation = model.classifier_activation
     if activation is None or isinstance(activation, str):  # others are the user's own functions
         arguments["classifier_activation"] = activation
     return arguments
+
+
+def compare_arguments(
+    model: keras.Model, arguments: Mapping[str, Any], origin: str, heads: bool = True
+) -> None:
+    """Gives a model without labels those of its weights, and warns where the two differ.
+
+    Args:
+        model: A CrossViT of this package, whose weights come from `origin`.
+        arguments: As in `Checkpoint`.
+        origin: Where they come from, for the warning.
+        heads: Whether the heads come from there as well.
+    """
+    own = arguments_of(model)
+    if heads and own["labels"] is None and arguments.get("labels"):
+        own["labels"] = model.labels = tuple(arguments["labels"])
+    compared = ["mean", "std"] if model.include_preprocessing else []
+    compared += ["labels"] if heads else []
+    for name in compared:
+        given = arguments.get(name)
+        # Of other lengths they are of images of other channels, or of other classes.
+        if given is None or len(given) != len(own[name]) or list(given) == list(own[name]):
+            continue
+        logger.warning(
+            "%s: the weights are of a model with %s=%s. This one has %s, and answers otherwise.",
+            *(origin, name, _shortened(given), _shortened(own[name])),
+        )
+
+
+def _shortened(values):
+    return f"[{', '.join(map(str, values[:5]))}{', ...' if len(values) > 5 else ''}]"
 
 
 def model_state(model: keras.Model) -> dict[str, np.ndarray]:

@@ -11,8 +11,10 @@ import keras
 
 from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.weights.checkpoint import (
+    arguments_of,
     assign_state,
     check_finite,
+    compare_arguments,
     head_classes,
     model_state,
 )
@@ -71,7 +73,7 @@ class WeightSource:
 
         Heads for ImageNet's 1000 classes are left out if the model has another number of
         classes or no heads. In the first case the model's heads keep their initial values, and
-        a warning is logged.
+        a warning is logged. A model without labels takes those of a file's heads.
 
         Args:
             model: A CrossViT.
@@ -94,7 +96,8 @@ class WeightSource:
         wanted = heads[0].units if heads else None
         given = head_classes(found.state)
         if given == wanted and not reset_heads:
-            return assign_state(model, found.state, self.origin, grids=found.grids)
+            assign_state(model, found.state, self.origin, grids=found.grids)
+            return compare_arguments(model, found.arguments, self.origin)
         if heads and given != _IMAGENET_CLASSES and not reset_heads:
             raise ValueError(
                 f"`classes` must be {given}, as in the weights, unless reset_heads=True gives the "
@@ -104,6 +107,7 @@ class WeightSource:
                 f"gets new ones. Received: reset_heads=False, weights={self.origin!r}"
             )
         assign_state(model, found.state, self.origin, keep_heads=True, grids=found.grids)
+        compare_arguments(model, found.arguments, self.origin, heads=False)
         if heads:
             logger.warning(
                 "weights=%r: the %s of %d classes are new and not trained; all other "
@@ -125,7 +129,7 @@ class WeightSource:
                 f"`weights` must be a complete .keras file. Received: {self.origin!r}, which "
                 f"cannot be read: {error}"
             ) from error
-        return Checkpoint(model_state(saved), saved.grids)
+        return Checkpoint(model_state(saved), saved.grids, arguments_of(saved))
 
     def _load_keras_weights(self, model, path):
         before = [keras.ops.convert_to_numpy(variable) for variable in model.weights]

@@ -238,6 +238,26 @@ def test_other_keys_of_a_configuration_stay(model, tmp_path):
     assert kc.from_pretrained(tmp_path).labels == LABELS
 
 
+def test_a_runs_folder_keeps_its_model(model, tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"of a run")
+    with pytest.raises(ValueError, match="`folder` must not be a run's"):
+        model.save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_a_model_without_labels_leaves_none_of_another(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    base.small_model(classes=3).save_pretrained(tmp_path)
+    assert "label_names" not in json.loads((tmp_path / "config.json").read_text())
+    assert not (tmp_path / "labels.txt").exists()
+
+
+def test_a_config_json_that_is_no_object(model, tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"`folder` must have an object in its config\.json"):
+        model.save_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("labels", [("a",), "abcde", ("a", "b", "c", "d", ""), (1, 2, 3, 4, 5)])
 def test_labels_that_do_not_fit(labels):
     with pytest.raises(ValueError, match="`labels` must be"):

@@ -85,6 +85,27 @@ def test_same_classes_load_without_a_word(files, caplog):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
+def test_what_weights_do_not_show(suffix, tmp_path, caplog):
+    """Labels are taken where there are none; another deviation or other labels are said."""
+    path, names = tmp_path / f"saved{suffix}", tuple("vwxyz")
+    saved = base.small_model(std=(0.1, 0.2, 0.3), labels=list(names))
+    saved.save(path) if suffix == ".keras" else kc.save_checkpoint(saved, path)
+    same = built(path, std=(0.1, 0.2, 0.3))
+    assert (same.labels, caplog.records) == (names, [])
+    assert built(path, std=(0.1, 0.2, 0.3), reset_heads=True).labels is None
+    caplog.clear()
+    other = built(path, labels=list("zyxwv"))
+    assert other.labels == tuple("zyxwv")
+    std, labels = (record.message for record in caplog.records)
+    assert "of a model with std=[0.1, 0.2, 0.3]. This one has [0.229, 0.224, 0.225]" in std
+    assert "of a model with labels=[v, w, x, y, z]. This one has [z, y, x, w, v]" in labels
+    caplog.clear()
+    if suffix == ".safetensors":
+        kc.load_checkpoint(other, path)
+        assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
 def test_heads_that_are_not_of_imagenet_are_not_dropped(suffix, files):
     with pytest.raises(ValueError, match=r"`classes` must be 5.*Received: classes=7"):
         built(files / f"five{suffix}", classes=7)

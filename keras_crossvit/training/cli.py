@@ -103,7 +103,8 @@ def _start_again(error, most):
         flush=True,
     )
     os.environ[_RESTARTS] = str(restarts + 1)
-    os.execv(sys.executable, [sys.executable, *sys.argv, "--set", "resume=true"])
+    # Not `sys.argv`, in which the console script's name is not that of a file.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--set", "resume=true"])
 
 
 def parse_config(

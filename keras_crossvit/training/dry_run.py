@@ -12,7 +12,7 @@ from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.memory import activation_bytes, variable_bytes
-from keras_crossvit.training.strategy import make_strategy, replicas_of
+from keras_crossvit.training.strategy import asks_others, make_strategy, replicas_of
 
 _GB = 2**30
 
@@ -31,8 +31,7 @@ def dry_run(config: TrainConfig) -> None:
     """
     print(json.dumps(dataclasses.asdict(config), indent=2))
     source = open_data(config)
-    alone = config.strategy in ("multiworker", "tpu")
-    strategy = make_strategy("none" if alone else config.strategy)
+    strategy = make_strategy("none" if asks_others(config.strategy) else config.strategy)
     check_fit(config, source, strategy)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)

@@ -263,12 +263,13 @@ class Run:
 
     def _keep_best(self):
         """Writes `best.keras` after an epoch that is the best so far."""
-        if self.folder is None or self._best_epoch() != len(self.log.rows) - 1:
+        if self._best_epoch() != len(self.log.rows) - 1:
             return
-        with self.step.averaged():
+        with self.step.averaged():  # in every process: to assign is a step of all on JAX
             model = self._final_model()
-        with write_atomically(self.folder / "best.keras") as aside:
-            model.save(aside)
+        if self.folder is not None:
+            with write_atomically(self.folder / "best.keras") as aside:
+                model.save(aside)
 
     def _is_over(self):
         metric, patience = self.config.best or "val_loss", self.config.patience

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from typing import Any
 
 import keras
@@ -13,7 +14,9 @@ from keras_crossvit.data.shards import Shard
 from keras_crossvit.training.waiting import waiting_for
 
 _TIMEOUT = 1800  # seconds
+_MARGIN = 60  # seconds after that until JAX would give up by itself
 _SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
+_KERAS = "KERAS_DISTRIBUTION_"  # how the variables of `keras.distribution.initialize` begin
 
 
 def make_strategy(name: str, worker_timeout: int = _TIMEOUT) -> Any:
@@ -62,17 +65,17 @@ def strategy_from_environment() -> str:
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
 
+def asks_others(name: str) -> bool:
+    """Whether to make the strategy of this name takes other processes, or a TPU."""
+    name = strategy_from_environment() if name == "auto" else name
+    return name in ("multiworker", "tpu") or (name == "data_parallel" and _jax_processes() > 1)
+
+
 def _multiworker(timeout):
     resolvers = tf.distribute.cluster_resolver
     if os.environ.get("TF_CONFIG"):
+        _check_tf_config(os.environ["TF_CONFIG"])
         resolver = resolvers.TFConfigClusterResolver()
-        workers = json.loads(os.environ["TF_CONFIG"]).get("cluster", {}).get("worker")
-        if not workers:
-            raise ValueError(
-                '`TF_CONFIG` must name the workers, as in {"cluster": {"worker": ["host:port", '
-                '...]}, "task": {"type": "worker", "index": 0}}. '
-                f"Received: TF_CONFIG={os.environ['TF_CONFIG']}"
-            )
     elif "SLURM_PROCID" in os.environ:
         resolver = resolvers.SlurmClusterResolver()
     else:
@@ -80,10 +83,34 @@ def _multiworker(timeout):
             '`strategy="multiworker"` needs the workers\' addresses: set TF_CONFIG, or start the '
             "command by Slurm's srun. Received: neither TF_CONFIG nor SLURM_PROCID"
         )
-    addresses = resolver.cluster_spec().as_dict()["worker"]
-    others = [a for number, a in enumerate(addresses) if number != resolver.task_id]
+    own, addresses = _place_of(resolver)
+    others = [address for number, address in enumerate(addresses) if number != own]
     with waiting_for(others, timeout):
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+
+
+def _check_tf_config(text):
+    try:
+        cluster = json.loads(text).get("cluster", {})
+        known = bool(cluster) and not cluster.keys() - {"chief", "worker"}
+    except (ValueError, AttributeError):
+        known = False
+    if not known:
+        raise ValueError(
+            '`TF_CONFIG` must name the workers, and a chief if there is one, as in {"cluster": '
+            '{"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. '
+            f"Received: TF_CONFIG={text}"
+        )
+
+
+def _place_of(resolver):
+    """The number of this process among all, a chief before the workers, and all addresses."""
+    cluster = resolver.cluster_spec()
+    chiefs, workers = (
+        cluster.job_tasks(job) if job in cluster.jobs else [] for job in ("chief", "worker")
+    )
+    before = len(chiefs) if resolver.task_type == "worker" else 0
+    return before + resolver.task_id, [*chiefs, *workers]
 
 
 def _tpu(timeout):
@@ -105,16 +132,51 @@ def _data_parallel(timeout):
     import jax
 
     if _jax_processes() > 1 and not jax.distributed.is_initialized():
-        coordinator = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "").partition(",")[0]
+        # Not by `keras.distribution.initialize`, which leaves both of the last to JAX: it gives
+        # up after 300 seconds, and under Slurm takes one GPU for each task.
+        named = _named_processes()
+        coordinator = named.get("coordinator_address")
         with waiting_for([coordinator] if coordinator else [], timeout):
-            keras.distribution.initialize()
+            jax.distributed.initialize(
+                **named,
+                local_device_ids=_gpus_of_the_only_task(),
+                initialization_timeout=timeout + _MARGIN,
+            )
     # The batches are made for this process already, so Keras must not share them out again.
     return keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
 
 
+def _named_processes():
+    """Arguments of `jax.distributed.initialize` by Keras' variables; of none JAX finds its own."""
+    count, number, addresses = (
+        os.environ.get(_KERAS + name) for name in ("NUM_PROCESSES", "PROCESS_ID", "JOB_ADDRESSES")
+    )
+    if count is None:
+        return {}
+    if number is None or not addresses:
+        raise ValueError(
+            f"`{_KERAS}JOB_ADDRESSES` and `{_KERAS}PROCESS_ID` must be set where "
+            f"{_KERAS}NUM_PROCESSES is. Received: {addresses} and {number}"
+        )
+    return {
+        "coordinator_address": addresses.partition(",")[0],
+        "num_processes": int(count),
+        "process_id": int(number),
+    }
+
+
+def _gpus_of_the_only_task():
+    """Numbers of a machine's GPUs where Slurm runs one task on each; `None` lets JAX choose."""
+    tasks = re.findall(r"(\d+)(?:\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "-1").split(",")
+    if set(tasks) != {"1"} or "-1" in gpus or "" in gpus:
+        return None
+    return list(range(len(gpus)))
+
+
 def _jax_processes():
     """Processes that the environment names: Keras' own variable, Slurm's srun, a TPU pod."""
-    for name in ("KERAS_DISTRIBUTION_NUM_PROCESSES", _SLURM_TASKS):
+    for name in (f"{_KERAS}NUM_PROCESSES", _SLURM_TASKS):
         if os.environ.get(name):
             return int(os.environ[name])
     return len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
@@ -163,8 +225,8 @@ def shard_of(strategy: Any) -> Shard:
         return Shard(jax.process_index(), jax.process_count(), 1)
     worker, workers = 0, 1
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        worker = strategy.cluster_resolver.task_id
-        workers = len(strategy.cluster_resolver.cluster_spec().job_tasks("worker"))
+        worker, addresses = _place_of(strategy.cluster_resolver)
+        workers = len(addresses)
     return Shard(worker, workers, strategy.num_replicas_in_sync // workers)
 
 

@@ -1,6 +1,7 @@
 """The command: what it checks, says and refuses."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -29,6 +30,20 @@ def refusal(run, *arguments):
     with pytest.raises(SystemExit) as ended:
         run(*arguments)
     return str(ended.value.code)
+
+
+def test_the_console_script_starts_itself_again(monkeypatch, capsys):
+    started = []
+    script = ["bin/crossvit", "train", "--recipe", "tiny"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", *script])
+    monkeypatch.setattr(sys, "argv", ["bin/crossvit train", "--recipe", "tiny"])
+    monkeypatch.setattr(os, "execv", lambda *command: started.append(command))
+    monkeypatch.setenv(cli._RESTARTS, "2")
+    cli._start_again(ConnectionError(), 10)
+    again = [sys.executable, *script, "--set", "resume=true"]
+    assert started == [(sys.executable, again)]
+    assert os.environ[cli._RESTARTS] == "3"
+    assert "A worker was lost (ConnectionError)" in capsys.readouterr().out
 
 
 def test_dry_run_checks_everything_and_writes_nothing(train, tmp_path, capsys):

@@ -9,11 +9,12 @@ import socket
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_crossvit as kc
 from keras_crossvit.export import load_exported
 from keras_crossvit.training import strategy
-from keras_crossvit.training.strategy import make_strategy, strategy_from_environment
+from keras_crossvit.training.strategy import asks_others, make_strategy, strategy_from_environment
 from tests.base import pixels, run_python
 from tests.training.processes import finish, run, started, wait_for, weights
 from tests.training.tiny import MODEL
@@ -186,7 +187,7 @@ def test_two_processes_of_jax_are_one(folder, values, alone):
         "KERAS_DISTRIBUTION_JOB_ADDRESSES": ",".join(f"localhost:{port}" for port in ports),
         "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
     }
-    values = {**values, "strategy": "auto"}
+    values = {**values, "strategy": "auto", "best": "val_accuracy"}
     with (
         jax(folder, "p0", values, **environment, KERAS_DISTRIBUTION_PROCESS_ID="0") as first,
         jax(folder, "p1", values, **environment, KERAS_DISTRIBUTION_PROCESS_ID="1") as second,
@@ -195,6 +196,8 @@ def test_two_processes_of_jax_are_one(folder, values, alone):
         finish(second, folder / "p1")
     for name in ("p0", "p1"):
         assert_same(weights(folder / name), alone)
+    best = keras.saving.load_model(folder / "p0" / "run" / "best.keras", compile=False)
+    assert best.count_params() == sum(array.size for array in alone)
     assert sorted(path.name for path in (folder / "p1").iterdir()) == ["output.txt", "weights.npz"]
 
 
@@ -288,6 +291,8 @@ def test_slurm_names_the_workers():
     [
         ({}, "neither TF_CONFIG nor SLURM_PROCID"),
         ({"TF_CONFIG": '{"task": {}}'}, "`TF_CONFIG` must name the workers"),
+        ({"TF_CONFIG": "{oops"}, "`TF_CONFIG` must name the workers"),
+        ({"TF_CONFIG": '{"cluster": {"ps": ["a:1"]}}'}, "`TF_CONFIG` must name the workers"),
     ],
 )
 def test_workers_without_addresses(environment, message, monkeypatch):
@@ -297,6 +302,48 @@ def test_workers_without_addresses(environment, message, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
         make_strategy("multiworker")
+
+
+@pytest.mark.parametrize(
+    ("task", "worker"), [(("chief", 0), 0), (("worker", 0), 1), (("worker", 1), 2)]
+)
+def test_a_chief_is_counted_before_the_workers(task, worker):
+    cluster = tf.train.ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        cluster, task_type=task[0], task_id=task[1]
+    )
+    assert strategy._place_of(resolver) == (worker, ["a:1", "b:1", "c:1"])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "gpus", "numbers"),
+    [
+        ("1(x4)", "0,1,2,3", [0, 1, 2, 3]),
+        ("1", "4,5", [0, 1]),
+        ("2(x4)", "0,1", None),
+        ("1(x2),2", "0,1", None),
+        ("1(x4)", None, None),
+        (None, "0,1", None),
+    ],
+)
+def test_one_task_of_a_machine_has_all_its_gpus_on_jax(tasks, gpus, numbers, monkeypatch):
+    for name, value in (("SLURM_STEP_TASKS_PER_NODE", tasks), ("CUDA_VISIBLE_DEVICES", gpus)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert strategy._gpus_of_the_only_task() == numbers
+
+
+def test_processes_of_jax_need_addresses(monkeypatch):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(ValueError, match=r"`KERAS_DISTRIBUTION_JOB_ADDRESSES` and .* must be set"):
+        strategy._named_processes()
+
+
+@pytest.mark.parametrize(("name", "others"), [("auto", True), ("mirrored", False)])
+def test_what_asks_other_machines(name, others, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", cluster(0, (1, 2)))
+    assert asks_others(name) is others
 
 
 def test_no_tpu_here():

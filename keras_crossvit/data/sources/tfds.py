@@ -91,19 +91,57 @@ def open_tfds(request: Request) -> Source:
         builder = tfds.builder(name, data_dir=request.data_dir)
     except tfds.core.DatasetNotFoundError as error:
         raise unknown_dataset(request.dataset) from error
-    builder.download_and_prepare()
+    _prepare(builder, request)
     info = builder.info
-    if not {"image", "label"} <= set(info.features):
-        raise ValueError(
-            "`dataset` must have the features `image` and `label`. "
-            f"Received: {name} with {', '.join(info.features)}"
-        )
+    _check_features(name, info.features)
     splits = request.choose_splits(info.splits, parts=True)
 
     def open_split(key):
         return _open_split(builder, f"{name} {key}", key)
 
     return request.source(info.features["label"].names, splits, open_split)
+
+
+def _prepare(builder, request):
+    """Downloads a dataset, or says what its user has to download."""
+    try:
+        builder.download_and_prepare()
+    except AssertionError as error:  # as builders say that files are missing
+        if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            raise
+        folder = os.path.join(builder.data_dir_root, "downloads", "manual")
+        raise ValueError(
+            f"`dataset` must be downloaded by hand, to {folder}, or to downloads/manual in "
+            f"another `data_dir`: {_one_line(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)} "
+            f"Received: dataset={request.dataset!r}, data_dir={request.data_dir!r}"
+        ) from error
+
+
+def _check_features(name, features):
+    """Refuses what is stored in another way than as an image and the number of its class."""
+    import tensorflow_datasets as tfds
+
+    if not {"image", "label"} <= set(features):
+        raise ValueError(
+            "`dataset` must have the features `image` and `label`. "
+            f"Received: {name} with {', '.join(features)}"
+        )
+    # Of float32 the bits are stored, as the colours of a PNG.
+    image, label = features["image"], features["label"]
+    if not isinstance(image, tfds.features.Image) or image.dtype.name[:4] != "uint":
+        raise ValueError(
+            "`dataset` must have a feature `image` that is an Image of uint8 or uint16. "
+            f"Received: {name} with image={_one_line(repr(image))}"
+        )
+    if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
+        raise ValueError(
+            "`dataset` must have a feature `label` that is a ClassLabel of so many classes. "
+            f"Received: {name} with label={_one_line(repr(label))}"
+        )
+
+
+def _one_line(text):
+    return " ".join(text.split())
 
 
 def _open_split(builder, name, key):

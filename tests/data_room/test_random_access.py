@@ -130,6 +130,16 @@ def test_a_file_that_changed_is_indexed_again(shards):
     assert read_record(index_shards(shards, [5, 5])[1], 2) == b"other"
 
 
+@pytest.mark.parametrize("damage", [lambda index: b"", lambda index: index[:40], lambda _: b"PK"])
+def test_a_damaged_index_is_made_again(shards, tmp_path, damage):
+    index_shards(shards, [5, 5])
+    (path,) = tmp_path.glob("*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert read_record(index_shards(shards, [5, 5])[1], 4) == b"bbbb"
+    assert path.read_bytes() == whole
+
+
 def test_what_cannot_be_read_says_why(shards):
     index = index_shards(shards, [5, 5])
     with open(shards[0], "r+b") as file:

@@ -70,6 +70,12 @@ def test_several_labels_an_image_become_rows_of_zeros_and_ones(table):
         (["path,labels", "0.png,a|"], "row 2, must have a label"),
         (["path,label", "0.png,a,b"], "row 2, must have 2 fields"),
         (["path,label"], "must have a row per image"),
+        (["path,label", ",", " , "], "must have a row per image"),
+        (
+            ["path,label", "0.png,a", "1.png,a", "./0.png,b"],
+            r"row 4, must have the label of row 2, .* column `labels`, as in .*'\./0\.png'$",
+        ),
+        (["path,labels", "0.png,a|b", "0.png,a"], "row 3, must have the label of row 2"),
     ],
 )
 def test_a_wrong_row_is_named(table, rows, message):
@@ -83,7 +89,52 @@ def test_spaces_around_a_split_and_rows_of_others(table, caplog):
     source = open_source(table("path,label,split", *rows))
     assert (source.train.size, source.validation.size) == (2, 1)
     (said,) = caplog.messages
-    assert said.endswith("labels.csv: rows of other splits are not read: 1 of 'Train'")
+    assert said.endswith("labels.csv: splits that are not read: 'Train' of 1 rows")
+    caplog.clear()
+    rows = "0.png,a,train", "1.png,a,train", "2.png,a,test"
+    open_source(table("path,label,split", *rows), validation_split=0.5)
+    (said,) = caplog.messages
+    assert said.endswith("splits that are not read: 'test' of 1 rows")
+    open_source(table("path,label,split", *rows), train_split=None)  # as to evaluate
+    assert len(caplog.messages) == 1
+
+
+def test_an_image_in_two_splits(table):
+    """A model would be validated on what it was trained on; a split that is not read may do it."""
+    path = table("path,label,split", "0.png,a,train", "1.png,a,val", "0.png,a,val", "0.png,a,all")
+    with pytest.raises(ValueError, match="row 4, must not name an image that row 2 has in"):
+        open_source(path)
+    assert open_source(path, validation_split="train").validation.size == 1
+    assert open_source(path, train_split=None).validation.size == 2
+
+
+def test_an_image_of_several_rows_is_trained_on_or_validated_on(table):
+    """Rows may occur again, so that they count more."""
+    for share in (0.2, 0.3, 0.4, 0.5):
+        rows = [f"{number % 8}.png,{'ab'[number % 2]}" for number in range(24)]
+        source = open_source(table("path,label", *rows), validation_split=share)
+        parts = [
+            set(shades(part.read(range(part.size)))) for part in (source.train, source.validation)
+        ]
+        assert all(parts)
+        assert not parts[0] & parts[1]
+        assert source.train.size + source.validation.size == 24
+    same = table("path,label", *["0.png,a"] * 4)
+    with pytest.raises(ValueError, match="must be a share that holds out at least one image"):
+        open_source(same, validation_split=0.5)
+
+
+def test_rows_of_separators_alone_are_blank(table):
+    """As spreadsheets end a table."""
+    path = table("path,label", "0.png,a", ",", "1.png,a", ",", ",,")
+    source = open_source(path, validation_split=0.5)
+    assert (source.train.size, source.validation.size) == (1, 1)
+
+
+def test_labels_in_two_unicode_forms(table):
+    rows = "0.png,caf\u00e9,train", "1.png,cafe\u0301,val"
+    with pytest.raises(ValueError, match=r"row 3, .* \(the same letters in another Unicode form"):
+        open_source(table("path,label,split", *rows))
 
 
 def test_no_such_table(tmp_path):
@@ -111,6 +162,33 @@ def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
     names.insert(where, "new.png")
     _, held_out = hold_out_rows(names, np.insert(labels, where, 0), 0.2)
     assert len(before - {names[row] for row in held_out}) <= 2  # one at the end of each class
+
+
+def test_paths_that_end_alike_are_told_apart_by_their_beginning():
+    """Or the first ones would be held out, and others as soon as one is added."""
+    names = [f"/data/train/ant/sample_{number:04}/rgb/image.png" for number in range(100)]
+    labels = np.zeros(100, int)
+    _, held_out = hold_out_rows(names, labels, 0.2, "/data/train")
+    assert len(held_out) == 20
+    assert held_out[-1] > 60
+    moved = [name.replace("/data/", "C:\\other\\").replace("/", "\\") for name in names]
+    np.testing.assert_array_equal(
+        hold_out_rows(moved, labels, 0.2, "C:\\other\\train")[1], held_out
+    )
+    more = [names[0].replace("0000", "new"), *names]
+    _, now = hold_out_rows(more, np.zeros(101, int), 0.2, "/data/train")
+    assert len({names[row] for row in held_out} - {more[row] for row in now}) <= 1
+
+
+def test_paths_that_end_alike_in_two_classes_stay_as_they_are():
+    """Only within a class does it matter: a run that goes on holds out what it held out."""
+    labels = np.repeat([0, 1], 50)
+    names = [f"/data/{label}/raw/{row % 50}.png" for row, label in enumerate(labels)]
+    _, held_out = hold_out_rows(names, labels, 0.2)
+    np.testing.assert_array_equal(held_out[:10] + 50, held_out[10:])  # by "raw/0.png" and so on
+    names += ["/data/0/new/raw/0.png"]
+    _, now = hold_out_rows(names, np.append(labels, 0), 0.2)
+    np.testing.assert_array_equal(now[now >= 50][-10:], held_out[10:])
 
 
 def test_a_share_is_held_out_of_images_with_several_labels():

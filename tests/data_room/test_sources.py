@@ -1,6 +1,7 @@
 """TensorFlow datasets and folders as labelled images."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 
@@ -49,6 +50,73 @@ def test_hidden_files_and_folders_are_left_out(folder):
     source = open_source(f"folder:{folder}")
     assert source.class_names == ("ant", "bee")
     assert source.train.size == 6
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "deep" / "3.png", 3)
+    (folder / "train" / "ant" / "linked").symlink_to(elsewhere)
+    (elsewhere / "deep" / "back").symlink_to(elsewhere)
+    (folder / "train" / "ant" / "lost.png").symlink_to(folder / "none.png")  # the log names it
+    source = open_source(f"folder:{folder}")
+    ants = [os.path.relpath(source.train.name(row), folder) for row in range(5)]
+    names = ("0.png", "1.png", "2.png", "linked/deep/3.png", "lost.png")
+    assert ants == [f"train/ant/{name}" for name in names]
+    assert source.train.size == 8
+
+
+def test_a_pipe_is_no_image(folder):
+    """It could be waited for without end."""
+    os.mkfifo(folder / "train" / "ant" / "3.png")
+    (folder / "train" / "ant" / "4.png").symlink_to(folder / "train" / "ant" / "3.png")
+    assert open_source(f"folder:{folder}").train.size == 6
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
+    """By a stand-in, since a test may run as a user who may read everything."""
+    scan, closed = os.scandir, str(folder / "train" / "bee")
+
+    def refuse(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=f"Permission denied: '{closed}'$"):
+        open_source(f"folder:{folder}")
+
+
+def test_images_that_are_left_out_are_counted(folder, caplog):
+    for name in ("ant/3.HEIC", "ant/deep/4.heic", "bee/3.tif", "5.png", "6.heic"):
+        write(folder / "train" / name, 1)
+    for name in ("ant/Thumbs.db", "ant/.1.tif", "readme.txt"):
+        write(folder / "train" / name, 1)
+    open_source(f"folder:{folder}")
+    expected = "images that are left out: 2 .heic, 1 .tif, 2 outside of any class"
+    assert caplog.messages == [f"{folder / 'train'}: {expected}"]
+
+
+@pytest.mark.parametrize("name", ["valid", "dev"])
+def test_splits_to_validate_on_come_before_the_one_to_test_on(folder, caplog, name):
+    shutil.copytree(folder / "val", folder / "test")
+    (folder / "val").rename(folder / name)
+    source = open_source(f"folder:{folder}")
+    assert source.validation.name(0).startswith(str(folder / name))
+    assert caplog.messages == [f"folder:{folder}: splits that are not read: 'test'"]
+    open_source(f"folder:{folder}", train_split=None, validation_split="test")  # as to evaluate
+    assert len(caplog.messages) == 1
+
+
+def test_names_in_two_unicode_forms(folder):
+    """A message would show the same name twice."""
+    (folder / "train" / "bee").rename(folder / "train" / "caf\u00e9")
+    (folder / "val" / "bee").rename(folder / "val" / "cafe\u0301")
+    message = "Received also: cafe\u0301 \\(the same letters in another Unicode form"
+    with pytest.raises(ValueError, match=message):
+        open_source(f"folder:{folder}")
+    source = open_source(f"folder:{folder}", validation_split="train")
+    with pytest.raises(ValueError, match="with caf\u00e9 \\(the same letters in another Unicode"):
+        source.with_classes(("ant", "cafe\u0301"))
 
 
 def test_a_folder_to_validate_on_may_lack_a_class(folder):
@@ -177,6 +245,8 @@ def test_a_part_without_images():
         ([b"a", 7], [0, 1], "as bytes. Received also: int"),
         ([b"a"], [1.7], "`labels` must be integers, .* Received: an array of float64"),
         ([b"a"], ["ant"], "`labels` must be integers, .* Received: an array of <U3"),
+        ([b"a"], [[1.0, 0.7]], r"or rows of zeros and ones\. Received also: 0\.7"),
+        ([b"a"], [[2, 1]], r"or rows of zeros and ones\. Received also: 2"),
     ],
 )
 def test_what_images_in_memory_must_be(images, labels, message):

@@ -10,13 +10,13 @@ from keras_crossvit.data.sources import csv, folder, tfds  # noqa: F401  (they r
 from keras_crossvit.data.sources.base import (
     SOURCES,
     Examples,
-    MemorySplit,
     Request,
     Source,
     Split,
     is_tfds_name,
     unknown_dataset,
 )
+from keras_crossvit.data.sources.memory import MemorySplit
 
 __all__ = ["SOURCES", "Examples", "MemorySplit", "Request", "Source", "Split", "open_source"]
 
@@ -38,8 +38,9 @@ def open_source(
         train_split: Split or folder to train on; TensorFlow datasets take slices as well,
             "train[:90%]". `None`, to evaluate alone, for the split to validate on.
         validation_split: Split or folder to validate on; `None` for the first of
-            "validation", "val" and "test" that there is. A number in (0, 1) holds out that
-            share of the split to train on, of each class alike, and always the same images.
+            "validation", "val", "valid", "dev" and "test" that there is. A number in (0, 1)
+            holds out that share of the split to train on, of each class alike, and always the
+            same images.
 
     Returns:
         A `Source`, whose splits `train` and `validation` have a `size` and give any of their

@@ -7,6 +7,7 @@ import difflib
 import logging
 import os
 import re
+import unicodedata
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ _TFDS_NAME = re.compile(r"([\w-]+:)?\w+(/[\w+.-]+)?(:[\d*.]+)?(/\w+=.*)?")
 _WORDNET_ID = re.compile(r"n\d{8}")  # in their order ImageNet's classes are numbered
 _PATH = re.compile(r"^[.~]|[/\\]")
 
-_VALIDATION = ("validation", "val", "test")
+_VALIDATION = ("validation", "val", "valid", "dev", "test")
 _LABELS_AT_A_TIME = 256
 
 _logger = logging.getLogger("keras_crossvit.data")
@@ -56,7 +57,12 @@ class Split(abc.ABC):
         size: Number of images.
         label_shape: `()` for one label an image, `(classes,)` for any number of them.
         remote: Whether an image takes long to arrive, so that many are asked for at a time.
+
+    Attributes:
+        root: The folder that the images' names begin with, if they do: it may be moved.
     """
+
+    root = ""
 
     def __init__(self, size: int, label_shape: tuple[int, ...] = (), remote: bool = False) -> None:
         self.size = size
@@ -102,58 +108,6 @@ class Split(abc.ABC):
         chunks = (range(start, min(start + _LABELS_AT_A_TIME, self.size)) for start in starts)
         empty = self.read([]).labels
         return np.concatenate([empty, *(self.read(chunk).labels for chunk in chunks)])
-
-
-class MemorySplit(Split):
-    """Images that are in memory already.
-
-    Args:
-        images: The encoded image files.
-        labels: `(N,)` integers, or `(N, classes)` of zeros and ones.
-        names: What the images are called in messages; `None` for "image 0" and so on.
-
-    Raises:
-        ValueError: If there are not as many of each, or if one is of another kind.
-    """
-
-    def __init__(
-        self,
-        images: collections.abc.Sequence[bytes],
-        labels: collections.abc.Sequence | np.ndarray,
-        names: collections.abc.Sequence[str] | None = None,
-    ) -> None:
-        self._labels, self._images = np.asarray(labels), [*images]
-        self._names = [f"image {row}" for row in range(len(self._images))]
-        if names is not None:
-            self._names = [*names]
-        lengths = len(self._images), len(self._labels), len(self._names)
-        if len(set(lengths)) > 1:
-            raise ValueError(
-                "`images`, `labels` and `names` must be of one length. "
-                f"Received: {lengths[0]} images, {lengths[1]} labels, {lengths[2]} names"
-            )
-        for image in self._images:
-            if not isinstance(image, bytes):
-                raise ValueError(
-                    "`images` must be encoded image files, as bytes. "
-                    f"Received also: {type(image).__name__}"
-                )
-        one_each = self._labels.ndim == 1 and self._labels.dtype.kind not in "biu"
-        if self._labels.size and (one_each or self._labels.dtype.kind not in "biuf"):
-            raise ValueError(
-                "`labels` must be integers, or rows of zeros and ones. "
-                f"Received: an array of {self._labels.dtype}"
-            )
-        super().__init__(len(self._images), self._labels.shape[1:])
-
-    def name(self, index: int) -> str:
-        return self._names[index]
-
-    def load(self, index: int) -> tuple[bytes, object]:
-        return self._images[index], self._labels[index]
-
-    def labels(self) -> np.ndarray:
-        return self._labels
 
 
 class PartOfSplit(Split):
@@ -261,7 +215,7 @@ class Source:
             raise ValueError(
                 f"`dataset` must have classes of the model, {', '.join((doubles or own)[:10])}"
                 f"{', ...' if len(names) > 10 else ''}. Received: {self.name}, with "
-                f"{', '.join(sorted(strangers)[:10])}"
+                f"{', '.join(sorted(strangers)[:10])}{unicode_hint(strangers, own)}"
             )
         number = {name: index for index, name in enumerate(own)}
         numbers = np.array([number[name] for name in self.class_names])
@@ -336,6 +290,19 @@ class Request:
             more += "; or be a share of the training split, as in 0.2"
         return more
 
+    def log_unread(
+        self, there: collections.abc.Mapping[str, str], splits: tuple[str, str | None]
+    ) -> None:
+        """Logs which splits are not read in a run, so that they are not lost without a word.
+
+        Args:
+            there: What the log calls each split, by the names of all.
+            splits: What `choose_splits` returned.
+        """
+        unread = [said for name, said in there.items() if name not in splits]
+        if self.train_split is not None and unread:  # else one split alone was asked for
+            _logger.warning("%s: splits that are not read: %s", self.dataset, ", ".join(unread))
+
     def source(
         self,
         class_names: collections.abc.Sequence[str],
@@ -354,9 +321,19 @@ class Request:
         if validation is not None:
             return Source(self.dataset, tuple(class_names), whole, open_split(validation))
         names = map(whole.name, range(whole.size))
-        rows = hold_out_rows(names, whole.labels(), self.validation_split)
+        rows = hold_out_rows(names, whole.labels(), self.validation_split, whole.root)
         parts = (PartOfSplit(whole, part) for part in rows)
         return Source(self.dataset, tuple(class_names), *parts)
+
+
+def unicode_hint(
+    unknown: collections.abc.Iterable[str], known: collections.abc.Iterable[str]
+) -> str:
+    """The end of a message about unknown names where one of them looks as a known one does."""
+    forms = {unicodedata.normalize("NFC", name) for name in known}
+    if any(unicodedata.normalize("NFC", name) in forms for name in unknown):
+        return " (the same letters in another Unicode form, as macOS writes them)"
+    return ""
 
 
 def is_tfds_name(dataset: str) -> bool:

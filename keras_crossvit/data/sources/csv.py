@@ -11,19 +11,18 @@ and the task is a multi-label one. Without `split` all rows are of the split "tr
 import array
 import csv
 import io
-import logging
 import os
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from keras_crossvit.data.sources import storage
-from keras_crossvit.data.sources.base import SOURCES, Request, Source
+from keras_crossvit.data.sources.base import SOURCES, Request, Source, unicode_hint
 from keras_crossvit.data.sources.compact import Strings
 from keras_crossvit.data.sources.folder import FileSplit
 
 _SEPARATOR = "|"
-_logger = logging.getLogger("keras_crossvit.data")
 _COLUMNS = ({"path", "label"}, {"path", "labels"})
 
 
@@ -67,10 +66,9 @@ def open_csv(request: Request) -> Source:
     table = _Table(path)
     splits = request.choose_splits(table.rows)
     class_names = table.class_names(splits[0])
-    unread = [name for name in table.rows if name not in splits]
-    if splits[1] is not None and unread:
-        counts = ", ".join(f"{len(table.rows[name].paths)} of {name!r}" for name in unread)
-        _logger.warning("%s: rows of other splits are not read: %s", path, counts)
+    table.check_repeats([*dict.fromkeys(name for name in splits if name is not None)])
+    counts = {name: f"{name!r} of {len(rows.paths)} rows" for name, rows in table.rows.items()}
+    request.log_unread(counts, splits)
 
     def open_split(name):
         return table.open_split(name, class_names)
@@ -79,11 +77,15 @@ def open_csv(request: Request) -> Source:
 
 
 class _Rows:
-    """The rows of one split: paths, numbers of labels, where each stands in the table."""
+    """The rows of one split: paths, numbers of labels, where each stands in the table.
+
+    Hashes say which rows are of the same image, and which have the same labels.
+    """
 
     def __init__(self) -> None:
         self.paths = Strings()
         self.labels, self.counts, self.lines = (array.array("i") for _ in range(3))
+        self.images, self.label_sets = array.array("q"), array.array("q")
 
 
 class _Table:
@@ -107,7 +109,7 @@ class _Table:
             )
         self.multi_label = "labels" in header
         for fields in rows:
-            if fields:
+            if any(map(str.strip, fields)):  # spreadsheets end a table in rows of separators
                 self._add(reader.line_num, header, fields)
         if not self.rows:
             raise ValueError(f"{path} must have a row per image. Received: none")
@@ -142,10 +144,33 @@ class _Table:
         numbers = [self._numbers.setdefault(text.strip(), len(self._numbers)) for text in labels]
         rows.labels.extend(numbers)
         rows.counts.append(len(numbers))
+        rows.images.append(hash(os.path.normpath(row["path"])))
+        rows.label_sets.append(hash(frozenset(numbers)))
         rows.lines.append(line)
 
     def _refuse(self, line, message, received):
         raise ValueError(f"{self._path}, row {line}, {message}. Received: {received!r}")
+
+    def check_repeats(self, splits: Collection[str]) -> None:
+        """Refuses an image with rows in two of the splits, or with rows of different labels."""
+        parts = [self.rows[name] for name in splits]
+        images, labels, lines = (
+            np.concatenate([getattr(rows, column) for rows in parts])
+            for column in ("images", "label_sets", "lines")
+        )
+        split = np.repeat(np.arange(len(parts)), [len(rows.paths) for rows in parts])
+        _, first, inverse = np.unique(images, return_index=True, return_inverse=True)
+        first = first[inverse]  # the first row of each row's image
+        faults = {
+            "must not name an image that row {} has in another split": split != split[first],
+            "must have the label of row {}, which names the same image (several labels stand in "
+            "one row of a column `labels`, as in cat|dog)": labels != labels[first],
+        }
+        for message, wrong in faults.items():
+            if wrong.any():
+                row = np.argmax(wrong)
+                path = parts[split[row]].paths[row - np.searchsorted(split, split[row])]
+                self._refuse(lines[row], message.format(lines[first[row]]), path)
 
     def class_names(self, split):
         """The labels of a split, sorted: by value if all are whole numbers."""
@@ -162,7 +187,9 @@ class _Table:
         if (labels < 0).any():
             row = np.searchsorted(np.cumsum(counts), np.argmax(labels < 0), side="right")
             unknown = [*self._numbers][rows.labels[np.argmax(labels < 0)]]
-            self._refuse(rows.lines[row], "must have labels of the split to train on", unknown)
+            hint = unicode_hint([unknown], class_names)
+            message = f"must have labels of the split to train on{hint}"
+            self._refuse(rows.lines[row], message, unknown)
         if self.multi_label:
             classes = len(class_names)
             return MultiLabelSplit(self._root, rows.paths, labels, counts, classes)

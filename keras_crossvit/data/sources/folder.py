@@ -1,14 +1,21 @@
 """A folder of image files: `folder:PATH`, where PATH holds `SPLIT/CLASS/*`."""
 
+import collections
+import logging
+import os
 from typing import Any
 
 import numpy as np
 
 from keras_crossvit.data.sources import storage
-from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split
+from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split, unicode_hint
 from keras_crossvit.data.sources.compact import Strings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
+# What cameras, scanners and browsers also write, and nobody reads here.
+_OTHER_SUFFIXES = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
+
+_logger = logging.getLogger("keras_crossvit.data")
 
 
 class FileSplit(Split):
@@ -22,10 +29,10 @@ class FileSplit(Split):
 
     def __init__(self, root: str, paths: Strings, labels: Any) -> None:
         super().__init__(len(paths), remote=storage.is_remote(root))
-        self._root, self._paths, self._labels = root, paths, labels
+        self.root, self._paths, self._labels = root, paths, labels
 
     def name(self, index: int) -> str:
-        return storage.join(self._root, self._paths[index])
+        return storage.join(self.root, self._paths[index])
 
     def load(self, index: int) -> tuple[bytes, object]:
         return storage.read(self.name(index)), self._labels[index]
@@ -45,8 +52,10 @@ def open_folder(request: Request) -> Source:
         raise FileNotFoundError(
             f"`dataset` must name an existing folder. Received: dataset={request.dataset!r}"
         )
-    splits = request.choose_splits(storage.folders_in(root))
-    class_names = storage.folders_in(storage.join(root, splits[0]))
+    there, _ = storage.contents(root)
+    splits = request.choose_splits(there)
+    class_names, _ = storage.contents(storage.join(root, splits[0]))
+    request.log_unread({name: repr(name) for name in there}, splits)
 
     def open_split(name):
         return _open_split(storage.join(root, name), class_names)
@@ -55,16 +64,17 @@ def open_folder(request: Request) -> Source:
 
 
 def _open_split(folder, class_names):
-    there = set(storage.folders_in(folder))
-    unknown = there - set(class_names)
+    there, loose = storage.contents(folder)
+    unknown = sorted(set(there) - set(class_names))
     if unknown:
         raise ValueError(
             f"The classes of {folder} must be those of the folder to train on. "
-            f"Received also: {', '.join(sorted(unknown))}"
+            f"Received also: {', '.join(unknown)}{unicode_hint(unknown, class_names)}"
         )
     if not there:
         raise ValueError(f"{folder} must hold a folder per class. Received: none")
     paths, counts = Strings(), dict.fromkeys(class_names, 0)
+    suffixes = collections.Counter()  # of the other files
     names = [name for name in class_names if name in there]
     folders = (storage.join(folder, name) for name in names)
     for name, files in zip(names, storage.files_below_each(folders), strict=True):
@@ -72,11 +82,23 @@ def _open_split(folder, class_names):
         for path in files:
             if path.lower().endswith(IMAGE_SUFFIXES):
                 paths.append(storage.join(name, path))
+            else:
+                suffixes[os.path.splitext(path)[1].lower()] += 1
         counts[name] = len(paths) - before
         if not counts[name]:
             raise ValueError(
                 f"A class's folder needs at least one image ({', '.join(IMAGE_SUFFIXES)}): put "
                 f"some there, or remove the folder. Received: none in {storage.join(folder, name)}"
             )
+    outside = sum(path.lower().endswith(IMAGE_SUFFIXES + _OTHER_SUFFIXES) for path in loose)
+    _log_left_out(folder, suffixes, outside)
     labels = np.repeat(np.arange(len(class_names), dtype="int32"), [*counts.values()])
     return FileSplit(folder, paths, labels)
+
+
+def _log_left_out(folder, suffixes, outside):
+    counts = [f"{suffixes[suffix]} {suffix}" for suffix in _OTHER_SUFFIXES if suffixes[suffix]]
+    if outside:
+        counts.append(f"{outside} outside of any class")
+    if counts:
+        _logger.warning("%s: images that are left out: %s", folder, ", ".join(counts))

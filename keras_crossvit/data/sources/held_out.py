@@ -8,20 +8,23 @@ import numpy as np
 
 
 def hold_out_rows(
-    names: Iterable[str], labels: np.ndarray, share: Any
+    names: Iterable[str], labels: np.ndarray, share: Any, root: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divides rows into a part to train on and a part to validate on, alike in their classes.
 
     Which rows of a class are held out follows from their names alone, by a hash: where rows are
     added or taken away, nearly all others stay where they were, so that a model is not validated
     on what it was trained on. Each class gives `share` of its rows, rounded so that all classes
-    together give the share too; its last row is always kept for training.
+    together give the share too; its last row is always kept for training. Rows of one name are
+    never divided.
 
     Args:
-        names: The rows' names; of a path the file and its folder count.
+        names: The rows' names; of a path the file and its folder count, and all below `root`
+            where two paths of a class are alike in these.
         labels: int `(N,)`, or `(N, classes)` of zeros and ones: then a row counts to that class
             among its own which the fewest rows have.
         share: Share of the rows to hold out, in (0, 1).
+        root: The folder that the names begin with.
 
     Returns:
         The numbers of both parts' rows, each in rising order.
@@ -40,15 +43,36 @@ def hold_out_rows(
     ends = np.cumsum(counts)
     quotas = np.diff(np.rint(ends * share).astype("int64"), prepend=0)
     quotas = np.minimum(quotas, counts - 1)
-    if not quotas.sum():
+    keys = _keys(names, classes, root)
+    by_class = np.lexsort((keys, classes))
+    within = np.arange(len(labels)) - np.repeat(ends - counts, counts)
+    first_kept = keys[by_class][ends - counts + quotas]
+    held_out = within < np.repeat(quotas, counts)
+    held_out &= keys[by_class] != np.repeat(first_kept, counts)
+    if not held_out.any():
         raise ValueError(
             "`validation_split` must be a share that holds out at least one image and leaves "
             f"one of each class. Received: validation_split={share!r} of {len(labels)} images"
         )
-    by_class = np.lexsort((np.fromiter(map(_hash, names), "uint64", len(labels)), classes))
-    within = np.arange(len(labels)) - np.repeat(ends - counts, counts)
-    held_out = within < np.repeat(quotas, counts)
     return np.sort(by_class[~held_out]), np.sort(by_class[held_out])
+
+
+def _keys(names, classes, root):
+    """A number of each row that looks random; `(N,)`.
+
+    Of a path's last two parts, since its folder may be moved; of all of it where a class has
+    several paths with these, as "1/rgb/image.png" and "2/rgb/image.png".
+    """
+    hashes = ((_hash(name, parts=2), _hash(name.removeprefix(root))) for name in names)
+    short, long = np.fromiter(hashes, np.dtype(("uint64", 2)), len(classes)).T
+    order = np.lexsort((long, short, classes))
+    same = (np.diff(short[order]) == 0) & (np.diff(classes[order]) == 0)
+    starts = np.flatnonzero(np.append(True, ~same)[: len(order)])
+    sizes = np.diff(np.append(starts, len(order)))
+    several = long[order][starts] != long[order][starts + sizes - 1]
+    keys = np.empty_like(short)
+    keys[order] = np.where(np.repeat(several, sizes), long[order], short[order])
+    return keys
 
 
 def _rarest(labels):
@@ -60,8 +84,9 @@ def _rarest(labels):
     return np.where(labels.any(axis=1), counts.argmin(axis=1), -1)
 
 
-def _hash(name):
-    """A number that looks random, of the last two parts of a path: its folder may be moved."""
-    key = "/".join(name.replace("\\", "/").rsplit("/", 2)[-2:])
+def _hash(name, parts=None):
+    """A number that looks random, of a path or its last parts, alike on all systems."""
+    path = name.replace("\\", "/")
+    key = "/".join(path.rsplit("/", parts)[-parts:]) if parts else path.strip("/")
     digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little")

@@ -112,31 +112,32 @@ def first_missing(folder: str, names: Sequence[str]) -> int | None:
     return next(missing, None)
 
 
-def folders_in(path: str) -> list[str]:
-    """The names of the folders in a folder, sorted, but for hidden ones, which begin with "."."""
-    if is_remote(path):
-        there = (name for name, kind in _list(path) if kind == "directory")
-    else:
-        there = (name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name)))
-    return sorted(name for name in there if not name.startswith("."))
+def contents(path: str) -> tuple[list[str], list[str]]:
+    """The names of the folders and of the files in a folder, sorted.
+
+    Hidden ones are left out: previews, checkpoints of notebooks, macOS' "._1.jpg".
+    """
+    there = _list(path) if is_remote(path) else ((e.name, _entry_kind(e)) for e in _entries(path))
+    shown = sorted((name, kind) for name, kind in there if not name.startswith("."))
+    kinds = "directory", "file"
+    folders, files = ([name for name, kind in shown if kind == wanted] for wanted in kinds)
+    return folders, files
 
 
 def files_below(path: str) -> Iterable[str]:
     """The paths of all files in a folder and the folders in it, relative to it, sorted.
 
-    Hidden files and folders are left out: previews, checkpoints of notebooks, macOS' "._1.jpg".
+    Hidden ones are left out, as by `contents`. Links to folders are followed, but for those to a
+    folder that they lie in themselves.
+
+    Raises:
+        OSError: If one of the folders cannot be read.
     """
     if is_remote(path):
         with _remote(path) as (files, inside):
             there = [name[len(inside) + 1 :] for name in files.find(inside)]
         return sorted(name for name in there if "/." not in f"/{name}")
-    found: list[str] = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = folder[len(path) :].strip(os.sep)
-        shown = (name for name in names if not name.startswith("."))
-        found += (os.path.join(inside, name) if inside else name for name in shown)
-    return sorted(found)
+    return sorted(_below(path, "", frozenset()))
 
 
 def files_below_each(paths: Iterable[str]) -> Iterator[Iterable[str]]:
@@ -154,6 +155,42 @@ def write(path: str, content: bytes) -> None:
         return
     with write_atomically(path) as aside:
         aside.write_bytes(content)
+
+
+def _below(path, inside, above):
+    """The paths of the files in a folder on a disk, with `inside` before them.
+
+    `above` are the real paths of the folders that were gone through to it.
+    """
+    real = os.path.realpath(path)
+    if real in above:
+        return
+    for entry in _entries(path):
+        kind = None if entry.name.startswith(".") else _entry_kind(entry)
+        if kind == "directory":
+            yield from _below(entry.path, f"{inside}{entry.name}{os.sep}", above | {real})
+        elif kind == "file":
+            yield inside + entry.name
+
+
+def _entries(path):
+    with os.scandir(path) as entries:
+        return [*entries]
+
+
+def _entry_kind(entry):
+    """Whether an entry is a "directory" or a "file"; `None` of what may have no end, as a pipe.
+
+    A link to nothing is a file: the log says that it cannot be read, as of others.
+    """
+    if entry.is_symlink():
+        if os.path.isdir(entry.path):
+            return "directory"
+        there = os.path.exists(entry.path)
+        return "file" if os.path.isfile(entry.path) or not there else None
+    if entry.is_dir():
+        return "directory"
+    return "file" if entry.is_file() else None
 
 
 def _kind(path):

@@ -1,0 +1,64 @@
+"""Images that are in memory already."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_crossvit.data.sources.base import Split
+
+
+class MemorySplit(Split):
+    """Images that are in memory already.
+
+    Args:
+        images: The encoded image files.
+        labels: `(N,)` integers, or `(N, classes)` of zeros and ones.
+        names: What the images are called in messages; `None` for "image 0" and so on.
+
+    Raises:
+        ValueError: If there are not as many of each, or if one is of another kind.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[bytes],
+        labels: Sequence | np.ndarray,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._labels, self._images = np.asarray(labels), [*images]
+        self._names = [f"image {row}" for row in range(len(self._images))]
+        if names is not None:
+            self._names = [*names]
+        lengths = len(self._images), len(self._labels), len(self._names)
+        if len(set(lengths)) > 1:
+            raise ValueError(
+                "`images`, `labels` and `names` must be of one length. "
+                f"Received: {lengths[0]} images, {lengths[1]} labels, {lengths[2]} names"
+            )
+        for image in self._images:
+            if not isinstance(image, bytes):
+                raise ValueError(
+                    "`images` must be encoded image files, as bytes. "
+                    f"Received also: {type(image).__name__}"
+                )
+        one_each = self._labels.ndim == 1 and self._labels.dtype.kind not in "biu"
+        if self._labels.size and (one_each or self._labels.dtype.kind not in "biuf"):
+            raise ValueError(
+                "`labels` must be integers, or rows of zeros and ones. "
+                f"Received: an array of {self._labels.dtype}"
+            )
+        other = self._labels[(self._labels != 0) & (self._labels != 1)]
+        if self._labels.ndim > 1 and other.size:
+            raise ValueError(
+                f"`labels` must be integers, or rows of zeros and ones. Received also: {other[0]}"
+            )
+        super().__init__(len(self._images), self._labels.shape[1:])
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def load(self, index: int) -> tuple[bytes, object]:
+        return self._images[index], self._labels[index]
+
+    def labels(self) -> np.ndarray:
+        return self._labels

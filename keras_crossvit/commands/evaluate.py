@@ -68,7 +68,7 @@ def _parse():
     add(
         "--split",
         type=_split,
-        help="by default the run's, or validation, val or test; 0.2: a share of train",
+        help="by default the run's, or validation, val, valid, dev or test; 0.2: a share of train",
     )
     add("--branches", action="store_true", help="each branch's own head, too")
     add("--knn", action="store_true", help="20 nearest neighbours among the training features")

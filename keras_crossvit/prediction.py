@@ -15,6 +15,7 @@ from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images, why_unreadable
 from keras_crossvit.data.sources.folder import IMAGE_SUFFIXES
+from keras_crossvit.data.sources.storage import files_below
 from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.models import CrossViT, branch_logits
 from keras_crossvit.models.answers import class_names, gives_logits, probabilities
@@ -31,12 +32,15 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
 
     Raises:
         ValueError: If a path does not exist, or there is no image.
+        OSError: If a folder cannot be read.
     """
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if _is_image(file.relative_to(path)))
-            found.extend(sorted(file for file in inside if file.is_file() or not file.exists()))
+            inside = (
+                name for name in files_below(str(path)) if name.lower().endswith(IMAGE_SUFFIXES)
+            )
+            found.extend(sorted(path / name for name in inside))
         elif path.exists():
             found.append(path)
         else:
@@ -47,11 +51,6 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
             f"Received: {', '.join(map(str, paths))}"
         )
     return found
-
-
-def _is_image(path):
-    hidden = any(part.startswith(".") for part in path.parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def classify_files(

@@ -5,6 +5,8 @@ import logging
 import os
 import pathlib
 
+import crossvit_command
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # values are those of a CPU
 # XLA compiles longer than it computes here; without optimisation it is quicker.
@@ -22,6 +24,10 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+# The processes that tests start as commands compute with oneDNN: so does this one, or else their
+# values differ in the last bits on processors where TensorFlow leaves it off.
+crossvit_command.set_environment()
 
 import keras
 import pytest

@@ -20,6 +20,7 @@ from keras_crossvit.data.pipeline import (
     training_batches,
 )
 from keras_crossvit.data.sources import Source
+from keras_crossvit.training.agreement import check_agreement
 from keras_crossvit.training.assembly import (
     build_model,
     check_fit,
@@ -38,7 +39,6 @@ from keras_crossvit.training.preemption import Preempted, watch_for_preemption
 from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
-    check_same_step,
     is_chief,
     make_strategy,
     shard_of,
@@ -103,7 +103,7 @@ def _train(config, on_step, on_epoch):
         watch_for_preemption() as stop,
     ):
         saved = open_run(folder, config, is_chief(strategy))
-        check_same_step(strategy, 0 if saved is None else int(saved[1]["step"]))
+        check_agreement(strategy, config, source, 0 if saved is None else int(saved[1]["step"]))
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         step = make_step(config, source, strategy)
@@ -239,8 +239,8 @@ class Run:
         sums, progress = np.zeros(1), self.progress
         self._check_read(progress.totals, "train_split", self.source.train)
         for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
-            sums = sums + np.asarray(self.step.evaluate(batches), "float64")
-            if stop.is_set() and self.alone:
+            sums = sums + np.asarray(self.step.evaluate(batches, stop.is_set()), "float64")
+            if sums[4] > 0 or (stop.is_set() and self.alone):
                 self.save()
                 self._leave()
         totals = Totals(*sums[:4])

@@ -1,9 +1,10 @@
 """The devices of a run, and this process's place among them."""
 
+import collections
 import contextlib
 import json
 import os
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.data.shards import Shard
+from keras_crossvit.training import slurm
 from keras_crossvit.training.waiting import waiting_for
 
 _TIMEOUT = 1800  # seconds
 _MARGIN = 60  # seconds after that until JAX would give up by itself
-_SLURM_TASKS = "SLURM_STEP_NUM_TASKS"
 _KERAS = "KERAS_DISTRIBUTION_"  # how the variables of `keras.distribution.initialize` begin
 
 
@@ -60,7 +61,7 @@ def strategy_from_environment() -> str:
         return "data_parallel" if _jax_processes() > 1 or _jax_devices() > 1 else "none"
     if os.environ.get("TPU_NAME"):
         return "tpu"
-    if os.environ.get("TF_CONFIG") or int(os.environ.get(_SLURM_TASKS, 1)) > 1:
+    if os.environ.get("TF_CONFIG") or slurm.tasks_of_step() > 1:
         return "multiworker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
@@ -72,17 +73,16 @@ def asks_others(name: str) -> bool:
 
 
 def _multiworker(timeout):
-    resolvers = tf.distribute.cluster_resolver
     if os.environ.get("TF_CONFIG"):
         _check_tf_config(os.environ["TF_CONFIG"])
-        resolver = resolvers.TFConfigClusterResolver()
-    elif "SLURM_PROCID" in os.environ:
-        resolver = resolvers.SlurmClusterResolver()
+    elif slurm.is_step():
+        os.environ["TF_CONFIG"] = slurm.tf_config(len(tf.config.list_physical_devices("GPU")))
     else:
         raise ValueError(
             '`strategy="multiworker"` needs the workers\' addresses: set TF_CONFIG, or start the '
-            "command by Slurm's srun. Received: neither TF_CONFIG nor SLURM_PROCID"
+            "command by Slurm's srun. Received: neither TF_CONFIG nor SLURM_STEP_NUM_TASKS"
         )
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     own, addresses = _place_of(resolver)
     others = [address for number, address in enumerate(addresses) if number != own]
     with waiting_for(others, timeout):
@@ -142,6 +142,12 @@ def _data_parallel(timeout):
                 local_device_ids=_gpus_of_the_only_task(),
                 initialization_timeout=timeout + _MARGIN,
             )
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            '`strategy="data_parallel"` must have as many devices in each process. Received: '
+            f"{', '.join(str(count) for _, count in sorted(counts.items()))}"
+        )
     # The batches are made for this process already, so Keras must not share them out again.
     return keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
 
@@ -167,19 +173,18 @@ def _named_processes():
 
 def _gpus_of_the_only_task():
     """Numbers of a machine's GPUs where Slurm runs one task on each; `None` lets JAX choose."""
-    tasks = re.findall(r"(\d+)(?:\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "-1").split(",")
-    if set(tasks) != {"1"} or "-1" in gpus or "" in gpus:
+    if not slurm.one_task_each() or "-1" in gpus or "" in gpus:
         return None
     return list(range(len(gpus)))
 
 
 def _jax_processes():
     """Processes that the environment names: Keras' own variable, Slurm's srun, a TPU pod."""
-    for name in (f"{_KERAS}NUM_PROCESSES", _SLURM_TASKS):
-        if os.environ.get(name):
-            return int(os.environ[name])
-    return len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
+    if os.environ.get(f"{_KERAS}NUM_PROCESSES"):
+        return int(os.environ[f"{_KERAS}NUM_PROCESSES"])
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return slurm.tasks_of_step() if slurm.is_step() else len(hosts)
 
 
 def _jax_devices():
@@ -230,24 +235,24 @@ def shard_of(strategy: Any) -> Shard:
     return Shard(worker, workers, strategy.num_replicas_in_sync // workers)
 
 
-def check_same_step(strategy: Any, step: int) -> None:
-    """Raises `ValueError`, in all processes, if they do not go on after the same step."""
-    if not spans_workers(strategy):
-        return
+def gather(strategy: Any, numbers: Sequence[int]) -> np.ndarray:
+    """The numbers of all processes, in each of them.
+
+    Args:
+        strategy: What `make_strategy` returned, of several processes.
+        numbers: Those of this one, below 2**31; each process gives as many.
+
+    Returns:
+        int `(N, len(numbers))`; a process may have several rows, all alike.
+    """
+    row = np.array([numbers], "int32")
     if isinstance(strategy, keras.distribution.DataParallel):
         from jax.experimental import multihost_utils
 
-        steps = multihost_utils.process_allgather(np.array([step]))
-    else:
-        # In a graph, since the strategy warns of its slowness outside of one.
-        gather = tf.function(lambda: strategy.gather(strategy.run(tf.constant, ([step],)), 0))
-        steps = gather()
-    found = sorted({int(number) for number in np.ravel(np.asarray(steps))})
-    if len(found) > 1:
-        raise ValueError(
-            "`output_dir` must be one folder that all processes see. Received: processes that go "
-            f"on after steps {', '.join(map(str, found))}"
-        )
+        return np.asarray(multihost_utils.process_allgather(row, tiled=True))
+    # In a graph, since the strategy warns of its slowness outside of one.
+    rows = tf.function(lambda: strategy.gather(strategy.run(tf.constant, (row,)), 0))
+    return np.asarray(rows())
 
 
 def replicas_of(strategy: Any) -> int:

@@ -106,7 +106,9 @@ def tear_last(folder):
 
 @pytest.mark.main_job
 def test_killed_torn_and_preempted(folder, values, undisturbed, here, caplog, capsys, monkeypatch):
-    """By SIGKILL, with the last checkpoint torn, by SIGTERM in an epoch and in an evaluation."""
+    """By SIGKILL, with the last checkpoint torn, by SIGTERM in an epoch and in an evaluation, to
+    this process or to another of its run.
+    """
     place = here("disturbed")
     with started(place, values, TINY_EXPORT="0") as process:
         wait_for(lambda: len(steps(place)) == 2, process, place)
@@ -126,12 +128,17 @@ def test_killed_torn_and_preempted(folder, values, undisturbed, here, caplog, ca
     assert steps(place)[-1] == reached
 
     usual = TensorFlowStep.evaluate
-    with monkeypatch.context() as patch:
-        patch.setattr(TensorFlowStep, "evaluate", lambda self, x: (end(), usual(self, x))[1])
-        with pytest.raises(Preempted):
-            go(values)
-    assert f"Going on after step {reached}." in capsys.readouterr().out
-    assert steps(place)[-1] == 11
+    disturbed = {
+        reached: lambda self, *given: (end(), usual(self, *given))[1],
+        11: lambda self, batches, stop: usual(self, batches, True),  # as another process asks
+    }
+    for step, evaluate in disturbed.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(TensorFlowStep, "evaluate", evaluate)
+            with pytest.raises(Preempted):
+                go(values)
+        assert f"Going on after step {step}." in capsys.readouterr().out
+        assert steps(place)[-1] == 11
 
     result = go(values)
     for ours, theirs in zip(weights_of(result), undisturbed[0], strict=True):

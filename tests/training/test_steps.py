@@ -103,6 +103,8 @@ def test_rows_of_weight_zero_count_for_nothing():
     totals.add(sums)
     assert totals.means["loss"] == pytest.approx(losses.mean(), rel=1e-5)
     assert totals.means["accuracy"] == pytest.approx(right / 5)
+    sums = step.evaluate(step.feed(batches(IMAGES, LABELS, weights)), stop=True)
+    np.testing.assert_allclose(sums, [losses.sum(), right, 5, 5, 1], rtol=1e-5)
 
 
 def test_it_evaluates_by_the_average_and_trains_by_the_weights():

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import socket
 
@@ -117,17 +118,37 @@ def test_missing_worker_is_named_and_given_up(folder, values):
 
 @pytest.mark.main_job
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_processes_with_folders_of_their_own_are_refused(backend):
-    """They would go on after different steps, and wait for each other for ever."""
+def test_processes_that_differ_are_refused(backend):
+    """They would wait for each other for ever, or see some images twice and others never."""
     code = """if True:
+        import dataclasses
         import sys
-        from keras_crossvit.training.strategy import check_same_step, make_strategy
-        strategy = make_strategy("auto")
-        check_same_step(strategy, 7)
-        try:
-            check_same_step(strategy, 7 + int(sys.argv[1]))
-        except ValueError as error:
-            print(error)
+        from keras_crossvit.data.sources import MemorySplit, Source
+        from keras_crossvit.training.agreement import check_agreement
+        from keras_crossvit.training.strategy import make_strategy
+        from tests.training.tiny import RECIPE
+
+        def check(step=7, names=("a", "b"), images=("1", "2", "3"), **values):
+            split = MemorySplit([b"x"] * len(images), [0] * len(images), images)
+            split.root = values.get("data_dir", "")
+            config = dataclasses.replace(RECIPE, **values)
+            check_agreement(strategy, config, Source("some", names, split, split), step)
+            print("alike")
+
+        strategy, number = make_strategy("auto"), int(sys.argv[1])
+        folder = f"/disk{number}/"
+        check(data_dir=folder, images=[folder + "1.png", folder + "2.png"])
+        for values in [
+            {"step": 7 + number},
+            {"images": ["1", "2", "3", "4"][number:]},
+            {"images": ["1", ["2", "2b"][number], "3"]},
+            {"names": [("a", "b"), ("a", "c")][number]},
+            {"batch_size": 16 + number, "seed": number, "step": number},
+        ]:
+            try:
+                check(**values)
+            except ValueError as error:
+                print(error)
     """
     ports = free_ports()
 
@@ -142,9 +163,20 @@ def test_processes_with_folders_of_their_own_are_refused(backend):
         return run_python(code, number, **environment)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for said in pool.map(refusal, range(2)):
-            assert "`output_dir` must be one folder that all processes see" in said
-            assert said.strip().endswith("go on after steps 7, 8")
+        for number, said in enumerate(pool.map(refusal, range(2))):
+            data = "`dataset` must hold the same images in all processes .* some with other"
+            expected = [
+                "alike",
+                "`output_dir` must be one folder that all .* that go on after steps 7, 8",
+                f"{data} numbers of images to train on and .*; here {4 - number} to train on .*",
+                f"{data} names of images; here 3 .*",
+                f"{data} classes; here 3 .*",
+                "`batch_size`, `seed` must be the same in all processes .* "
+                f"here: batch_size={16 + number}, seed={number}",
+            ]
+            lines = said.strip().splitlines()[-len(expected) :]
+            for line, pattern in zip(lines, expected, strict=True):
+                assert re.fullmatch(pattern, line)
 
 
 def jax(folder, name, values, **environment):
@@ -262,41 +294,17 @@ def test_a_backend_has_its_own_strategies():
         make_strategy("data_parallel")
 
 
-def test_slurm_names_the_workers():
-    """TensorFlow's own resolver reads what `srun` sets; the strategy would wait for the rest."""
-    code = """if True:
-        import tensorflow as tf
-        from keras_crossvit.training.strategy import make_strategy
-        class Strategy:
-            def __init__(self, cluster_resolver):
-                self.resolver = cluster_resolver
-
-        tf.distribute.MultiWorkerMirroredStrategy = Strategy
-        resolver = make_strategy("multiworker").resolver
-        print(resolver.cluster_spec().as_dict(), resolver.task_type, resolver.task_id)
-    """
-    slurm = {
-        "SLURM_PROCID": "1",
-        "SLURM_STEP_NODELIST": "node[1-2]",
-        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "CUDA_VISIBLE_DEVICES": "0",
-    }
-    output = run_python(code, **slurm)
-    assert output.strip().endswith("{'worker': ['node1:8888', 'node2:8888']} worker 1")
-
-
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "neither TF_CONFIG nor SLURM_PROCID"),
+        ({}, "neither TF_CONFIG nor SLURM_STEP_NUM_TASKS"),
         ({"TF_CONFIG": '{"task": {}}'}, "`TF_CONFIG` must name the workers"),
         ({"TF_CONFIG": "{oops"}, "`TF_CONFIG` must name the workers"),
         ({"TF_CONFIG": '{"cluster": {"ps": ["a:1"]}}'}, "`TF_CONFIG` must name the workers"),
     ],
 )
 def test_workers_without_addresses(environment, message, monkeypatch):
-    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
     monkeypatch.delenv("TF_CONFIG", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -120,7 +120,7 @@ class PartOfSplit(Split):
 
     def __init__(self, whole: Split, rows: np.ndarray) -> None:
         super().__init__(len(rows), whole.label_shape, whole.remote)
-        self._whole, self._rows = whole, rows
+        self._whole, self._rows, self.root = whole, rows, whole.root
 
     def name(self, index: int) -> str:
         return self._whole.name(int(self._rows[index]))
@@ -264,9 +264,11 @@ class Request:
         )
         if validation is None:
             validation = next((name for name in _VALIDATION if name in there), "validation")
-        if train is None and isinstance(validation, str):
+        alone = train is None and isinstance(validation, str)
+        if alone:
             train = validation
-        for argument, name in (("train_split", train), ("validation_split", validation)):
+        asked = [("train_split", train), ("validation_split", validation)]
+        for argument, name in asked[1:] if alone else asked:
             if isinstance(name, str):
                 known = (name.partition("[")[0] if parts else name) in there
             else:  # a share to validate on, which is checked where it is used

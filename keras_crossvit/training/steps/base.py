@@ -81,11 +81,16 @@ class Step(abc.ABC):
         """
 
     @abc.abstractmethod
-    def evaluate(self, batches: Iterator[Any]) -> Tensor:
-        """The sums, `(5,)`, of the next batch of `evaluation_batches`, each row by its weight.
+    def evaluate(self, batches: Iterator[Any], stop: bool = False) -> Tensor:
+        """Computes the next batch, with the moving average of the weights where there is one.
 
-        Computed with the moving average of the weights, where there is one. Of several labels the
-        batch's `score_counts` follow, flat.
+        Args:
+            batches: What `feed` made of `evaluation_batches`.
+            stop: As in `train`.
+
+        Returns:
+            `(5,)`: sums as those of a step of `train`, each row by its weight. Of several labels
+            the batch's `score_counts` follow, flat.
         """
 
     @abc.abstractmethod
@@ -129,10 +134,12 @@ class Step(abc.ABC):
     def sync(self) -> None:
         """Brings the state into the variables of the model and the optimizer."""
 
-    def held_out_sums(self, labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
-        """What `evaluate` returns, of some rows."""
+    def held_out_sums(
+        self, labels: Tensor, logits: Tensor, weights: Tensor, stops: Tensor
+    ) -> Tensor:
+        """What `evaluate` returns, of some rows and the processes that want to end."""
         losses = self.held_out_loss(labels, logits)
-        sums = [row_sums(labels, logits, losses, weights), ops.zeros(1)]
+        sums = [row_sums(labels, logits, losses, weights), ops.reshape(stops, (1,))]
         if self.several_labels:
             sums.append(ops.ravel(score_counts(labels, logits, weights)))
         return ops.concatenate(sums)

@@ -44,8 +44,9 @@ class JaxStep(Step):
         self._under_way.append(sums)
         return _local(sums)
 
-    def evaluate(self, batches: Iterator[Any]) -> Tensor:
-        arrays = (self._on_devices(x, 0) for x in next(batches))
+    def evaluate(self, batches: Iterator[Any], stop: bool = False) -> Tensor:
+        stops = np.full(jax.local_device_count(), stop, "float32")
+        arrays = (self._on_devices(x, 0) for x in (*next(batches), stops))
         return _local(self._evaluate(self.arrays, *arrays))
 
     def sync(self) -> None:
@@ -138,13 +139,13 @@ class JaxStep(Step):
         gradients, (new, sums) = jax.grad(loss, has_aux=True)(trainable)
         return gradients, new, sums
 
-    def _evaluation_step(self, arrays, images, labels, weights):
+    def _evaluation_step(self, arrays, images, labels, weights, stops):
         trainable, fixed, optimizer = arrays
         if self.average is not None:
             values = dict(zip(map(id, self.optimizer.variables), optimizer, strict=True))
             trainable = [values[id(variable)] for variable in self.averaged_variables()]
         logits, _ = self.model.stateless_call(trainable, fixed, images, training=False)
-        return self.held_out_sums(labels, logits, weights)
+        return self.held_out_sums(labels, logits, weights, jnp.sum(stops))
 
 
 def _micro_batches(x, parts):

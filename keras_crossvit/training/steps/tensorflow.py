@@ -39,8 +39,8 @@ class TensorFlowStep(Step):
     def train(self, batches: Iterator[Any], count: int, stop: bool = False) -> Tensor:
         return self._train(batches, tf.constant(count), tf.constant(float(stop)))
 
-    def evaluate(self, batches: Iterator[Any]) -> Tensor:
-        return self._evaluate(batches)
+    def evaluate(self, batches: Iterator[Any], stop: bool = False) -> Tensor:
+        return self._evaluate(batches, tf.constant(float(stop)))
 
     def snapshot(self) -> dict[str, Tensor]:
         # No copies: TensorFlow makes one of a variable that is read elsewhere when it changes it.
@@ -62,8 +62,8 @@ class TensorFlowStep(Step):
         _, rows = tf.while_loop(lambda number, _: number < count, add_step, (tf.constant(0), rows))
         return rows.stack()
 
-    def _evaluation_step(self, batches):
-        return self._on_replicas(self._replica_evaluation, *next(batches))
+    def _evaluation_step(self, batches, stop):
+        return self._on_replicas(self._replica_evaluation, *next(batches), stop)
 
     def _on_replicas(self, function, *arguments):
         """What `function` returns, which is the same on all replicas."""
@@ -83,11 +83,11 @@ class TensorFlowStep(Step):
         # Every replica of a process wants to end as the process does.
         return self._summed(tf.concat([sums, [stop]], 0))
 
-    def _replica_evaluation(self, images, labels, weights):
+    def _replica_evaluation(self, images, labels, weights, stop):
         averages = zip(self.model.trainable_variables, self.averaged_variables(), strict=True)
         with keras.StatelessScope([(variable, mean.value) for variable, mean in averages]):
             logits = self.model(images, training=False)
-        return self._summed(self.held_out_sums(labels, logits, weights))
+        return self._summed(self.held_out_sums(labels, logits, weights, stop))
 
     def _summed(self, sums):
         (total,), _ = sum_over_replicas([sums])

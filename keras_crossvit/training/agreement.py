@@ -1,0 +1,83 @@
+"""What the processes of a run must have alike before they train together.
+
+Where they differ each would wait for what another never does, or some images would be seen twice
+and others never.
+"""
+
+import dataclasses
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+
+from keras_crossvit.common.files import as_json
+from keras_crossvit.data.sources import Source, Split
+from keras_crossvit.training.config import TrainConfig
+from keras_crossvit.training.strategy import gather, spans_workers
+
+# Values that each process may have for itself, such as where its copy of the data is.
+_OWN = {
+    *("dataset", "data_dir", "output_dir", "resume"),
+    *("strategy", "worker_timeout", "max_restarts", "parallel_calls"),
+}
+_NAMES = 1000  # of a split that are compared: a file more or less moves all that come after it
+
+
+def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: int) -> None:
+    """Compares what all processes of a run were given.
+
+    Args:
+        strategy: What `make_strategy` returned.
+        config: A `TrainConfig`.
+        source: The `Source` of its data.
+        step: The step after which this process goes on.
+
+    Raises:
+        ValueError: In all processes, if some differ.
+    """
+    if not spans_workers(strategy):
+        return
+    values = {
+        name: _digest(value)
+        for name, value in as_json(dataclasses.asdict(config)).items()
+        if name not in _OWN
+    }
+    data = {
+        "numbers of images to train on": source.train.size,
+        "numbers of held-out images": source.validation.size,
+        "classes": _digest(source.class_names),
+        "names of images": _digest([_some_names(source.train), _some_names(source.validation)]),
+    }
+    rows = gather(strategy, [*values.values(), *data.values(), step])
+    differs = (rows != rows[0]).any(axis=0)
+    names = [name for name, other in zip([*values, *data], differs, strict=False) if other]
+    if unlike := [name for name in names if name in values]:
+        raise ValueError(
+            f"{', '.join(f'`{name}`' for name in unlike)} must be the same in all processes of a "
+            "run. Received here: "
+            + ", ".join(f"{name}={getattr(config, name)!r}" for name in unlike)
+        )
+    if names:
+        raise ValueError(
+            "`dataset` must hold the same images in all processes of a run. Received: "
+            f"{source.name} with other {' and '.join(names)}; here {source.train.size} to train "
+            f"on and {source.validation.size} held out, of {len(source.class_names)} classes"
+        )
+    if differs[-1]:
+        steps = ", ".join(map(str, np.unique(rows[:, -1])))
+        raise ValueError(
+            "`output_dir` must be one folder that all processes see. Received: processes that go "
+            f"on after steps {steps}"
+        )
+
+
+def _digest(value):
+    """31 bits, since JAX cuts integers to 32."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 1
+
+
+def _some_names(split: Split) -> list[str]:
+    """Names from all over a split, without the folder that holds it."""
+    rows = np.linspace(0, split.size - 1, min(split.size, _NAMES)).astype("int64")
+    return [split.name(int(row)).removeprefix(split.root).replace("\\", "/") for row in rows]

@@ -13,7 +13,7 @@ from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Split
 from keras_crossvit.models import CrossViT, branch_logits
-from keras_crossvit.models.answers import gives_logits, probabilities
+from keras_crossvit.models.answers import check_finite, gives_logits, probabilities
 from keras_crossvit.models.preprocessing import as_model_takes
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def evaluate(
 
     Raises:
         ValueError: If the model has another number of classes or the same in another order, takes
-            an image for each branch, or no image can be read.
+            an image for each branch or answers with NaN, or no image can be read.
     """
     classes, class_names = len(class_names), distinct_names(class_names)
     _check_model(model, class_names)
@@ -194,12 +194,10 @@ def _scores(model, heads, images):
     """Of pixels in 0..255 `{"model": (B, classes)}`, with `heads` the same for each branch."""
     images = as_model_takes(model, images)
     if heads is None:
-        return {"model": model.predict_on_batch(images)}
-    logits = heads.predict_on_batch(images)
-    return {
-        "model": sum(logits.values()) / len(logits),
-        **logits,
-    }  # the model's logits: their mean
+        return {"model": check_finite(model.predict_on_batch(images))}
+    logits = {name: check_finite(x) for name, x in heads.predict_on_batch(images).items()}
+    model_logits = sum(logits.values()) / len(logits)  # their mean
+    return {"model": model_logits, **logits}
 
 
 def _best(scores):

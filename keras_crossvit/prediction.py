@@ -18,7 +18,7 @@ from keras_crossvit.data.sources.folder import IMAGE_SUFFIXES
 from keras_crossvit.data.sources.storage import files_below
 from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.models import CrossViT, branch_logits
-from keras_crossvit.models.answers import class_names, gives_logits, probabilities
+from keras_crossvit.models.answers import check_finite, class_names, gives_logits, probabilities
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _BRANCHES = ("small", "large")  # in the order of a table's columns
@@ -80,7 +80,7 @@ def classify_files(
         that cannot be read, `file` and `error`.
 
     Raises:
-        ValueError: If an argument is not allowed.
+        ValueError: If an argument is not allowed, or the model answers with NaN.
     """
     if isinstance(files, str | os.PathLike):
         raise ValueError(f"`files` must be a list of files. Received: files={str(files)!r}")
@@ -170,7 +170,7 @@ class FileClassifier:
         """
         images = [self.prepare(x) for x in pixels]
         x = images if self.model.takes_pairs else images[0]
-        scores = self.model.predict_on_batch(x)
+        scores = check_finite(self.model.predict_on_batch(x))
         if gives_logits(self.model):
             scores = probabilities(self.model, scores)
         answers = {"model": np.asarray(scores)}

@@ -13,6 +13,7 @@ from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Source, Split
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.answers import check_finite
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07  # DINO's
@@ -33,7 +34,7 @@ def features_of(
 
     Raises:
         ValueError: If the model has no heads, an image has several labels, or no image can be
-            read.
+            read, or the features are NaN.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
@@ -52,7 +53,8 @@ def features_of(
         readable = np.asarray(counted) > 0
         images = as_model_takes(model, images)
         tokens = keras.tree.flatten(body.predict_on_batch(images))
-        features.append(np.concatenate(tokens, axis=-1).astype("float32")[readable])
+        tokens = check_finite(np.concatenate(tokens, axis=-1))
+        features.append(tokens.astype("float32")[readable])
         labels.append(np.asarray(one_hot).argmax(1)[readable])
     if not any(map(len, labels)):
         raise ValueError(

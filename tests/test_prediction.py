@@ -2,13 +2,14 @@
 
 import pathlib
 
+import keras
 import pytest
 
-from keras_crossvit.commands.evaluate import _split
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.evaluation import evaluate
 from keras_crossvit.prediction import classify_files, find_images
+from keras_crossvit.probes import features_of
 from tests import base
 
 
@@ -33,12 +34,22 @@ def test_one_path_is_no_list(files):
         classify_files(base.small_model(), files)
 
 
-@pytest.mark.parametrize(
-    ("text", "split"),
-    [("0.2", 0.2), ("test", "test"), ("2024", "2024"), ("1", "1"), ("nan", "nan")],
-)
-def test_only_numbers_between_0_and_1_are_shares(text, split):
-    assert _split(text) == split
+@pytest.mark.parametrize("measure", ["classify", "evaluate", "branches", "features"])
+def test_a_model_that_answers_nan(measure, tmp_path):
+    """It would else be right for all images of the first class."""
+    model = base.small_model()
+    model.branches["large"].norm.gamma.assign(float("nan") * model.branches["large"].norm.gamma)
+    picture = tmp_path / "a.png"
+    keras.utils.save_img(picture, base.pixels(1)[0])
+    split = MemorySplit([picture.read_bytes()], [0])
+    measures = {
+        "classify": lambda: classify_files(model, [picture]),
+        "evaluate": lambda: evaluate(model, split, list("abcde")),
+        "branches": lambda: evaluate(model, split, list("abcde"), branches=True),
+        "features": lambda: features_of(model, split, 5),
+    }
+    with pytest.raises(ValueError, match="`model` must answer with finite numbers"):
+        measures[measure]()
 
 
 def test_a_split_without_labels():

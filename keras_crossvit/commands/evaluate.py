@@ -12,22 +12,21 @@ and of images with one label `confusion.png`.
 `--knn` and `--linear-probe` train on the frozen features of the training split instead.
 """
 
-import argparse
 import json
 import pathlib
-from typing import Any
 
 from keras_crossvit.commands.shared import (
+    add_data,
     add_exif,
     errors_in_one_line,
     find_model,
+    open_data,
     parser_of,
     run_recipe,
 )
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json
 from keras_crossvit.data.pipeline import labels_in_one_line
-from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.evaluation import evaluate, plot_confusion
 from keras_crossvit.probes import knn, linear_probe
 
@@ -41,12 +40,12 @@ def main() -> None:
         run_recipe(arguments)
         probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
         if arguments.model is not None:
-            source = _open(arguments, {}, bool(probes))
+            source = open_data(arguments, {}, bool(probes))
             arguments.classes = arguments.classes or len(source.class_names)
             found = find_model(arguments)
         else:
             found = find_model(arguments)
-            source = _open(arguments, found.values, bool(probes))
+            source = open_data(arguments, found.values, bool(probes))
         source = source if probes else source.with_classes(found.model.labels)
         reading = {
             "batch_size": arguments.batch_size,
@@ -63,13 +62,7 @@ def main() -> None:
 def _parse():
     parser = parser_of(__doc__, "evaluate")
     add = parser.add_argument
-    add("--dataset", help="a TensorFlow dataset, folder:PATH or csv:FILE; by default the run's")
-    add("--data-dir", help="where tensorflow-datasets keeps its data")
-    add(
-        "--split",
-        type=_split,
-        help="by default the run's, or validation, val, valid, dev or test; 0.2: a share of train",
-    )
+    add_data(parser, "what to evaluate on; by default the run's")
     add("--branches", action="store_true", help="each branch's own head, too")
     add("--knn", action="store_true", help="20 nearest neighbours among the training features")
     add("--linear-probe", action="store_true", help="logistic regression on training features")
@@ -79,27 +72,6 @@ def _parse():
     add_exif(parser)
     add("--output-dir", help="where to write evaluation.json and confusion.png (of one label)")
     return parser.parse_args()
-
-
-def _open(arguments: argparse.Namespace, run: dict[str, Any], with_training: bool) -> Source:
-    """The data that the arguments name, or else that of the run with these values."""
-    dataset = arguments.dataset or run.get("dataset")
-    if dataset is None:
-        raise ValueError(
-            "`--dataset` must be given, unless MODEL is a run's folder or model. Received: none"
-        )
-    same = dataset == run.get("dataset")
-    split = arguments.split
-    if split is None and same:
-        split = run.get("validation_split")
-    train = run.get("train_split", "train") if same else "train"
-    held_out_of_train = not isinstance(split, str | None)
-    return open_source(
-        dataset,
-        arguments.data_dir or (run.get("data_dir") if same else None),
-        train_split=train if with_training or held_out_of_train else None,
-        validation_split=split,
-    )
 
 
 def _measure(arguments, model, source, probes, reading):
@@ -123,12 +95,3 @@ def _report(arguments, source, result):
         write_json(folder / "evaluation.json", values)
         if confusion is not None:
             plot_confusion(confusion, source.class_names, folder / "confusion.png")
-
-
-def _split(text):
-    """The name of a split, or the share that is held out of the split to train on."""
-    try:
-        share = float(text)
-    except ValueError:
-        return text
-    return share if 0 < share < 1 else text  # a folder may be called 2024

@@ -15,9 +15,11 @@ from typing import Any
 
 from keras_crossvit.commands.shared import (
     FoundModel,
+    add_data,
     add_exif,
     errors_in_one_line,
     find_model,
+    open_data,
     parser_of,
 )
 from keras_crossvit.common.pixels import crop_ratio_for
@@ -30,6 +32,7 @@ def parse_export(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments, the process's own if `argv` is `None`."""
     parser = parser_of(__doc__, "export")
     add_export(parser)
+    add_data(parser, "to measure the accuracy of each file, and to calibrate")
     add_exif(parser)
     arguments = parser.parse_args(argv)
     check_export(parser, arguments)
@@ -82,13 +85,12 @@ def _images(
         return None, None
     # What only this needs is imported here: an export does without KerasCV.
     from keras_crossvit.data.pipeline import evaluation_batches
-    from keras_crossvit.data.sources import open_source
 
     model: CrossViT = found.model
     size, samples = model.input_shape[1:], None
-    source = open_source(arguments.dataset, arguments.data_dir)
     reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
     count = max(calibration_images(arguments, name) for name in arguments.format)
+    source = open_data(arguments, found.values, with_training=count > 0)
     if count:
         training = (source.train, model.classes, size, count)
         images, _, counted = next(iter(evaluation_batches(*training, *reading)))

@@ -8,7 +8,7 @@ import logging
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -16,6 +16,9 @@ from keras_crossvit.common.checks import in_one_line
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
 from keras_crossvit.models.pretrained import read_description
+
+if TYPE_CHECKING:
+    from keras_crossvit.data.sources import Source
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of which `from_pretrained` reads one
 
@@ -203,6 +206,68 @@ def add_exif(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="turn images upright as their EXIF says; by default as in the run, or yes",
     )
+
+
+def add_data(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Adds the arguments that name labelled images.
+
+    Args:
+        parser: The parser.
+        purpose: What the help says of them.
+    """
+    add = parser.add_argument
+    add("--dataset", help=f"a TensorFlow dataset, folder:PATH or csv:FILE, {purpose}")
+    add("--data-dir", help="where tensorflow-datasets keeps its data")
+    add(
+        "--split",
+        type=_split,
+        help="by default the run's, or validation, val, valid, dev or test; 0.2: a share of train",
+    )
+
+
+def _split(text):
+    """The name of a split, or the share that is held out of the split to train on."""
+    try:
+        share = float(text)
+    except ValueError:
+        return text
+    return share if 0 < share < 1 else text  # a folder may be called 2024
+
+
+def open_data(arguments: argparse.Namespace, run: dict[str, Any], with_training: bool) -> "Source":
+    """The data that the arguments of `add_data` name, or else that of a run.
+
+    Args:
+        arguments: The arguments. The run's own data are held out as in the run.
+        run: `FoundModel.values`.
+        with_training: Whether the split to train on is needed.
+
+    Raises:
+        ValueError: If they name none, or as from `open_source`.
+    """
+    from keras_crossvit.data.sources import open_source  # which most commands do without
+
+    dataset = arguments.dataset or run.get("dataset")
+    if dataset is None:
+        raise ValueError(
+            "`--dataset` must be given, unless MODEL is a run's folder or model. Received: none"
+        )
+    same = dataset == run.get("dataset")
+    split = arguments.split
+    if split is None and same:
+        split = run.get("validation_split")
+    train = run.get("train_split", "train") if same else "train"
+    held_out_of_train = not isinstance(split, str | None)
+    try:
+        return open_source(
+            dataset,
+            arguments.data_dir or (run.get("data_dir") if same else None),
+            train_split=train if with_training or held_out_of_train else None,
+            validation_split=split,
+        )
+    except ValueError as error:  # there the argument is `validation_split`, here it is --split
+        message = str(error).replace("`validation_split`", "`--split`")
+        raise ValueError(message.replace("validation_split=", "--split ")) from error
 
 
 def quiet() -> None:

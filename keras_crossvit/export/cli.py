@@ -19,8 +19,6 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     add("--max-batch-size", type=int, default=8, help="images in a request to Triton, at most")
     add("--crop-ratio", type=float, help="of the evaluation; by default the run's")
     add("--int8", action="store_true", help=f"for {' and '.join(INT8_FORMATS)}")
-    add("--dataset", help="to measure the accuracy of each file: NAME or folder:PATH")
-    add("--data-dir", help="where tensorflow-datasets keeps its data")
     add(
         "--calibrate",
         type=int,

@@ -36,3 +36,18 @@ def probabilities(model: CrossViT, logits: Tensor, several: bool = False) -> np.
     if model.classes == 1:
         activation = keras.activations.sigmoid
     return np.array(keras.ops.convert_to_numpy(activation(logits)))
+
+
+def check_finite(scores: Tensor) -> np.ndarray:
+    """The scores as an array, of which the highest would else be that of any class.
+
+    Raises:
+        ValueError: If some are NaN or infinite.
+    """
+    scores = np.asarray(scores)
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            "`model` must answer with finite numbers. Received: NaN or infinity, as of weights "
+            "that training or a conversion has broken"
+        )
+    return scores

@@ -1,0 +1,61 @@
+"""Which images the commands measure a model on."""
+
+import argparse
+
+import pytest
+
+from keras_crossvit.commands.shared import add_data, open_data
+
+
+def opened(run, *given, with_training=False):
+    """The source that `evaluate` and `export` open for the arguments, of a run's values."""
+    parser = argparse.ArgumentParser()
+    add_data(parser, "to test with")
+    return open_data(parser.parse_args([*given]), run, with_training)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of images to train on alone, eight of each class."""
+    for name in ("bee", "cow"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(8):
+            (tmp_path / "train" / name / f"{number}.png").write_bytes(b"x")
+    return f"folder:{tmp_path}"
+
+
+@pytest.mark.parametrize("with_training", [False, True])
+def test_a_runs_own_data_are_held_out_as_in_the_run(pictures, with_training):
+    """An export is calibrated by the others, and measured on what the run did not train on."""
+    run = {"dataset": pictures, "train_split": "train", "validation_split": 0.25}
+    for given in ([], ["--dataset", pictures]):
+        source = opened(run, *given, with_training=with_training)
+        held_out, trained = (
+            {split.name(row) for row in range(split.size)}
+            for split in (source.validation, source.train)
+        )
+        assert (len(held_out), len(trained)) == (4, 12)
+        assert not held_out & trained
+
+
+def test_another_split(pictures):
+    run = {"dataset": pictures, "validation_split": 0.25}
+    assert opened(run, "--split", "0.5").validation.size == 8
+    assert opened(run, "--split", "train").validation.size == 16
+    assert opened({}, "--dataset", pictures, "--split", "train").validation.size == 16
+    with pytest.raises(
+        ValueError, match=r"`--split` must name a split .*: train.*Received: --split 'validation'"
+    ):
+        opened({}, "--dataset", pictures)
+    with pytest.raises(ValueError, match="`--dataset` must be given"):
+        opened({})
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [("0.2", 0.2), ("test", "test"), ("2024", "2024"), ("1", "1"), ("nan", "nan")],
+)
+def test_only_numbers_between_0_and_1_are_shares(text, split):
+    parser = argparse.ArgumentParser()
+    add_data(parser, "to test with")
+    assert parser.parse_args(["--split", text]).split == split

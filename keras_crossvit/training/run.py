@@ -40,6 +40,7 @@ from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     is_chief,
+    left_together,
     make_strategy,
     shard_of,
     spans_workers,
@@ -112,7 +113,8 @@ def _train(config, on_step, on_epoch):
             run.restore(*saved)
         with run.checkpoints:
             run.fit(stop, on_step, on_epoch)
-        return run.finish()
+        with left_together(strategy):
+            return run.finish()
 
 
 class Run:

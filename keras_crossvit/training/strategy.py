@@ -4,7 +4,7 @@ import collections
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -253,6 +253,21 @@ def gather(strategy: Any, numbers: Sequence[int]) -> np.ndarray:
     # In a graph, since the strategy warns of its slowness outside of one.
     rows = tf.function(lambda: strategy.gather(strategy.run(tf.constant, (row,)), 0))
     return np.asarray(rows())
+
+
+@contextlib.contextmanager
+def left_together(strategy: Any) -> Iterator[None]:
+    """A context that JAX's processes leave together, however long the first takes to export.
+
+    Of processes that end by themselves JAX kills all 300 seconds after the first has.
+    """
+    try:
+        yield
+    finally:
+        if spans_workers(strategy) and isinstance(strategy, keras.distribution.DataParallel):
+            if not is_chief(strategy):
+                print("Waiting for the first process, which exports.", flush=True)
+            gather(strategy, [0])
 
 
 def replicas_of(strategy: Any) -> int:

@@ -225,7 +225,7 @@ def test_two_processes_of_jax_are_one(folder, values, alone):
         jax(folder, "p1", values, **environment, KERAS_DISTRIBUTION_PROCESS_ID="1") as second,
     ):
         finish(first, folder / "p0")
-        finish(second, folder / "p1")
+        assert "Waiting for the first process, which exports." in finish(second, folder / "p1")
     for name in ("p0", "p1"):
         assert_same(weights(folder / name), alone)
     best = keras.saving.load_model(folder / "p0" / "run" / "best.keras", compile=False)

@@ -8,14 +8,22 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_crossvit.common.checks import (
+    check_between,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_rate,
+)
 from keras_crossvit.common.typing import Tensor
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # PyTorch's, and so the paper's
 _MOMENTUM = 0.9
-# Where a variable lies, by the first part of its path; what is none of these is a head.
-_EMBEDDING = re.compile("(small|large)_(patch_embed|class_token|position_embedding)/")
-_STAGE = re.compile(r"(?:stage|large_block)_(\d+)/")
-_NORM = re.compile("(small|large)_norm/")
+# Where a variable lies, by the first part of its path, or one below a model that holds this one;
+# what is none of these is a head.
+_EMBEDDING = re.compile("(^|/)(small|large)_(patch_embed|class_token|position_embedding)/")
+_STAGE = re.compile(r"(?:^|/)(?:stage|large_block)_(\d+)/")
+_NORM = re.compile("(^|/)(small|large)_norm/")
 
 
 def make_optimizer(
@@ -54,7 +62,23 @@ def make_optimizer(
     Returns:
         An optimizer built for `model`, in a `LossScaleOptimizer` under `mixed_float16`. It can be
         given to `model.compile`, and is saved and loaded with the model.
+
+    Raises:
+        ValueError: If a value is outside its range.
     """
+    check_choice("optimizer", optimizer, {"adamw", "sgd"})
+    check_positive("learning_rate", learning_rate)
+    for name, value in (
+        ("weight_decay", weight_decay),
+        ("final_learning_rate", final_learning_rate),
+    ):
+        check_not_negative(name, value)
+    if clip_norm is not None:
+        check_positive("clip_norm", clip_norm)
+    if ema_momentum is not None:
+        check_rate("ema_momentum", ema_momentum)
+    if layer_decay is not None:
+        check_between("layer_decay", check_positive("layer_decay", layer_decay), 0, 1)
     kind = AdamW if optimizer == "adamw" else SGD
     made = kind(
         learning_rate_schedule(learning_rate, final_learning_rate, total_steps, warmup_steps),
@@ -95,16 +119,16 @@ def learning_rate_scales(paths: Sequence[str], layer_decay: float | None) -> lis
         paths: The variables' paths.
         layer_decay: The factor from a stage to the one before, in (0, 1]; `None` for 1.
     """
-    stages = [_STAGE.match(path) for path in paths]
+    stages = [_STAGE.search(path) for path in paths]
     last = max((int(found[1]) for found in stages if found), default=0)
     scales = []
     for path, stage in zip(paths, stages, strict=True):
         below = 0
         if stage:
             below = last - int(stage[1]) + 1
-        elif _EMBEDDING.match(path):
+        elif _EMBEDDING.search(path):
             below = last + 2
-        elif _NORM.match(path):
+        elif _NORM.search(path):
             below = 1
         scales.append((layer_decay or 1.0) ** below)
     return scales
@@ -158,14 +182,16 @@ class _Optimizer(keras.optimizers.Optimizer):
 
     def _clipped(self, gradients):
         """The gradients, scaled so that the norm of their sum over all replicas is in bounds."""
-        if self.clip_norm is None:
+        there = [gradient for gradient in gradients if gradient is not None]
+        if self.clip_norm is None or not there:
             return gradients
-        summed, replicas = sum_over_replicas(gradients)
+        summed, replicas = sum_over_replicas(there)
         norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(x)) for x in summed])))
         # What is not a number must stay so, for the loss to show it.
         scale = self.clip_norm * ops.minimum(1.0 / norm, 1.0 / self.clip_norm) + (norm - norm)
         # Keras adds up the replicas' gradients, which are now all the same.
-        return [gradient * (scale / replicas) for gradient in summed]
+        clipped = iter([gradient * (scale / replicas) for gradient in summed])
+        return [None if gradient is None else next(clipped) for gradient in gradients]
 
     def update_average(self, index: int, variable: Any) -> None:
         """Part of `update_step`, after the variable has its new value."""
@@ -233,19 +259,25 @@ class AdamW(_Optimizer):
         *rates, learning_rate, epsilon, decay = self.step.rates
         if self.scales[index] != 1:
             learning_rate, decay = (rate * self.scales[index] for rate in (learning_rate, decay))
-        gradient = ops.cast(gradient, variable.dtype)
-        if keras.backend.backend() == "tensorflow":
+        # Of 16 bits the state is rounded, but not what is computed from it.
+        dtype = keras.backend.result_type(variable.dtype, "float32")
+        gradient = ops.cast(gradient, dtype)
+        if keras.backend.backend() == "tensorflow" and variable.dtype == "float32":
             _decay_in_place(variable, gradient, decay if self.decays[index] else None)
             rates = [*rates, learning_rate, epsilon]
             _update_in_place(variable, momentum, velocity, gradient, rates)
         else:
-            power_1, power_2 = rates
+            given = [*rates, learning_rate, epsilon, decay]
+            power_1, power_2, learning_rate, epsilon, decay = (ops.cast(x, dtype) for x in given)
+            value, first, second = (ops.cast(x, dtype) for x in (variable, momentum, velocity))
             if self.decays[index]:
-                variable.assign(variable - variable * decay)
-            momentum.assign(momentum + (gradient - momentum) * (1 - _BETA_1))
-            velocity.assign(velocity + (ops.square(gradient) - velocity) * (1 - _BETA_2))
+                value = value - value * decay
+            first = first + (gradient - first) * (1 - _BETA_1)
+            second = second + (ops.square(gradient) - second) * (1 - _BETA_2)
             rate = learning_rate * ops.sqrt(1 - power_2) / (1 - power_1)
-            variable.assign(variable - momentum * rate / (ops.sqrt(velocity) + epsilon))
+            value = value - first * rate / (ops.sqrt(second) + epsilon)
+            for stored, new in ((momentum, first), (velocity, second), (variable, value)):
+                stored.assign(ops.cast(new, stored.dtype))
         self.update_average(index, variable)
 
 

@@ -108,6 +108,8 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
         assert names["pyramid"].output["p2"].shape == (None, 64, 80, 128)
     if "register_fusion" in snippet:
         train_and_reload(names["model"])
+        mixed = kc.CrossViT(names["config"], weights=None, classes=10, dtype="mixed_bfloat16")
+        assert mixed.predict_on_batch(np.zeros((1, 48, 48, 3), "float32")).shape == (1, 10)
     if "training_batches" in snippet and "model" in names:
         assert len(names["model"].history.history["val_accuracy"]) == 2
     if "RECIPE = " in snippet:

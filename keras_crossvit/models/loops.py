@@ -117,7 +117,8 @@ class Loops(keras.Model):
         import tensorflow as tf
 
         with_strategy = self.distribute_strategy is not tf.distribute.get_strategy()
-        if with_strategy or tf.distribute.has_strategy():
+        eager = self.run_eagerly or tf.config.functions_run_eagerly()
+        if eager or with_strategy or tf.distribute.has_strategy():
             return  # Keras creates them by itself then
         optimizer = self.optimizer
         if optimizer is not None and not optimizer.built:

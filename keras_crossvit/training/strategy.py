@@ -149,7 +149,12 @@ def _data_parallel(timeout):
             f"{', '.join(str(count) for _, count in sorted(counts.items()))}"
         )
     # The batches are made for this process already, so Keras must not share them out again.
-    return keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
+    strategy = keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
+    if spans_workers(strategy):
+        # While all are here: on CPUs what processes first compute together waits 30 seconds for
+        # the last of them, and all that comes after it without an end.
+        gather(strategy, [0])
+    return strategy
 
 
 def _named_processes():

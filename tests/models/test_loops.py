@@ -233,3 +233,17 @@ def test_models_of_a_strategy_are_trained_outside_of_its_scope():
     images, labels, _ = arrays()
     assert set(model.fit(images, labels, 13, verbose=0).history) == {"loss", "accuracy"}
     assert int(model.optimizer.iterations) == 1
+
+
+def test_metrics_that_compute_outside_of_graphs():
+    """With `run_eagerly` a metric may use numpy, as scikit-learn's do."""
+    model = base.small_model()
+    model.compile(
+        "sgd",
+        "sparse_categorical_crossentropy",
+        metrics=[lambda truth, answer: tf.constant(np.mean(truth.numpy()), "float32")],
+        run_eagerly=True,
+    )
+    images, labels, _ = arrays()
+    found = model.fit(images[:4], labels[:4], batch_size=4, verbose=0).history
+    assert [value for name, value in found.items() if name != "loss"] == [[np.mean(labels[:4])]]

@@ -133,6 +133,54 @@ def test_all_gradients_together_are_clipped(norm, scale):
         np.testing.assert_allclose(variable, old - 0.1 * scale * gradient, rtol=1e-6)
 
 
+def test_variables_without_a_gradient_are_left_out_of_the_clipping():
+    model = small()
+    kernel, bias = model.trainable_variables
+    before = np.array(kernel)
+    optimizer = make_optimizer(model, 0.1, 0.0, 10**6, 0, optimizer="sgd", clip_norm=1.0)
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([keras.ops.convert_to_tensor(np.ones((3, 2), "float32")), None])
+    np.testing.assert_allclose(kernel, before - 0.1 / np.sqrt(6), rtol=1e-5)
+    np.testing.assert_array_equal(bias, 0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.03), ("float64", 1e-4)])
+def test_adamw_of_other_types(dtype, tolerance):
+    """As in float32, but for the rounding of the state."""
+    moved = {}
+    for policy in ("float32", dtype):
+        inputs = keras.Input((3,))
+        layer = keras.layers.Dense(2, name="fc", dtype=policy, kernel_initializer="zeros")
+        model = keras.Model(inputs, layer(inputs))
+        optimizer = make_optimizer(model, 0.1, 0.0, 10**6, 0, clip_norm=1.0, ema_momentum=0.5)
+        for step in range(3):
+            draw = np.random.default_rng(step)
+            values = [draw.normal(size=v.shape) for v in model.trainable_variables]
+            optimizer.apply([keras.ops.cast(value, policy) for value in values])
+        moved[policy] = keras.ops.convert_to_numpy(layer.kernel).astype("float64")
+    assert np.abs(moved["float32"]).min() > 0.01
+    np.testing.assert_allclose(moved[dtype], moved["float32"], rtol=tolerance, atol=tolerance / 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer", "AdamW"),
+        ("learning_rate", 0.0),
+        ("weight_decay", -0.1),
+        ("final_learning_rate", float("nan")),
+        ("clip_norm", 0.0),
+        ("ema_momentum", 1.0),
+        ("layer_decay", 7.5),
+        ("layer_decay", 0.0),
+    ],
+)
+def test_values_out_of_range(name, value):
+    given = {"learning_rate": 0.1, "weight_decay": 0.0, "total_steps": 9, "warmup_steps": 0}
+    with pytest.raises(ValueError, match=rf"`{name}` must be .*Received: {name}="):
+        make_optimizer(small(), **{**given, name: value})
+
+
 def test_average_begins_with_the_first_step_and_takes_the_weights_place():
     model = small(kernel_only=True)
     optimizer = make_optimizer(model, 0.1, 0.0, 10**6, 0, ema_momentum=0.75)
@@ -192,6 +240,13 @@ class TestLayerDecay:
     def test_of_one_branch(self):
         paths = ["large_patch_embed/x", "large_block_0/x", "large_block_11/x", "large_head/x"]
         assert learning_rate_scales(paths, 0.5) == [0.5**13, 0.5**12, 0.5, 1.0]
+
+    def test_inside_of_another_model(self):
+        """A model that makes this one in its `build` puts its own name before the paths."""
+        paths = ["small_patch_embed/x", "stage_0/x", "stage_1/x", "small_norm/x", "small_head/x"]
+        inside = [f"outer/{path}" for path in paths]
+        assert learning_rate_scales(inside, 0.5) == learning_rate_scales(paths, 0.5)
+        assert learning_rate_scales(inside, 0.5) == [0.5**3, 0.5**2, 0.5, 0.5, 1.0]
 
     @pytest.mark.parametrize("name", ["adamw", "sgd"])
     def test_a_step_is_as_much_smaller(self, name):

@@ -43,7 +43,7 @@ from keras_crossvit.models.preprocessing import (
     normalize,
 )
 from keras_crossvit.models.presets import preset_name, published_weights
-from keras_crossvit.models.quantization import check_dtype, quantization_mode, quantize
+from keras_crossvit.models.quantization import check_dtype, quantize_again, quantized_layers
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -237,7 +237,7 @@ class CrossViT(Loops):
             "std": self.std,
             "inputs": "separate" if self.takes_pairs else "shared",
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "quantization": quantization_mode(self),
+            "quantization": quantized_layers(self),
             "trainable": self.trainable,
             "frozen": [layer.name for layer in self.layers if not layer.trainable],
         }
@@ -261,7 +261,7 @@ class CrossViT(Loops):
             )
         model = cls(**arguments)
         if quantization is not None:
-            quantize(model, quantization)
+            quantize_again(model, quantization)
         if not trainable:
             model.trainable = False
         for layer in model.layers:

@@ -1,10 +1,14 @@
 """Precision of a model's layers: their dtype policy, and `model.quantize`."""
 
+import functools
 import gc
+import json
 import warnings
 from typing import Any
 
 import keras
+
+from keras_crossvit.common.files import as_json
 
 
 def check_dtype(dtype: Any) -> keras.DTypePolicy:
@@ -33,19 +37,74 @@ def check_dtype(dtype: Any) -> keras.DTypePolicy:
 
 def quantization_mode(model: keras.Model) -> str | None:
     """The mode in which `model.quantize` was called, e.g. "int8"; `None` if it was not."""
-    return model.branches["large"].blocks[0][0].mlp.fc1.quantization_mode
+    quantized = quantized_layers(model)
+    return quantized[0]["mode"] if isinstance(quantized, list) else quantized
 
 
-def quantize(model: keras.Model, mode: str) -> None:
-    """`model.quantize(mode)`, without its warnings and in less time.
+def quantized_layers(model: keras.Model) -> str | list[dict[str, Any]] | None:
+    """How `model.quantize` has changed a model, as JSON has it.
+
+    Returns:
+        `None` if it was not called, the mode if it was for all layers and with the mode's own
+        configuration; else `[{"mode", "config", "layers"}]`, for each kind of layer the mode,
+        Keras' serialised configuration and the layers' paths.
+    """
+    dense = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Dense)]
+    kinds: dict[str, dict[str, Any]] = {}
+    for layer in dense:
+        if layer.quantization_mode is not None:
+            kind = {"mode": layer.quantization_mode, "config": _configuration(layer)}
+            kinds.setdefault(json.dumps(kind), {**kind, "layers": []})["layers"].append(layer.path)
+    if not kinds:
+        return None
+    first, *others = kinds.values()
+    if not others and len(first["layers"]) == len(dense):
+        probe = keras.layers.Dense(1)
+        probe.build((None, 1))
+        probe.quantize(first["mode"])
+        if _configuration(probe) == first["config"]:
+            return first["mode"]
+    return list(kinds.values())
+
+
+def _configuration(layer):
+    """By what a layer was quantised; `None` in older versions of Keras, which have no choice."""
+    config = getattr(layer, "quantization_config", None)
+    return None if config is None else as_json(keras.saving.serialize_keras_object(config))
+
+
+def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]]) -> None:
+    """Quantises a new model as another one was, by its `quantized_layers`."""
+    if isinstance(quantized, str):
+        quantize(model, quantized)
+        return
+    for kind in quantized:
+        paths, config = set(kind["layers"]), kind["config"]
+        if config is not None:
+            config = keras.saving.deserialize_keras_object(config)
+        chosen = functools.partial(_is_in, paths)
+        quantize(model, kind["mode"], config=config, filters=chosen)
+
+
+def _is_in(paths, layer):
+    return layer.path in paths
+
+
+def quantize(model: keras.Model, mode: str, **arguments: Any) -> None:
+    """`model.quantize`, without its warnings and in less time.
 
     Keras warns of each layer that has nothing to quantise, and collects garbage after each, which
     is slow with TensorFlow's many objects.
+
+    Args:
+        model: A built model.
+        mode: As in `model.quantize`, like the further arguments.
+        **arguments: `config` and `filters`.
     """
     gc.freeze()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
-            model.quantize(mode)
+            model.quantize(mode, **arguments)
     finally:
         gc.unfreeze()

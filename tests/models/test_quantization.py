@@ -1,0 +1,56 @@
+"""A quantised model comes back from a file as it was saved, whatever of it was quantised how."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import keras_crossvit as kc
+from keras_crossvit.models.quantization import quantized_layers
+from tests import base
+
+HEADS = ["large_head", "small_head"]
+TAKES_SOME = pytest.mark.skipif(
+    "filters" not in inspect.signature(keras.Model.quantize).parameters,
+    reason="this version of Keras quantises all layers",
+)
+
+
+def weights_alone():
+    return {"config": keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)}
+
+
+@TAKES_SOME
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+@pytest.mark.parametrize(
+    ("arguments", "layers"),
+    [
+        (lambda: {"mode": "int8", "filters": "head"}, HEADS),
+        (lambda: {"mode": "int8", "filters": lambda layer: "head" not in layer.name}, 48),
+        (weights_alone, 50),
+    ],
+    ids=["heads", "all but the heads", "weights alone"],
+)
+def test_some_layers_or_in_another_way(arguments, layers, tmp_path):
+    model = base.small_model()
+    model.quantize(**arguments())
+    (kind,) = quantized_layers(model)
+    assert kind["mode"] == "int8"
+    assert sorted(kind["layers"]) == layers if layers is HEADS else len(kind["layers"]) == layers
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert quantized_layers(again) == [kind]
+    x = base.pixels()
+    np.testing.assert_array_equal(again(x), model(x))
+    with pytest.raises(ValueError, match="not quantised"):
+        kc.save_checkpoint(model, tmp_path / "model.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+def test_all_layers_by_the_mode_alone():
+    """Is noted by the mode, as in all files so far."""
+    model = base.small_model(base.small_config(num_stages=1))
+    assert quantized_layers(model) is None
+    model.quantize("int8")
+    assert quantized_layers(model) == model.get_config()["quantization"] == "int8"

@@ -66,19 +66,15 @@ def make_optimizer(
     Raises:
         ValueError: If a value is outside its range.
     """
-    check_choice("optimizer", optimizer, {"adamw", "sgd"})
-    check_positive("learning_rate", learning_rate)
-    for name, value in (
-        ("weight_decay", weight_decay),
-        ("final_learning_rate", final_learning_rate),
-    ):
-        check_not_negative(name, value)
-    if clip_norm is not None:
-        check_positive("clip_norm", clip_norm)
-    if ema_momentum is not None:
-        check_rate("ema_momentum", ema_momentum)
-    if layer_decay is not None:
-        check_between("layer_decay", check_positive("layer_decay", layer_decay), 0, 1)
+    check_values(
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        final_learning_rate=final_learning_rate,
+        clip_norm=clip_norm,
+        ema_momentum=ema_momentum,
+        layer_decay=layer_decay,
+    )
     kind = AdamW if optimizer == "adamw" else SGD
     made = kind(
         learning_rate_schedule(learning_rate, final_learning_rate, total_steps, warmup_steps),
@@ -91,6 +87,28 @@ def make_optimizer(
         made = keras.optimizers.LossScaleOptimizer(made)
     made.build(model.trainable_variables)
     return made
+
+
+def check_values(
+    optimizer: str,
+    learning_rate: float,
+    weight_decay: float,
+    final_learning_rate: float,
+    clip_norm: float | None,
+    ema_momentum: float | None,
+    layer_decay: float | None,
+) -> None:
+    """Raises `ValueError` if an argument of `make_optimizer` is outside its range."""
+    check_choice("optimizer", optimizer, {"adamw", "sgd"})
+    check_positive("learning_rate", learning_rate)
+    check_not_negative("weight_decay", weight_decay)
+    check_not_negative("final_learning_rate", final_learning_rate)
+    if clip_norm is not None:
+        check_positive("clip_norm", clip_norm)
+    if ema_momentum is not None:
+        check_rate("ema_momentum", ema_momentum)
+    if layer_decay is not None:
+        check_between("layer_decay", check_positive("layer_decay", layer_decay), 0, 1)
 
 
 def learning_rate_schedule(

@@ -4,14 +4,14 @@ import argparse
 
 import pytest
 
-from keras_crossvit.commands.shared import add_data, open_data
+from keras_crossvit.commands.shared import add_data, find_data
 
 
 def opened(run, *given, with_training=False):
     """The source that `evaluate` and `export` open for the arguments, of a run's values."""
     parser = argparse.ArgumentParser()
     add_data(parser, "to test with")
-    return open_data(parser.parse_args([*given]), run, with_training)
+    return find_data(parser.parse_args([*given]), run, with_training)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from keras_crossvit.commands.shared import (
     add_data,
     add_exif,
     errors_in_one_line,
+    find_data,
     find_model,
-    open_data,
     parser_of,
     run_recipe,
 )
@@ -40,12 +40,12 @@ def main() -> None:
         run_recipe(arguments)
         probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
         if arguments.model is not None:
-            source = open_data(arguments, {}, bool(probes))
+            source = find_data(arguments, {}, bool(probes))
             arguments.classes = arguments.classes or len(source.class_names)
             found = find_model(arguments)
         else:
             found = find_model(arguments)
-            source = open_data(arguments, found.values, bool(probes))
+            source = find_data(arguments, found.values, bool(probes))
         source = source if probes else source.with_classes(found.model.labels)
         reading = {
             "batch_size": arguments.batch_size,

@@ -18,8 +18,8 @@ from keras_crossvit.commands.shared import (
     add_data,
     add_exif,
     errors_in_one_line,
+    find_data,
     find_model,
-    open_data,
     parser_of,
 )
 from keras_crossvit.common.pixels import crop_ratio_for
@@ -90,7 +90,7 @@ def _images(
     size, samples = model.input_shape[1:], None
     reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
     count = max(calibration_images(arguments, name) for name in arguments.format)
-    source = open_data(arguments, found.values, with_training=count > 0)
+    source = find_data(arguments, found.values, with_training=count > 0)
     if count:
         training = (source.train, model.classes, size, count)
         images, _, counted = next(iter(evaluation_batches(*training, *reading)))

@@ -234,7 +234,7 @@ def _split(text):
     return share if 0 < share < 1 else text  # a folder may be called 2024
 
 
-def open_data(arguments: argparse.Namespace, run: dict[str, Any], with_training: bool) -> "Source":
+def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training: bool) -> "Source":
     """The data that the arguments of `add_data` name, or else that of a run.
 
     Args:

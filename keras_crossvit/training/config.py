@@ -14,6 +14,7 @@ from keras_crossvit.common.checks import (
 )
 from keras_crossvit.common.files import write_json
 from keras_crossvit.data.config import InputConfig
+from keras_crossvit.optimizer import check_values
 from keras_crossvit.training.best import METRICS
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker", "tpu", "data_parallel")
@@ -143,7 +144,6 @@ class TrainConfig(InputConfig):
         self._check_texts()
         self._check_counts()
         self._check_numbers()
-        check_choice("optimizer", self.optimizer, {"adamw", "sgd"})
         self._check_loss()
         if self.best is not None:
             check_choice("best", self.best, set(METRICS))
@@ -196,8 +196,6 @@ class TrainConfig(InputConfig):
 
     def _check_numbers(self) -> None:
         check_rate("drop_path_rate", self.drop_path_rate)
-        if self.layer_decay is not None:
-            check_between("layer_decay", check_positive("layer_decay", self.layer_decay), 0, 1)
         if self.freeze_stages is not None:
             check_not_negative_int("freeze_stages", self.freeze_stages)
             if self.lora_rank is not None:
@@ -205,13 +203,15 @@ class TrainConfig(InputConfig):
                     "`freeze_stages` must be None with a `lora_rank`, which freezes by itself. "
                     f"Received: freeze_stages={self.freeze_stages}"
                 )
-        check_positive("learning_rate", self.learning_rate)
-        if self.clip_norm is not None:
-            check_positive("clip_norm", self.clip_norm)
-        if self.ema_momentum is not None:
-            check_rate("ema_momentum", self.ema_momentum)
-        for name in ("weight_decay", "final_learning_rate"):
-            check_not_negative(name, getattr(self, name))
+        check_values(
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            final_learning_rate=self.final_learning_rate,
+            clip_norm=self.clip_norm,
+            ema_momentum=self.ema_momentum,
+            layer_decay=self.layer_decay,
+        )
         check_not_negative_int("max_restarts", self.max_restarts)
 
     @property

@@ -242,7 +242,7 @@ class Run:
         self._check_read(progress.totals, "train_split", self.source.train)
         for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
             sums = sums + np.asarray(self.step.evaluate(batches, stop.is_set()), "float64")
-            if sums[4] > 0 or (stop.is_set() and self.alone):
+            if sums[COLUMNS - 1] > 0:
                 self.save()
                 self._leave()
         totals = Totals(*sums[:4])

@@ -49,6 +49,8 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
         "classes": _digest(source.class_names),
         "names of images": _digest([_some_names(source.train), _some_names(source.validation)]),
     }
+    # A file system may give its list of files to one process minutes before another.
+    print("Waiting until all processes have read their data.", flush=True)
     rows = gather(strategy, [*values.values(), *data.values(), step])
     differs = (rows != rows[0]).any(axis=0)
     names = [name for name, other in zip([*values, *data], differs, strict=False) if other]

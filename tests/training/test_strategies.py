@@ -174,8 +174,9 @@ def test_processes_that_differ_are_refused(backend):
                 "`batch_size`, `seed` must be the same in all processes .* "
                 f"here: batch_size={16 + number}, seed={number}",
             ]
-            lines = said.strip().splitlines()[-len(expected) :]
-            for line, pattern in zip(lines, expected, strict=True):
+            lines = said.strip().splitlines()[-2 * len(expected) :]
+            assert set(lines[::2]) == {"Waiting until all processes have read their data."}
+            for line, pattern in zip(lines[1::2], expected, strict=True):
                 assert re.fullmatch(pattern, line)
 
 

@@ -112,7 +112,7 @@ def feature_model(model: CrossViT, names: str | Sequence[str], maps: bool = Fals
     Returns:
         A model with the input of `model`. Its output is a tensor for one name, and
         `{name: tensor}` with the names as given for several. "blocks.2" is a list of two, which
-        `export` refuses beside other names; it takes "stage_2/small" and "stage_2/large".
+        `export` refuses alongside other names; it takes "stage_2/small" and "stage_2/large".
 
     Raises:
         ValueError: If `model` is not a CrossViT, or has no point of that name.
@@ -220,7 +220,7 @@ def _tensors(model, points, wanted):
 def _stage_tensors(model, points, wanted):
     """Those of `wanted` that the stages compute.
 
-    From the first stage of which more is wanted than it returns, stages are called again. Each
+    From the first stage from which more is wanted than it returns, stages are called again. Each
     is then in the new graph just once, either itself or inside `Intermediates`.
     """
     found, tokens, called = {}, model.stages[0].input, False

@@ -20,15 +20,14 @@ _DESTINATIONS = (".safetensors", ".keras", ".weights.h5")
 
 
 def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.Model:
-    """Writes the weights of one file to another; their shapes tell which preset they are of.
+    """Writes the weights of one file to another; their shapes tell which preset they belong to.
 
     Args:
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
-            A `.safetensors` file of this package says of which grid its patches are, the
-            activation, labels, mean and deviation. Those of any other must be of square images,
-            and get a softmax, no labels, and ImageNet's mean and deviation; for one channel
-            their averages.
+            A `.safetensors` file of this package records the patch grids, activation, labels,
+            mean and deviation. Weights from any other file must be for square images, and get a
+            softmax, no labels, and ImageNet's mean and deviation (their averages for one channel).
         destination: The file to write: `.safetensors` (timm's names; timm loads it with
             `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
@@ -36,7 +35,7 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         The model with these weights.
 
     Raises:
-        ValueError: If a file has another format, or no preset has these weights.
+        ValueError: If a file is in another format, or no preset has these weights.
         FileNotFoundError: If `source` does not exist.
     """
     source, destination = pathlib.Path(source), check_local("destination", destination)

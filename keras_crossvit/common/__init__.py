@@ -1,1 +1,1 @@
-"""The ground floor: what several rooms need, and what itself needs none of them."""
+"""The foundation: what several of the other folders need, and what needs none of them."""

@@ -42,7 +42,7 @@ def bicubic_matrix(input_size: int, output_size: int) -> np.ndarray:
 
 
 def resize_grid(grid: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes a NumPy array `(H, W, C)` to `(height, width, C)` in float64, then back."""
+    """Resizes an array `(H, W, C)` to `(height, width, C)`: in float64, but the dtype is kept."""
     rows = bicubic_matrix(grid.shape[0], height)
     columns = bicubic_matrix(grid.shape[1], width)
     resized = np.einsum("yh,hwc,xw->yxc", rows, grid.astype("float64"), columns)

@@ -1,4 +1,4 @@
-"""Checks of arguments, so that every message has one form."""
+"""Argument checks, so that all error messages have the same form."""
 
 import difflib
 import math
@@ -71,8 +71,8 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
 
 
 def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
-    """The path of something to write, which is on a disk rather than in a bucket."""
-    if _SCHEME.match(os.fspath(path)):  # a `pathlib.Path` holds one slash of gs://
+    """The path of something to write, which must be on a disk rather than in a bucket."""
+    if _SCHEME.match(os.fspath(path)):  # a `pathlib.Path` keeps one slash of gs://
         raise ValueError(
             f"`{name}` must be a path on a disk; a bucket can be mounted as one. "
             f"Received: {os.fspath(path)}"
@@ -88,7 +88,7 @@ def did_you_mean(value: Any, choices: Iterable[Any]) -> str:
 
 
 def check_grid(name: str, grid: Sequence[Any] | None) -> tuple[int, ...] | None:
-    """`(rows, columns)` as a tuple, also where a saved configuration holds a list; or None."""
+    """`(rows, columns)` as a tuple, even where a saved configuration holds a list; or None."""
     if grid is None:
         return None
     if len(grid) != 2:
@@ -97,7 +97,7 @@ def check_grid(name: str, grid: Sequence[Any] | None) -> tuple[int, ...] | None:
 
 
 def check_labels(labels: Iterable[Any], classes: int) -> tuple[str, ...]:
-    """The class names as a tuple, each a line of text."""
+    """The class names as a tuple, each one line of text."""
     names = labels if isinstance(labels, str) else list(labels)
     if isinstance(names, str) or len(names) != classes:
         raise ValueError(
@@ -114,7 +114,7 @@ def check_labels(labels: Iterable[Any], classes: int) -> tuple[str, ...]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What a command says of an error; of a missing package also how it is installed."""
+    """What a command says about an error; for a missing package, also how to install it."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):
         text += '. pip install "keras-crossvit[train]" has what training and evaluation need'

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files completely or not at all."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     aside = pathlib.Path(name)
     try:
         yield aside
-        with open(aside, "r+b") as file:  # Windows syncs no file that is only read
+        with open(aside, "r+b") as file:  # Windows does not sync a file that is only read
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(aside, path)
@@ -52,7 +52,7 @@ def write_json(path: str | os.PathLike[str], values: Any) -> None:
 
 
 def as_json(values: Any) -> Any:
-    """The values as a JSON file gives them back: tuples as lists, and NaN as `None`."""
+    """The values as a JSON file would return them: tuples as lists, and NaN as `None`."""
     return json.loads(json.dumps(values), parse_constant=lambda constant: None)
 
 

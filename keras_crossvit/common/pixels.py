@@ -1,4 +1,4 @@
-"""What the published weights expect of an image: its statistics, and what is cropped of it."""
+"""What the published weights expect of an image: its statistics and its crop."""
 
 import functools
 import logging
@@ -9,7 +9,7 @@ import numpy as np
 
 logger = logging.getLogger("keras_crossvit")
 
-_LOOKED_AT = 4  # images; a look at all of a large array would take longer than it is worth
+_LOOKED_AT = 4  # images; looking at all of a large array would take longer than it is worth
 
 # Mean and standard deviation per channel (RGB), of pixels scaled to 0..1.
 MEAN = (0.485, 0.456, 0.406)
@@ -24,11 +24,11 @@ def crop_ratio_for(size: Sequence[int], crop_ratio: float | None = None) -> floa
 
 
 def warn_of_unit_range(images: Any) -> None:
-    """Logs a warning, once in a process, if images that should be in 0..255 seem to be in 0..1.
+    """Logs a warning, once per process, if images that should be in 0..255 seem to be in 0..1.
 
     Args:
-        images: What a model is given. Only NumPy arrays of floats are looked at, and of these
-            the first images; all of them 0 is black in either range.
+        images: A model's input. Only NumPy arrays of floats are checked, and only their first
+            images; if these are all 0, they are black in either range.
     """
     for array in images if isinstance(images, list | tuple) else [images]:
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim < 1:

@@ -18,14 +18,14 @@ class NotRegisteredError(ValueError):
 class Registry(collections.abc.Mapping):
     """A mapping from names to registered objects, in the order of registration.
 
-    Presets, fusions, patch embeddings and augmentations are each one of these, filled by the
-    same decorator::
+    Presets, fusions, patch embeddings and augmentations each have one, filled by the same
+    decorator::
 
         @FUSIONS.register("swap_means")
         class SwapMeans(Fusion): ...
 
     Args:
-        kind: What the names are names of, for error messages: "fusion", "preset", ...
+        kind: What the names stand for, in error messages: "fusion", "preset", ...
     """
 
     def __init__(self, kind: str) -> None:
@@ -40,7 +40,7 @@ class Registry(collections.abc.Mapping):
         is the package's own; so does an equal object.
 
         Raises:
-            ValueError: If `name` is no non-empty string, or another object has it.
+            ValueError: If `name` is not a non-empty string, or another object has it.
         """
         if not isinstance(name, str) or not name:
             raise ValueError(f"`name` must be a non-empty string. Received: name={name!r}")
@@ -58,15 +58,15 @@ class Registry(collections.abc.Mapping):
         return enter
 
     def register_layer(self, name: str, base: type) -> Callable[[Any], Any]:
-        """As `register`, a decorator for classes of layers, which it registers with Keras, too.
+        """Like `register`, but for classes of layers, which it also registers with Keras.
 
         Args:
             name: As in `register`.
-            base: The class that they are derived from.
+            base: The class that they must derive from.
 
         Raises:
             ValueError: As in `register`; if the class is not derived from `base`; or if another
-                one of the same class name is registered with Keras.
+                class of the same name is registered with Keras.
         """
         enter = self.register(name)
 
@@ -94,7 +94,7 @@ class Registry(collections.abc.Mapping):
             name: What was given.
 
         Raises:
-            NotRegisteredError: If there is nothing of that name; a similar one is suggested.
+            NotRegisteredError: If nothing has that name; a similar one is suggested.
         """
         known = isinstance(name, str) and name in self._entries
         if not known:
@@ -116,7 +116,7 @@ class Registry(collections.abc.Mapping):
 
 
 def _same(known: Any, entry: Any) -> bool:
-    """Whether `entry` is the same definition as `known`, made once more."""
+    """Whether `entry` is the same definition as `known`, made again."""
     if hasattr(known, "__qualname__") and hasattr(entry, "__qualname__"):
         of_package = known.__module__.startswith(f"{PACKAGE}.")
         same_module = known.__module__ == entry.__module__

@@ -22,8 +22,7 @@ def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The same dataset, run with the numbers of parallel calls that it was given.
 
     In TensorFlow 2.21 the thread that tunes a pipeline can miss that the pipeline has ended.
-    Whoever closes it then sits idle for up to as long again as the pipeline ran, one minute at
-    most.
+    Closing it can then block for up to as long again as the pipeline ran, one minute at most.
     """
     import tensorflow as tf
 
@@ -35,7 +34,7 @@ def without_autotune(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def as_written(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The same dataset, neither tuned nor rewritten: meant for pipelines of this package.
 
-    Rewriting takes 0.1 to 0.3 s at each start of one, and finds nothing in them to improve.
+    Rewriting takes 0.1 to 0.3 s each time one starts, and finds nothing in them to improve.
     """
     import tensorflow as tf
 
@@ -45,9 +44,9 @@ def as_written(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def graph_function(function: Callable, **options: Any) -> Callable:
-    """A `tf.function` without AutoGraph, whose work would take a second or two.
+    """A `tf.function` without AutoGraph, which would take a second or two.
 
-    At the level of a module it is traced once in a process, however many graphs it goes into.
+    Defined at module level, it is traced once per process, however many graphs it goes into.
     """
     import tensorflow as tf
 
@@ -66,12 +65,12 @@ def noinline(function: Callable) -> Callable:
 def batches_of_arrays(
     arrays: Sequence[Any], batch_size: int, shuffle: bool = False
 ) -> tf.data.Dataset:
-    """A dataset of batches of arrays of one length, which is not tuned as it runs.
+    """A dataset of batches of arrays of equal length, which is not tuned as it runs.
 
     Args:
         arrays: NumPy arrays or TensorFlow tensors, `(N, ...)` each; floats become `floatx`.
-        batch_size: Rows of a batch; the last may have fewer.
-        shuffle: Whether the rows come in another random order each time, instead of their own.
+        batch_size: Rows per batch; the last may have fewer.
+        shuffle: Whether the rows come in a new random order each time, instead of their own.
 
     Returns:
         `tf.data.Dataset`: of tuples, or of tensors if there is one array.
@@ -92,7 +91,7 @@ def batches_of_arrays(
 
 
 def _in_floatx(tensor: tf.Tensor) -> tf.Tensor:
-    """Floats as Keras casts those of arrays: a loss or a metric may not compute with float64."""
+    """Casts floats as Keras does in arrays: a loss or a metric may not work with float64."""
     import tensorflow as tf
 
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
@@ -101,14 +100,14 @@ def _in_floatx(tensor: tf.Tensor) -> tf.Tensor:
 def call_python(function: Callable, inputs: Sequence[Any], types: Any) -> Any:
     """`tf.numpy_function` for pipelines, which work ahead: one may be in it as the program ends.
 
-    Python then ends the threads that call it, and TensorFlow would wait for their answers for
-    ever. So the end of the program waits for the calls that have begun, and a pipeline asks
-    `python_ends` before each, and makes no more.
+    Python then stops the threads that call it, and TensorFlow would wait forever for their
+    answers. So the program waits at its end for the calls that have begun, and a pipeline checks
+    `python_ends` before each call, and makes no more once it is true.
 
     Args:
-        function: From NumPy arrays to one, or a tuple of them.
+        function: Maps NumPy arrays to one array, or a tuple of them.
         inputs: Tensors.
-        types: TensorFlow types of what `function` returns.
+        types: TensorFlow types of the results of `function`.
     """
     import tensorflow as tf
 
@@ -123,7 +122,7 @@ def python_ends() -> tf.Tensor:
 class _Calls:
     """The calls of all pipelines into Python."""
 
-    quiet = 0.1  # seconds without a call, after which none is on its way any more
+    quiet = 0.1  # seconds without a call after which none is still on its way
 
     def __init__(self) -> None:
         import tensorflow as tf

@@ -51,7 +51,7 @@ class BicubicResize(keras.layers.Layer):
         columns = ops.convert_to_tensor(bicubic_matrix(width, self.width).T, self.compute_dtype)
         planes = ops.transpose(images, (0, 3, 1, 2))  # (B, C, H, W)
         planes = ops.reshape(ops.matmul(rows, planes), (-1, width))
-        # Of two axes: TensorFlow 2.20 and 2.21 compute a batch of single planes times one matrix
+        # With two axes: TensorFlow 2.20 and 2.21 compute a batch of single planes times one matrix
         # wrongly, or crash, on some processors.
         planes = ops.matmul(planes, columns)
         planes = ops.reshape(planes, (-1, channels, self.height, self.width))

@@ -1,4 +1,4 @@
-"""What lies inside a model, as outputs: tokens of each encoder, attention maps, maps of patches.
+"""A model's intermediate values as outputs: tokens of each encoder, attention maps, patch maps.
 
 These layers are added to a model's own by `keras_crossvit.feature_model`.
 """
@@ -18,17 +18,17 @@ from keras_crossvit.layers.transformer_block import TransformerBlock
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Intermediates(keras.layers.Layer):
-    """A stage that also returns what is inside it.
+    """A stage that also returns its intermediate values.
 
-    The stage is used as it is, with its weights. A self-attention map is computed beside the
+    The stage is used as it is, with its weights. A self-attention map is computed alongside the
     encoder, whose kernel never forms it; it costs the projection to queries and keys once more.
 
     Args:
         stage: A `MultiScaleBlock`, or a `TransformerBlock` of a model of one branch.
-        points: What to return, in any order. Of a `MultiScaleBlock`: "small" and "large" (the
+        points: What to return, in any order. For a `MultiScaleBlock`: "small" and "large" (the
             tokens after the stage), "small/block_0" (after an encoder, before the fusion),
             "small/block_0/attention" (its attention map), "small/cross_attention" (the
-            attention map of the class token, with the cross-attention fusion only). Of a
+            attention map of the class token, with the cross-attention fusion only). For a
             `TransformerBlock`: "large" (the tokens after it; a model of one branch has the
             large one) and "attention".
 
@@ -100,8 +100,8 @@ class Intermediates(keras.layers.Layer):
     def macs(self, input_shape: Any) -> int:
         """Multiply-accumulates for one sample.
 
-        A self-attention map takes three of its encoder's projections and the scores again. What
-        a cross-attention map takes, for its one query, is not counted.
+        A self-attention map repeats three of its encoder's projections and the scores. The cost
+        of a cross-attention map, for its one query, is not counted.
         """
         if isinstance(self.stage, TransformerBlock):
             shapes, total = {"": input_shape}, self.stage.macs(input_shape)
@@ -164,11 +164,11 @@ class PatchMap(keras.layers.Layer):
         class_token: Whether the first token is a class token, which is then left out.
 
     Call arguments:
-        tokens: Tokens `(B, N, C)`; or an attention map, of which the row of the class token
-            is taken: `(B, h, N, N)`. Without class tokens, it is the mean of all rows.
+        tokens: Tokens `(B, N, C)`; or an attention map `(B, h, N, N)`, of which the row of the
+            class token is taken or, without class tokens, the mean of all rows.
 
     Returns:
-        `(B, rows, columns, C)`; of an attention map `(B, rows, columns, h)`.
+        `(B, rows, columns, C)`; for an attention map `(B, rows, columns, h)`.
 
     Raises:
         ValueError: If `rows` or `columns` is not a positive integer.

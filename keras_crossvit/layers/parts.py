@@ -33,7 +33,7 @@ def dense(units: int, name: str, dtype: DType, use_bias: bool = True) -> keras.l
 
 
 def apply_dense(layer: keras.layers.Dense, x: Tensor) -> Tensor:
-    """The output of a layer made by `dense` for `(..., C)`, by this package's own kernel.
+    """Applies a layer made by `dense` to `(..., C)`, with this package's own kernel.
 
     A quantised layer is called instead, since nothing else can read its kernel.
     """

@@ -53,7 +53,7 @@ class BasePatchEmbed(keras.layers.Layer):
         self.embed_dim = check_positive_int("embed_dim", embed_dim)
 
     def check_grid(self, input_shape: Shape) -> tuple[int, int]:
-        """The number of patches, `(rows, columns)`, of an image that patches divide."""
+        """The patch grid `(rows, columns)` of an image whose sides the patch size divides."""
         sides = tuple(input_shape[1:3])
         if len(input_shape) != 4 or None in sides or any(s % self.patch_size for s in sides):
             raise ValueError(

@@ -125,7 +125,7 @@ class TokenPerformer(keras.layers.Layer):
         self.kqv = dense(3 * self.units, "kqv", self.dtype_policy)
         self.random_features = self.add_weight(
             shape=(self.units, features),
-            # Orthogonal directions of the length that normal ones have on average.
+            # Orthogonal directions, as long as normally distributed ones are on average.
             initializer=keras.initializers.Orthogonal(gain=math.sqrt(features)),
             trainable=False,
             autocast=False,

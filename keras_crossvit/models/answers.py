@@ -1,4 +1,4 @@
-"""What a classifier answers: names of its classes, and probabilities."""
+"""A classifier's answers: names of its classes, and probabilities."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras_crossvit.models.crossvit import CrossViT
 
 
 def class_names(model: CrossViT) -> tuple[str, ...]:
-    """The model's labels or, where it has none, the numbers of its classes."""
+    """The model's labels or, if it has none, the numbers of its classes."""
     return model.labels or tuple(map(str, range(model.classes)))
 
 
@@ -18,13 +18,13 @@ def gives_logits(model: CrossViT) -> bool:
 
 
 def probabilities(model: CrossViT, logits: Tensor, several: bool = False) -> np.ndarray:
-    """Probabilities by the model's own activation; of one that returns logits by the softmax.
+    """Probabilities by the model's own activation, or by softmax if it returns logits.
 
     Args:
         model: A classifier.
         logits: `(B, classes)`, before the activation.
-        several: Whether images have several labels; of a model that returns logits the classes
-            are then independent, by the sigmoid.
+        several: Whether images have several labels; if the model returns logits, the classes are
+            then independent, by the sigmoid.
 
     Returns:
         `(B, classes)`, in [0, 1].
@@ -39,7 +39,7 @@ def probabilities(model: CrossViT, logits: Tensor, several: bool = False) -> np.
 
 
 def check_finite(scores: Tensor) -> np.ndarray:
-    """The scores as an array, of which the highest would else be that of any class.
+    """The scores as an array; if they were not finite, the highest could be any class's.
 
     Raises:
         ValueError: If some are NaN or infinite.

@@ -21,15 +21,15 @@ from keras_crossvit.models.config import CrossViTConfig
 
 @dataclasses.dataclass
 class BranchLayers:
-    """The layers of one branch by their role, in the order in which tokens pass them.
+    """The layers of one branch by role, in the order in which tokens pass through them.
 
     Args:
-        resize: From the model's image to the branch's, `BicubicResize`; `None` where the
+        resize: From the model's image to the branch's, `BicubicResize`; `None` if the
             branch sees the image as it is.
         patch_embed: The patch embedding.
         class_token: `ClassToken`, or `None` in a model without class tokens.
         position_embedding: `PositionEmbedding`.
-        blocks: For each stage the list of the branch's encoders, `TransformerBlock`.
+        blocks: For each stage, the list of the branch's encoders, `TransformerBlock`.
         norm: The last layer normalisation.
         pool: `TokenPool`, or `None` in a model that returns all tokens.
         head: The classification head, a `Dense` layer, or `None` in a model without a top.
@@ -62,7 +62,7 @@ class Assembly:
         size: `(height, width)` of the model's image, in pixels.
         drop_path_rate: Rate of the last encoder; grows linearly from 0 at the first.
         gradient_checkpointing: As in `CrossViT`.
-        dtype: Name of the dtype policy of the layers. A name and not the policy, since layers
+        dtype: Name of the dtype policy of the layers. A name, not the policy, since layers
             without a `get_config` of their own can be cloned only from plain values.
 
     Attributes:

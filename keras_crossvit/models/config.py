@@ -184,9 +184,9 @@ class CrossViTConfig:
         return self.grids_of(self.branch_sizes(height, width))
 
     def grids_of(self, sizes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-        """Rows and columns of each branch's whole patches in an image of these sizes, in pixels.
+        """Rows and columns of each branch's whole patches in images of these sizes, in pixels.
 
-        `{"small": (height, width), "large": (height, width)}`, and so for what is returned.
+        `sizes` is `{"small": (height, width), "large": (height, width)}`, and so is the result.
         """
         return {
             name: (sizes[name][0] // branch.patch_size, sizes[name][1] // branch.patch_size)

@@ -1,7 +1,7 @@
 """CrossViT, the dual-branch vision transformer, as a functional Keras model.
 
 Paper: Chen, Fan, Panda, "CrossViT: Cross-Attention Multi-Scale Vision Transformer for Image
-Classification", ICCV 2021. Published weights: the authors' and, equal to them, timm's.
+Classification", ICCV 2021. Published weights: the authors' and timm's, which are equal.
 
 Where the paper and the released code differ, the code is followed, since it made the weights:
 - the input is 240 x 240 and not 224 x 224; the large branch sees it at 224;
@@ -51,8 +51,8 @@ class CrossViT(Loops):
     """The CrossViT of any configuration (figure 2), a functional `keras.Model`.
 
     A configuration without a small branch (`CrossViTConfig.preset("deit_small")`) gives the
-    large branch alone, a DeiT; what is said of two branches below then holds for one, and
-    a single tensor stands where there would be a list of two.
+    large branch alone, a DeiT; what is said below of two branches then holds for one, and
+    a single tensor takes the place of a list of two.
 
     Args:
         config: A `CrossViTConfig`.
@@ -61,17 +61,17 @@ class CrossViT(Loops):
             checkpoint at 240 pixels (DeiT-Ti, -S and -B: at 224); `"imagenet-408"` for the
             one at 408 (15 and 18 dagger; the default input is then 408);
             `"hf://owner/name"` for a repository on the Hugging Face hub; or the path of a
-            `.safetensors`, `.pth`, `.weights.h5` or `.keras` file. Position embeddings of
-            another input size are resized, patch embeddings of other channels added up or
-            repeated by timm's rule; an ImageNet head is left out, and this is said, if
-            `classes` is not 1000.
+            `.safetensors`, `.pth`, `.weights.h5` or `.keras` file. Position embeddings for
+            another input size are resized, and patch embeddings for other channels summed or
+            repeated by timm's rule; an ImageNet head is left out, with a warning, if `classes`
+            is not 1000.
         input_tensor: Keras tensor to build on, pixels `(B, H, W, channels)`.
         input_shape: `(H, W, channels)`, any size of at least one patch, square or not; any
             number of channels.
         pooling: What a model without a top returns. `None`: `[small_tokens, large_tokens]`,
             normalised, class token first; `"token"`: the two class tokens concatenated,
-            `(B, C_small + C_large)`, not without class tokens; `"avg"` or `"max"`: over the
-            patch tokens, concatenated. Not used with a top.
+            `(B, C_small + C_large)`, only in a model that has them; `"avg"` or `"max"`: over
+            the patch tokens, concatenated. Not used with a top.
         classes: Number of classes of the heads, positive.
         classifier_activation: Activation of the averaged logits; `None` returns the logits. The
             softmax of a single class would always be 1, so with `classes=1` "softmax" is a
@@ -79,41 +79,41 @@ class CrossViT(Loops):
         include_preprocessing: Whether the model normalises pixels in 0..255 itself.
             `False`: it expects images normalised by `mean` and `std`.
         drop_rate: Dropout before the heads, in [0, 1), as in timm.
-        drop_path_rate: Stochastic depth of the last encoder, in [0, 1); grows linearly
+        drop_path_rate: Drop path rate of the last encoder, in [0, 1); grows linearly
             from 0 at the first, counted in the deeper branch.
         name: Name of the model; by default the preset's name, or "crossvit".
         gradient_checkpointing: Whether training keeps only the input of each transformer
-            encoder and computes the rest again: less memory, more time.
-        mean: Mean of each channel, of pixels in 0..1; `None` for ImageNet's. A grey image,
+            encoder and recomputes the rest: less memory, more time.
+        mean: Mean of each channel, for pixels in 0..1; `None` for ImageNet's. A grey image,
             `input_shape=(H, W, 1)`, is then normalised as red, as green and as blue, and the
-            model answers as one of three channels does to the same picture; with `mean` and
-            `std` of one number it stays one channel. More than three channels repeat
+            model answers as one with three channels does to the same image; with one number
+            each for `mean` and `std` it stays one channel. More than three channels repeat
             ImageNet's three.
         std: Standard deviation of each channel, likewise.
         inputs: "shared": both branches see one image. "separate": the model takes a list of
             two images of `input_shape`, the small branch's and the large branch's.
         reset_heads: Whether the heads in `weights` are left out whatever their classes, so that
-            weights of any classes, or of none, start a model of any others.
-        labels: Names of the classes, in order; `None` for none, or ImageNet's with its published
-            weights and its 1,000 classes, or those that a file of this package has for its
-            heads. They are saved with the model.
+            weights for any classes, or for none, can start a model for any others.
+        labels: Names of the classes, in order. `None`: ImageNet's with its published weights and
+            its 1,000 classes, those that a file of this package has for its heads, or otherwise
+            none. They are saved with the model.
         dtype: Keras dtype policy of all layers, or its name; `None` for the global one.
             Whatever it is, images are normalised and resized, and logits averaged, in float32.
 
     Attributes:
         config: The `CrossViTConfig`.
         branches: `{"small": BranchLayers, "large": BranchLayers}`: the layers of each branch by
-            role. Without "small" in a model of one branch, and so for `grids`.
+            role; without "small" in a model of one branch. The same goes for `grids`.
         grids: `{"small": (rows, columns), "large": (rows, columns)}` of patches.
         stages: The K `MultiScaleBlock`s, or the encoders of a model of one branch.
         images: `{"small": tensor, "large": tensor}`: Keras tensors of the images that the
-            branches see, `(B, H, W, channels)`: the model's input or inputs, or twice the
-            `input_tensor`.
+            branches see, `(B, H, W, channels)`: the model's input or inputs, or the
+            `input_tensor` twice.
         logits: Keras tensor of the averaged logits `(B, classes)`, before the activation;
             `None` without a top.
         labels: Names of the classes, a tuple, or `None`.
         feature_dim: Width of the features, `C_small + C_large`.
-        mean: Mean of each channel that is normalised, of pixels in 0..1; so is `std`.
+        mean: Mean of each channel that is normalised, for pixels in 0..1; likewise `std`.
         include_preprocessing: The argument; so are `include_top`, `pooling`, `classes`,
             `classifier_activation`, `drop_rate`, `drop_path_rate`, `gradient_checkpointing`.
 
@@ -123,7 +123,7 @@ class CrossViT(Loops):
 
     Raises:
         ValueError: If an argument is not allowed, or the weights do not fit.
-        ConnectionError: If published weights are neither cached nor to be reached.
+        ConnectionError: If published weights are neither cached nor reachable.
     """
 
     def __init__(
@@ -209,9 +209,9 @@ class CrossViT(Loops):
         return len(set(map(id, self.images.values()))) > 1
 
     def get_config(self) -> dict:
-        """The arguments, as JSON can hold them; weights are apart, so `weights` is None.
+        """The arguments, as JSON can hold them; weights are saved apart, so `weights` is None.
 
-        Of `input_tensor` it is the model from its sources up to that tensor. `frozen` holds the
+        `input_tensor` becomes the model from its sources up to that tensor. `frozen` holds the
         names of the layers that are not trained.
         """
         stem = None
@@ -244,7 +244,7 @@ class CrossViT(Loops):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "CrossViT":
-        """The model of which `get_config` returned `config`, without its weights."""
+        """The model whose `get_config` returned `config`, without its weights."""
         arguments = dict(config)
         trainable, frozen = arguments.pop("trainable"), arguments.pop("frozen")
         quantization = arguments.pop("quantization", None)
@@ -277,24 +277,24 @@ class CrossViT(Loops):
         details: Mapping[str, Any] | None = None,
         space: bool = False,
     ) -> None:
-        """Writes a folder that says what it holds, for `from_pretrained` and for timm.
+        """Writes a folder that describes its own contents, for `from_pretrained` and for timm.
 
-        `model.safetensors` (timm's names), `config.json`, which `timm.create_model("local-dir:
-        FOLDER", pretrained=True)` reads where timm can build the same model, `labels.txt` and
+        `model.safetensors` (timm's names); `config.json`, which `timm.create_model("local-dir:
+        FOLDER", pretrained=True)` reads if timm can build the same model; `labels.txt`; and
         `README.md`, the model card, which says whether it can.
 
         Args:
-            folder: The folder; made if need be. Other files in it stay, as do other keys of a
+            folder: The folder; created if needed. Other files in it stay, as do other keys of a
                 `config.json`.
-            crop_ratio: Of the evaluation that belongs to the weights; `None` for the published
-                one of that input size.
+            crop_ratio: Crop ratio of the evaluation that belongs to the weights; `None` for the
+                published one at that input size.
             details: Further rows of the model card, e.g. `{"data": "pets", "top-1": "93.1 %"}`.
-            space: Whether the folder becomes a Space of the Hugging Face hub too, the page of
-                `crossvit demo`: with `app.py` and `requirements.txt`, and the card as a Space's.
+            space: Whether the folder also becomes a Space of the Hugging Face hub, the page of
+                `crossvit demo`, with `app.py`, `requirements.txt` and a Space's card.
 
         Raises:
             ValueError: If a weight has no name in timm, `folder` is a file or a run's folder, or a
-                model without a top is to be a Space.
+                model without a top is to become a Space.
         """
         from keras_crossvit.models.pretrained import save_pretrained
 
@@ -303,10 +303,10 @@ class CrossViT(Loops):
     def push_to_hub(
         self, name: str, *, private: bool = False, space: bool = False, **options: Any
     ) -> str:
-        """Uploads what `save_pretrained` writes to the Hugging Face hub; needs a login there.
+        """Uploads to the Hugging Face hub what `save_pretrained` writes; needs a login there.
 
         Args:
-            name: Repository, "owner/name"; made if need be.
+            name: Repository, "owner/name"; created if needed.
             private: Whether a new repository is private.
             space: Whether the repository is a Space, as in `save_pretrained`.
             **options: Further arguments of `save_pretrained`.

@@ -1,4 +1,4 @@
-"""What a model computes on its way, as a model of its own that shares its layers."""
+"""A model's intermediate values, as the outputs of a second model that shares its layers."""
 
 import difflib
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class _Point(NamedTuple):
         branch: The branch on whose grid its patches lie.
         stage: Index of the stage that computes it; `None` below and above the stages.
         key: Its name in `Intermediates`, if it has a stage.
-        timm: timm's name of the module that returns it, if there is one.
+        timm: timm's name for the module that returns it, if there is one.
         parts: Names of the points that it is computed from, above the stages.
     """
 
@@ -43,7 +43,7 @@ def branch_logits(model: CrossViT) -> keras.Model:
         `{"small": (B, classes), "large": (B, classes)}`.
 
     Raises:
-        ValueError: If `model` has no two heads.
+        ValueError: If `model` does not have two heads.
     """
     branches = model.branches if isinstance(model, CrossViT) else {}
     if "small" not in branches or not model.include_top:
@@ -59,7 +59,7 @@ def feature_names(model: CrossViT) -> list[str]:
     """The names of the points whose values `feature_model` returns, in the order of computation.
 
     Below, K is the number of a stage, I that of an encoder in it, both from 0; what is said of
-    "small" holds for "large" too.
+    "small" also holds for "large".
 
     - "small/patch_embed": the patch embeddings, without a class token.
     - "small/position_embedding": the tokens that enter the first stage.
@@ -69,7 +69,7 @@ def feature_names(model: CrossViT) -> list[str]:
       the large branch's patches (A of equation 6); with the cross-attention fusion only.
     - "stage_K/small": the tokens after the fusion.
     - "small/rollout": what each embedding contributes to the class token over all encoders of
-      the branch, by attention rollout; not without class tokens.
+      the branch, by attention rollout; only with class tokens.
     - "small/norm": all tokens after the last stage, normalised.
 
     A model of one branch has "large/block_I" and "large/block_I/attention" in place of stages.
@@ -88,31 +88,31 @@ def feature_names(model: CrossViT) -> list[str]:
 
 
 def feature_model(model: CrossViT, names: str | Sequence[str], maps: bool = False) -> keras.Model:
-    """A model of what `model` computes on its way.
+    """A model that returns intermediate values of `model`.
 
     It is a functional Keras model that shares the layers of `model`, which stays as it is. It
     can be trained, saved, loaded and exported. One that is loaded from a file has weights of its
     own, and Keras thaws its frozen layers; where this matters, save `model`.
 
-    A point inside of a stage brings all weights of the stage along. Those above the point have
-    no gradient, of which Keras warns in training.
+    A point inside a stage brings all weights of the stage along. Those above the point have no
+    gradient, about which Keras warns in training.
 
     Args:
         model: A CrossViT with any fusion, or a model of one branch, trained or not.
-        names: One of `feature_names(model)`, or several. timm's names of the modules are
+        names: One of `feature_names(model)`, or several. timm's names for the modules are
             allowed too: "blocks.2.blocks.1.0", "norm.1", "patch_embed.0", "blocks.2" for both
             branches after a stage, and "blocks.2.blocks.1.0.attn.attn_drop" for an attention map.
         maps: `False`: tokens are `(B, N, C)`, class token first; self-attention maps
             `(B, h, N, N)`; cross-attention maps `(B, h, 1 + N)` over the class token itself and
             the other branch's patches; rollout `(B, N)`. Rows of attention sum to 1. `True`:
             each is `(B, rows, columns, channels)` on the grid of patches, without the class
-            token. The channels of an attention map are its heads, for the class token (on
-            average over all tokens in a model without one); rollout has one channel.
+            token. The channels of an attention map are its heads, for the class token (averaged
+            over all tokens in a model without one); rollout has one channel.
 
     Returns:
         A model with the input of `model`. Its output is a tensor for one name, and
         `{name: tensor}` with the names as given for several. "blocks.2" is a list of two, which
-        `export` refuses beside other names; "stage_2/small" and "stage_2/large" it takes.
+        `export` refuses alongside other names; it takes "stage_2/small" and "stage_2/large".
 
     Raises:
         ValueError: If `model` is not a CrossViT, or has no point of that name.
@@ -220,8 +220,8 @@ def _tensors(model, points, wanted):
 def _stage_tensors(model, points, wanted):
     """Those of `wanted` that the stages compute.
 
-    From the first stage on of which more is wanted than it returns, stages are called once
-    more. Each is then in the new graph just once, either itself or inside `Intermediates`.
+    From the first stage from which more is wanted than it returns, stages are called again. Each
+    is then in the new graph just once, either itself or inside `Intermediates`.
     """
     found, tokens, called = {}, model.stages[0].input, False
     asked = [
@@ -256,7 +256,7 @@ def _as_map(model, name, point, tensor):
     if name.endswith("/patch_embed"):
         class_token = False
     if name.endswith(("/cross_attention", "/rollout")):
-        # One row of attention a head, which begins with the token that attends.
+        # One row of attention per head, which begins with the token that attends.
         shape = (*tensor.shape[1:-1], 1, tensor.shape[-1])
         shape = shape if len(shape) == 3 else (1, *shape)
         tensor = keras.layers.Reshape(shape, name=f"{label}_rows")(tensor)

@@ -1,4 +1,4 @@
-"""Which weights of a model learn."""
+"""Which weights of a model are trained."""
 
 import keras
 
@@ -9,19 +9,20 @@ from keras_crossvit.models.crossvit import CrossViT
 def freeze(model: CrossViT, stages: int | None = None) -> None:
     """Freezes the first layers of a model, from the embeddings up.
 
-    Frozen weights are not trained, and neither their gradients nor the optimizer's state are
-    kept. They stay frozen when the model is saved and loaded (not in
-    `keras.models.clone_model`, which makes their inner layers anew); `model.trainable = True`
-    thaws them all. Call it before `compile`.
+    Frozen weights are not trained, and neither gradients nor optimizer state are kept for them.
+    They stay frozen when the model is saved and loaded (but not in `keras.models.clone_model`,
+    which recreates their inner layers); `model.trainable = True` thaws them all. Call it before
+    `compile`.
 
     Args:
         model: A CrossViT.
-        stages: How many stages are frozen after the embeddings (patches, class tokens,
-            positions), from 0 to `len(model.stages)`. `None` freezes all but the heads, as a
-            linear probe does.
+        stages: Number of stages to freeze after the embeddings (patches, class tokens,
+            positions), from 0 to `len(model.stages)`. `None` freezes all but the heads, as for a
+            linear probe.
 
     Raises:
-        ValueError: If `model` is no CrossViT, it has no such stages, or nothing would be trained.
+        ValueError: If `model` is not a CrossViT or has no such stages, or nothing would be
+            trained.
     """
     if not isinstance(model, CrossViT):
         raise ValueError(

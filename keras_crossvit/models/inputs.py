@@ -27,7 +27,7 @@ def make_images(
         inputs: As in `CrossViT`.
 
     Returns:
-        `{"small": tensor, "large": tensor}`, of one tensor twice unless `inputs` is "separate".
+        `{"small": tensor, "large": tensor}`, the same tensor twice unless `inputs` is "separate".
 
     Raises:
         ValueError: If an argument is not allowed.
@@ -43,7 +43,7 @@ def make_images(
         return dict.fromkeys(config.branches, input_tensor)
     side = (source and source.input_size) or config.input_size
     shape = _check_shape((side, side, 3) if input_shape is None else input_shape)
-    config.branch_sizes(*shape[:2])  # so that a size that is too small makes no graph
+    config.branch_sizes(*shape[:2])  # so that no graph is made for a size that is too small
     if inputs == "separate":
         return {name: keras.Input(shape, name=f"{name}_images") for name in config.branches}
     return dict.fromkeys(config.branches, keras.Input(shape, name="images"))

@@ -16,7 +16,7 @@ from keras_crossvit.models.crossvit import CrossViT
 
 
 class ModelOfVersion01:
-    """Takes the place of the class that version 0.1 saved models as."""
+    """Takes the place of the class under which version 0.1 saved models."""
 
     @classmethod
     def from_config(
@@ -79,7 +79,7 @@ def _architecture(layers, input_shape):
         if f"{branch}_patch_embed" in configs:
             resize = configs.get(f"{branch}_resize")
             sizes[branch] = (resize["height"], resize["width"]) if resize else input_shape[:2]
-    # The layers do not tell the image sizes of the configuration, only the branches' sizes for
+    # The layers do not show the image sizes of the configuration, only the branches' sizes for
     # this input. Take the image sizes of the preset with the same layers, or else those that
     # give these sizes.
     guesses = [{x: side[axis] for x, side in sizes.items()} for axis in (0, 1)]
@@ -127,7 +127,7 @@ def _with_sizes(layers, configs, image_sizes):
 def _without_sizes(config):
     """The part of a configuration that its layers determine.
 
-    In a model of one branch, the number of encoders in total, not its division into stages.
+    For a model of one branch, the total number of encoders, not its division into stages.
     """
     if config.small is None:
         encoders = config.num_stages * config.large.depth

@@ -17,16 +17,15 @@ _ARRAYS = ("x", "y", "sample_weight")
 
 
 class Loops(keras.Model):
-    """A `keras.Model` with Keras' `fit`, `evaluate` and `predict`, which wait for two things less.
+    """A `keras.Model` whose `fit`, `evaluate` and `predict` wait for two things less than Keras'.
 
-    Tuning: in TensorFlow 2.21 whoever ends a pipeline that is tuned may sit idle for up to as long
-    again as it ran (see `without_autotune`), at the end of each epoch too. So datasets are not
-    tuned, unless their own options say so; nor are arrays, of which Keras makes datasets on
-    TensorFlow. Anything else goes to Keras as it came, and so do arrays with `class_weight` or
-    shuffle="batch".
+    Tuning: in TensorFlow 2.21 ending a tuned pipeline may block for up to as long again as it ran
+    (see `without_autotune`), also at the end of each epoch. So datasets are not tuned, unless
+    their own options say so; nor are arrays, from which Keras makes datasets on TensorFlow.
+    Anything else goes to Keras as it is, and so do arrays with `class_weight` or shuffle="batch".
 
     Tracing: on TensorFlow a step that creates variables, those of metrics or of an optimizer, is
-    traced twice. So they are created before.
+    traced twice. So they are created beforehand.
     """
 
     include_preprocessing = False
@@ -64,7 +63,7 @@ class Loops(keras.Model):
         return super().predict(**self._fed(given, "steps"))
 
     def _arguments(self, method, args, kwargs):
-        """The arguments of a call, each by its name; images in 0..1 are warned of."""
+        """The arguments of a call by name; warns of images in 0..1."""
         try:
             given = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
         except TypeError as error:
@@ -77,7 +76,7 @@ class Loops(keras.Model):
         return given
 
     def _fed(self, given, steps, shuffle=False):
-        """The arguments `given`, in which a dataset that is not tuned is in the arrays' place."""
+        """The arguments `given`, with a dataset that is not tuned in place of the arrays."""
         arrays = [given.get(name) for name in _ARRAYS]
         batches = self._batches(arrays, given.get("batch_size"), given.get(steps), shuffle)
         if batches is None:
@@ -86,7 +85,7 @@ class Loops(keras.Model):
         return {"x": batches, **{name: given[name] for name in given if name not in replaced}}
 
     def _held_out(self, given):
-        """The `validation_data` of `fit`, as a dataset that is not tuned if it can be one."""
+        """The `validation_data` of `fit`, as a dataset that is not tuned, if it can be one."""
         held_out = given.get("validation_data")
         if not isinstance(held_out, tuple | list):
             return _untuned(held_out)
@@ -95,7 +94,7 @@ class Loops(keras.Model):
         return held_out if batches is None else batches
 
     def _batches(self, arrays, batch_size, steps, shuffle=False):
-        """A dataset of arrays of numbers, or `None` of anything else."""
+        """A dataset of arrays of numbers, or `None` for anything else."""
         if keras.backend.backend() != "tensorflow":
             return None
         arrays = list(arrays)
@@ -104,7 +103,7 @@ class Loops(keras.Model):
         lengths = {len(array) if _is_of_numbers(array) else 0 for array in arrays}
         if len(lengths) != 1 or 0 in lengths:
             return None
-        if not batch_size and steps:  # Keras then finds a size that makes so many of them
+        if not batch_size and steps:  # Keras then finds a size that gives that many steps
             return None
         if self.distribute_strategy.num_replicas_in_sync > 1:
             return None
@@ -127,12 +126,12 @@ class Loops(keras.Model):
         if isinstance(specs, tuple) and len(specs) > 1:
             x, y, *weights = specs
             outputs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self.output)
-            # Traced, not run: metrics are created by the shapes, and no value is counted.
+            # Traced, not run: metrics are created from the shapes, and no value is counted.
             graph_function(self.compute_metrics).get_concrete_function(x, y, outputs, *weights)
 
 
 def _split(given):
-    """Holds the last `validation_split` of the arrays out, as Keras does, where it can be done."""
+    """Holds out the last `validation_split` of the arrays, as Keras does, where possible."""
     arrays = {name: given[name] for name in _ARRAYS if given.get(name) is not None}
     known = all(map(_is_of_numbers, arrays.values()))
     if not known or list(arrays) != [*_ARRAYS[: len(arrays)]]:
@@ -146,8 +145,8 @@ def _split(given):
 
 
 def _is_of_numbers(data):
-    """Whether it is an array, or a tensor of TensorFlow, of numbers and at least one axis."""
-    tf = sys.modules.get("tensorflow")  # where it is not loaded, nothing is its own
+    """Whether it is an array or a TensorFlow tensor of numbers, with at least one axis."""
+    tf = sys.modules.get("tensorflow")  # if it is not loaded, `data` is not its tensor
     if tf is not None and isinstance(data, tf.Tensor):
         return len(data.shape) > 0 and (data.dtype.is_floating or data.dtype.is_integer)
     return isinstance(data, np.ndarray) and data.ndim > 0 and data.dtype.kind in "fiub"
@@ -159,6 +158,6 @@ def _is_dataset(data):
 
 
 def _untuned(data):
-    """`data` itself, unless it is a dataset that does not say whether it is to be tuned."""
+    """`data`, made untuned if it is a dataset whose options do not say whether to tune it."""
     says = not _is_dataset(data) or data.options().autotune.enabled is not None
     return data if says else without_autotune(data)

@@ -26,7 +26,7 @@ def normalize(
         dtype="float32",
         name="normalization",
     )
-    normalized: dict[int, Any] = {}  # one for each image, also where two branches share it
+    normalized: dict[int, Any] = {}  # one for each image, even if two branches share it
     for image in images.values():
         if id(image) not in normalized:
             channels = image
@@ -53,7 +53,7 @@ def check_normalization(
         as_rgb: Whether one channel may be normalised as three.
 
     Raises:
-        ValueError: If they are not as many numbers as channels, or a deviation is not positive.
+        ValueError: If there are not as many numbers as channels, or a deviation is not positive.
     """
     if values is None:
         if channels == 1:
@@ -111,8 +111,8 @@ def as_model_takes(model: keras.Model, pixels: Tensor) -> Tensor:
     """Pixels in 0..255 as a model takes them: as they are, or normalised.
 
     A `CrossViT` with `include_preprocessing=False` takes normalised images, unless it was built
-    on an `input_tensor`: what comes before that tensor is its own preprocessing. Of any other
-    model it is not known, so that it gets the pixels.
+    on an `input_tensor`: what comes before that tensor is its own preprocessing. For any other
+    model this is not known, so it gets the pixels.
 
     Args:
         model: A Keras model.
@@ -138,7 +138,7 @@ def decode_predictions(preds: Tensor, top: int = 5) -> list[list[tuple[str, str,
 
     Args:
         preds: Probabilities `(N, 1000)`.
-        top: How many of the most probable classes to name, positive.
+        top: Number of most probable classes to name; positive.
 
     Returns:
         For each sample a list of `(WordNet id, name, probability)`, most probable first.

@@ -109,7 +109,7 @@ def describe(
 
 
 def _config_before(path):
-    """What a `config.json` holds already, but for the labels of the model that was there."""
+    """What a `config.json` already holds, except for the labels of the model that was there."""
     if not path.is_file():
         return {}
     before = json.loads(path.read_text(encoding="utf-8"))
@@ -121,19 +121,19 @@ def _config_before(path):
 
 
 def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
-    """The model of a folder that `save_pretrained` or timm has written, or of a hub's repository.
+    """The model in a folder that `save_pretrained` or timm has written, or in a hub repository.
 
     Args:
         source: The folder, e.g. of a run, or `"hf://owner/name"`, e.g.
-            `"hf://timm/crossvit_15_dagger_240.in1k"`, which comes from the hub once.
-        **changes: Arguments of `CrossViT` in the place of the folder's, e.g. `input_shape`, or
+            `"hf://timm/crossvit_15_dagger_240.in1k"`, which is downloaded once.
+        **changes: Arguments of `CrossViT` in place of the folder's, e.g. `input_shape`, or
             `classes` with `reset_heads=True`.
 
     Returns:
         The model with its weights and its labels.
 
     Raises:
-        ValueError: If `source` is no such folder, is of a later version, or does not fit
+        ValueError: If `source` is not such a folder, is of a later version, or does not fit
             `changes`.
         ConnectionError: If it must be downloaded and cannot be.
     """
@@ -212,7 +212,7 @@ def _own(model):
 
 
 def read_description(origin: str) -> dict[str, Any]:
-    """What `config.json` says of a folder, or of a hub's repository, from where it comes once.
+    """What `config.json` says about a folder, or about a hub repository, downloaded once.
 
     Raises as `from_pretrained` does.
     """

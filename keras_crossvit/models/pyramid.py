@@ -1,4 +1,4 @@
-"""A feature pyramid for detectors, made of a model's last tokens."""
+"""A feature pyramid for detectors, made from a model's last tokens."""
 
 import math
 
@@ -17,20 +17,20 @@ _LAST = "channels_last"  # the maps, whatever the global setting is
 
 
 def feature_pyramid(model: CrossViT, channels: int = 256) -> keras.Model:
-    """A pyramid of feature maps at strides 4, 8, 16 and 32, made of both branches.
+    """A pyramid of feature maps at strides 4, 8, 16 and 32, made from both branches.
 
     It is the simple feature pyramid of ViTDet (Li, Mao, Girshick and He, "Exploring Plain Vision
-    Transformer Backbones for Object Detection", ECCV 2022, section 3): every level is made of
+    Transformer Backbones for Object Detection", ECCV 2022, section 3): every level is made from
     the last map alone, by deconvolutions of stride 2 (two for p2, one for p3), nothing (p4) or
-    max pooling of stride 2 (p5); then a convolution 1 x 1 and one 3 x 3 to `channels`, each
+    max pooling of stride 2 (p5); then a 1 x 1 and a 3 x 3 convolution to `channels`, each
     without a bias and followed by layer normalisation. Deconvolutions halve the width.
 
-    ViTDet has one map, of stride 16. Here each branch is taken through deconvolution or
-    pooling and the convolution 1 x 1, and then resized (bicubic) from its own grid, whose stride
-    is near 12 or 16, to that of the level; the convolution 3 x 3 follows on the sum of the
-    branches. The maps are the tokens after the last stage, not normalised, as in ViTDet.
+    ViTDet has one map, of stride 16. Here each branch goes through deconvolution or pooling and
+    the 1 x 1 convolution, and is then resized (bicubic) from its own grid, whose stride is near
+    12 or 16, to that of the level; the 3 x 3 convolution is applied to the sum of the branches.
+    The maps are the tokens after the last stage, not normalised, as in ViTDet.
 
-    The strides are those of the model's input: p2 is `ceil(H / 4)` high. Where H or W is no
+    The strides are those of the model's input: p2 is `ceil(H / 4)` high. Where H or W is not a
     multiple of 32, the cells of a level share the image equally, so its stride is a little
     smaller; `input_shape=(256, 320, 3)` gives exact ones.
 
@@ -71,7 +71,7 @@ class _Levels:
         return PatchMap(*grid, class_token, dtype=self.dtype, name=f"{branch}_map")(tokens)
 
     def level(self, level, maps):
-        """A level `(B, rows, columns, channels)` of the maps of the branches."""
+        """A level `(B, rows, columns, channels)` from the maps of the branches."""
         grid = [math.ceil(side / _STRIDES[level]) for side in self.size]
         branches = []
         for branch, x in maps.items():

@@ -15,7 +15,7 @@ def check_dtype(dtype: Any) -> keras.DTypePolicy:
     """The policy of the `dtype` argument of `CrossViT`; `None` is the global one.
 
     Raises:
-        ValueError: If it is not one policy of floating-point numbers for all layers.
+        ValueError: If it is not one floating-point policy for all layers.
     """
     given = keras.config.dtype_policy() if dtype is None else dtype
     try:
@@ -42,12 +42,12 @@ def quantization_mode(model: keras.Model) -> str | None:
 
 
 def quantized_layers(model: keras.Model) -> str | list[dict[str, Any]] | None:
-    """How `model.quantize` has changed a model, as JSON has it.
+    """How `model.quantize` has changed a model, as JSON can hold it.
 
     Returns:
-        `None` if it was not called, the mode if it was for all layers and with the mode's own
-        configuration; else `[{"mode", "config", "layers"}]`, for each kind of layer the mode,
-        Keras' serialised configuration and the layers' paths.
+        `None` if it was not called; the mode if it was called for all layers with the mode's own
+        configuration; otherwise `[{"mode", "config", "layers"}]`: for each kind of layer the
+        mode, Keras' serialised configuration and the layers' paths.
     """
     dense = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Dense)]
     kinds: dict[str, dict[str, Any]] = {}
@@ -68,13 +68,13 @@ def quantized_layers(model: keras.Model) -> str | list[dict[str, Any]] | None:
 
 
 def _configuration(layer):
-    """By what a layer was quantised; `None` in older versions of Keras, which have no choice."""
+    """How a layer was quantised; `None` in older versions of Keras, which offer no choice."""
     config = getattr(layer, "quantization_config", None)
     return None if config is None else as_json(keras.saving.serialize_keras_object(config))
 
 
 def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]]) -> None:
-    """Quantises a new model as another one was, by its `quantized_layers`."""
+    """Quantises a new model as another one was, according to its `quantized_layers`."""
     if isinstance(quantized, str):
         quantize(model, quantized)
         return
@@ -93,8 +93,8 @@ def _is_in(paths, layer):
 def quantize(model: keras.Model, mode: str, **arguments: Any) -> None:
     """`model.quantize`, without its warnings and in less time.
 
-    Keras warns of each layer that has nothing to quantise, and collects garbage after each, which
-    is slow with TensorFlow's many objects.
+    Keras warns about each layer that has nothing to quantise, and collects garbage after each,
+    which is slow with TensorFlow's many objects.
 
     Args:
         model: A built model.

@@ -1,4 +1,4 @@
-"""What makes a folder of `save_pretrained` a Space of the Hugging Face hub, the model's page."""
+"""Makes a folder of `save_pretrained` a Space of the Hugging Face hub, the model's page."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def write_space(folder: pathlib.Path) -> None:
 
 
 def space_front_matter(name: str) -> str:
-    """What begins the card of a Space; the hub starts its `app_file` by it."""
+    """The beginning of a Space's card, by which the hub starts its `app_file`."""
     return (
         f"title: {json.dumps(name)}\nsdk: gradio\napp_file: app.py\n"
         'python_version: "3.11"\ntags: [keras_crossvit, crossvit]\n'

@@ -1,7 +1,7 @@
 """The part of a folder's `config.json` that timm reads, and what timm's own says.
 
 timm resizes the image to its sides times a fixed scale, one for each branch, rounded down, and
-drops what is left beside the last patch; a model of this package resizes to whole patches.
+drops what is left beyond the last patch; a model of this package resizes to whole patches.
 `img_scale` among the `model_args` makes timm's branches see what ours do.
 """
 
@@ -28,8 +28,8 @@ def timm_config(model: "CrossViT", classes: int, crop_ratio: float) -> dict[str,
 
     Args:
         model: The model.
-        classes: Of its heads; 0 for a model without them.
-        crop_ratio: Of the evaluation that belongs to the weights.
+        classes: Number of classes of its heads; 0 for a model without heads.
+        crop_ratio: Crop ratio of the evaluation that belongs to the weights.
     """
     height, width, channels = model.images["large"].shape[1:]
     first = [f"patch_embed.{n}.proj" for n in range(len(model.branches))]
@@ -99,9 +99,9 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
 
 
 def sizes_of_timm(found: dict[str, Any], config: CrossViTConfig, size: Size) -> dict[str, Size]:
-    """The pixels that timm's branches see of an image of `size`, by a config.json of timm's.
+    """The sizes at which timm's branches see an image of `size`, by timm's config.json, in pixels.
 
-    Whole patches and, where timm does not resize to them, a rest that it drops.
+    Whole patches and, where timm does not resize to them, a remainder that it drops.
     """
     if config.small is None:
         return {"large": size}
@@ -145,7 +145,7 @@ def _scaled(config, size, scales):
 
 
 def _architecture(model, size):
-    """Timm's name of the architecture, and the arguments that make it the same model.
+    """Timm's name for the architecture, and the arguments that make it the same model.
 
     A model that timm cannot build gets the name of its preset, or "crossvit", which timm refuses.
     """
@@ -168,7 +168,7 @@ def _scale_arguments(model, size, input_size):
         return {}
     scales = []
     for sides in wanted.values():
-        # In the middle of all those that are cut off to these sides.
+        # The middle of all the scales that round down to these sides.
         lowest = max(wanted / given for wanted, given in zip(sides, size, strict=True))
         highest = min((wanted + 1) / given for wanted, given in zip(sides, size, strict=True))
         scales.append((lowest + highest) / 2)
@@ -179,6 +179,6 @@ def _pooling_arguments(model):
     """What makes timm return the features that the model does; `None` if nothing does."""
     if model.include_top or model.pooling in (None, "token"):
         return {}
-    if model.config.small is None:  # timm would else normalise what is pooled
+    if model.config.small is None:  # otherwise timm would normalise what is pooled
         return {"global_pool": model.pooling, "fc_norm": False}
     return {"global_pool": "avg"} if model.pooling == "avg" else None

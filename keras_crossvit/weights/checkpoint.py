@@ -27,8 +27,8 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
     """Loads a checkpoint with timm's or the authors' names into a model of this package.
 
     Position embeddings of another image size are resized by bicubic interpolation, except for
-    that of the class token (section 4.1). A file that `save_checkpoint` wrote says of which grid
-    of patches they are; those of any other are taken to be of a square, if their number is one.
+    that of the class token (section 4.1). A file that `save_checkpoint` wrote records their grid
+    of patches; in any other file it is taken to be square if the number of patches is a square.
     Nothing is assigned unless everything fits. A model without labels takes those of the file.
 
     Args:
@@ -50,8 +50,8 @@ def load_checkpoint(model: keras.Model, source: str | os.PathLike) -> None:
 def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the weights of `model` as safetensors under timm's names, in float32.
 
-    timm loads the file with `strict=True`. Its header holds the grids of patches and the
-    arguments of the model that weights do not show, which timm does not read. It is written to a
+    timm loads the file with `strict=True`. Its header holds the grids of patches and those
+    arguments of the model that weights do not show; timm reads neither. It is written to a
     temporary file and renamed, so that a crash leaves either the old file or the complete new one.
 
     Args:
@@ -87,7 +87,7 @@ def arguments_of(model: keras.Model) -> dict[str, Any]:
 def compare_arguments(
     model: keras.Model, arguments: Mapping[str, Any], origin: str, heads: bool = True
 ) -> None:
-    """Gives a model without labels those of its weights, and warns where the two differ.
+    """Gives a model without labels those of its weights, and warns where arguments differ.
 
     Args:
         model: A CrossViT of this package, whose weights come from `origin`.
@@ -102,7 +102,7 @@ def compare_arguments(
     compared += ["labels"] if heads else []
     for name in compared:
         given = arguments.get(name)
-        # Of other lengths they are of images of other channels, or of other classes.
+        # If the lengths differ, they are for images with other channels, or for other classes.
         if given is None or len(given) != len(own[name]) or list(given) == list(own[name]):
             continue
         logger.warning(
@@ -148,7 +148,7 @@ def assign_state(
         state: `{timm name: array in PyTorch's layout}`.
         origin: Where the state comes from, for messages.
         keep_heads: Whether the model's heads stay as they are, and those of `state` are left out.
-        grids: Of the patches of `state`, if they are known.
+        grids: Patch grids of `state`, if they are known.
 
     Raises:
         ValueError: If keys and variables do not correspond one to one, or an array does not hold
@@ -214,10 +214,10 @@ def check_finite(weights: Mapping[str, np.ndarray], origin: str) -> None:
 
 
 def _adapt_channels(kernel, channels):
-    """A kernel `(C, 3, rows, columns)` for images of other channels, by timm's rule.
+    """A kernel `(C, 3, rows, columns)` for images with other channels, by timm's rule.
 
-    One channel gets the sum of the three; others repeat them, so scaled that the same image in
-    all channels gives the same sum.
+    One channel gets the sum of the three; other numbers of channels repeat them, scaled so that
+    the same image in all channels gives the same sum.
     """
     if kernel.shape[1] != 3 or channels == 3:
         return kernel
@@ -254,7 +254,7 @@ def _resize_positions(model, name, positions, variable, grids, origin):
 
 
 def _guess_grid(patches, wanted, found):
-    """The grid of so many patches in a file that does not say it; `wanted` is the model's."""
+    """The grid of this many patches in a file that does not give it; `wanted` is the model's."""
     side = math.isqrt(patches)
     if side < 1 or (side**2 != patches and patches != math.prod(wanted)):
         raise ValueError(

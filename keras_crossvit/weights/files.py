@@ -1,4 +1,4 @@
-"""Checkpoint files under the published names: what they hold, and how they are read."""
+"""Checkpoint files with the published names: what they hold, and how they are read."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ Grids: TypeAlias = Mapping[str, tuple[int, int]]  # {"small": (rows, columns), "
 # In the header of a .safetensors file of this package.
 _GRIDS = "patch_grids"
 _ARGUMENTS = "model_arguments"
-_KNOWN = ("classifier_activation", "labels", "mean", "std")  # among them
+_KNOWN = ("classifier_activation", "labels", "mean", "std")  # those that are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Checkpoint:
         state: `{timm name: array in PyTorch's layout}`.
         grids: Rows and columns of the patches that the position embeddings belong to; empty if
             the file does not say.
-        arguments: Of `CrossViT`, what the weights do not show: `classifier_activation`, `labels`,
-            `mean` and `std`; empty if the file does not say.
+        arguments: Those of `CrossViT` that the weights do not show: `classifier_activation`,
+            `labels`, `mean` and `std`; empty if the file does not say.
     """
 
     state: Mapping[str, np.ndarray]
@@ -37,7 +37,7 @@ class Checkpoint:
 
 
 def header(grids: Grids, arguments: Mapping[str, Any]) -> dict[str, str]:
-    """The header of a .safetensors file: PyTorch's layout, and both parts of a `Checkpoint`."""
+    """A .safetensors file's header: PyTorch's layout, and a `Checkpoint`'s grids and arguments."""
     return {
         "format": "pt",
         _GRIDS: json.dumps(dict(grids)),
@@ -143,7 +143,7 @@ def _torch_array(path, name, tensor):
     """A tensor as an array, float32 if it is of any floating-point type."""
     tensor = tensor.detach()
     try:
-        # NumPy has no bfloat16. Other types stay what they are, so that they are refused.
+        # NumPy has no bfloat16. Other types stay as they are, so that they are refused.
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     except (TypeError, RuntimeError) as error:  # sparse, meta, quantised, ...
         reason = str(error).partition("\n")[0]

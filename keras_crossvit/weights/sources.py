@@ -22,8 +22,8 @@ from keras_crossvit.weights.files import Checkpoint, Grids, read_checkpoint
 
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
-# A transfer that breaks off, as requests and httpx call it. The hub's client keeps what has come,
-# but its versions 0.30 to 1.12 at least do not go on by themselves.
+# What requests and httpx call a transfer that breaks off. The hub's client keeps what has arrived,
+# but at least in versions 0.30 to 1.12 it does not resume by itself.
 _BROKEN_OFF = ("ChunkedEncodingError", "RemoteProtocolError")
 _TRIES = 5
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name on the hub
@@ -59,7 +59,7 @@ class WeightSource:
         repository: Otherwise its repository on the hub, `owner/name`.
         input_size: Side of the images that the weights were trained on, in pixels, if they are
             published weights.
-        grids: Of the weights' patches, if they are known and the file does not say.
+        grids: Patch grids of the weights, if they are known and the file does not say.
     """
 
     origin: str
@@ -73,11 +73,11 @@ class WeightSource:
 
         Heads for ImageNet's 1000 classes are left out if the model has another number of
         classes or no heads. In the first case the model's heads keep their initial values, and
-        a warning is logged. A model without labels takes those of a file's heads.
+        a warning is logged. A model without labels takes those of the file's heads.
 
         Args:
             model: A CrossViT.
-            reset_heads: Whether the heads in the weights, of any classes or none, are left out.
+            reset_heads: Whether heads in the weights are left out, whatever their classes.
 
         Raises:
             ValueError: If the weights do not fit.
@@ -158,7 +158,7 @@ def resolve(
     preset: str | None = None,
     published: Mapping[str, Mapping[str, PublishedWeights]] | None = None,
 ) -> WeightSource | None:
-    """Finds what the `weights` argument of a model refers to, without a download.
+    """Finds what the `weights` argument of a model refers to, without downloading it.
 
     Args:
         weights: The argument of `CrossViT`.
@@ -225,7 +225,7 @@ def _published(weights, preset, presets):
 
 
 def download(repository: str, name: str, origin: str) -> pathlib.Path:
-    """The path of a file of a repository on the Hugging Face hub, downloaded if not cached.
+    """The path of a file in a repository on the Hugging Face hub, downloaded if not cached.
 
     `huggingface_hub` caches and resumes downloads, and respects `HF_HOME`, `HF_ENDPOINT` and
     `HF_HUB_OFFLINE`.
@@ -237,9 +237,9 @@ def download(repository: str, name: str, origin: str) -> pathlib.Path:
         tries_left -= 1
         try:
             return pathlib.Path(huggingface_hub.hf_hub_download(repository, name))
-        except Exception as error:  # of the hub, of HTTP or of the system
+        except Exception as error:  # from the hub, HTTP or the system
             if type(error).__name__ in _BROKEN_OFF and tries_left:
-                continue  # where the file broke off
+                continue  # from where it broke off
             raise ConnectionError(
                 f"`weights={origin!r}` could not be loaded: {repository} is not in the cache of "
                 "huggingface_hub and cannot be downloaded. Allowed without a network: "

@@ -27,7 +27,7 @@ class Fusion(keras.layers.Layer):
             class has `stackable = False`.
         drop_path_rate: Probability that a sample skips a residual path, in [0, 1).
         seed: Integer seed of drop path; `None` takes one from the global Keras seed.
-        class_token: Whether the first token of each branch is a class token; without,
+        class_token: Whether the first token of each branch is a class token; if not,
             the shapes are `(B, N_small, C_small)` and `(B, N_large, C_large)`. Must be True if
             the class has `needs_class_token = True`.
         small_grid: `(rows, columns)` of the small branch's patches; `None` if unknown.

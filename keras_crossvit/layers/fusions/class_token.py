@@ -14,8 +14,8 @@ class ClassTokenFusion(Fusion):
     The sum has the width of the large branch: f^s projects the small branch's class token to
     that width and g^s projects the sum back, both as `Projection`s; f^l and g^l are the
     identity. The paper specifies neither the width of the sum nor the form of f and g. A sum in
-    the small branch's width would have as many parameters and multiply-accumulates; both agree
-    with table 6, whereas projections in both branches do not.
+    the small branch's width would have just as many parameters and multiply-accumulates; both
+    agree with table 6, whereas projections in both branches do not.
 
     Args and call arguments: as in `Fusion`; `depth` must be 1 and `class_token` True.
     """

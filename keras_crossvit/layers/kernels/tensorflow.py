@@ -10,9 +10,9 @@ gradients, which store what is expensive to compute and recompute the rest:
 | `attention` | 4 C (queries, keys, values, result) | about 6 C + 2 h N |
 | `mlp` of hidden width D | C + D | about C + 5 D |
 
-In training an MLP, an attention and each one's gradient are functions that the graph calls: they
-are traced and optimised once for each shape, and what a gradient recomputes waits until all that
-it is given is there. Inlined, it could run as early as the forward pass, and stay in memory.
+In training, MLPs, attentions and their gradients are functions that the graph calls: they
+are traced and optimised once for each shape, and what a gradient recomputes waits until all its
+inputs are there. Inlined, it could run as early as the forward pass, and stay in memory.
 
 Without a backward pass there is no custom gradient, because the nodes that mark it would
 prevent the fusion. Arguments and results are those of `portable`.
@@ -45,7 +45,7 @@ def _one_kernel(function):
 
 @functools.cache
 def _xla_compiles():
-    """Whether XLA compiles for the GPUs of this process, which is tried once, on each.
+    """Whether XLA compiles for the GPUs of this process; tried once, on each.
 
     It needs CUDA's libdevice and ptxas, which `tensorflow[and-cuda]` brings and plain
     `tensorflow` does not. On a CPU it needs nothing.
@@ -68,7 +68,7 @@ def _xla_compiles():
 
 @tf.function(jit_compile=True, autograph=False)
 def _probe(x):
-    return tf.math.erf(x) * x  # erf is one of those that need libdevice
+    return tf.math.erf(x) * x  # erf is one of the functions that need libdevice
 
 
 def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -185,8 +185,8 @@ def _attention_backward(d_result, qkv, result, num_heads):
     queries, keys, values = _split(qkv, num_heads)
     d_heads, heads = _heads(d_result, num_heads), _heads(result, num_heads)
     probabilities = _probabilities(queries, keys)
-    # The gradient of softmax subtracts the weighted mean of the incoming gradient. From
-    # the result this is a sum over channels for each query, not over all its keys.
+    # The gradient of softmax subtracts the weighted mean of the incoming gradient. Computed from
+    # the result, this is a sum over channels for each query, not over all its keys.
     mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
     d_probabilities = tf.matmul(d_heads, values, transpose_b=True)
     d_scores = _softmax_backward(probabilities, d_probabilities, mean, _scale(queries))

@@ -50,8 +50,8 @@ class InputConfig:
             `batch_size`. `None` for the whole batch.
         erasing_probability: Probability that a part of an image is erased, in [0, 1].
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
-        repeated_augmentation: Consecutive copies of an image, each augmented differently, at
-            least 1; an epoch keeps its number of steps.
+        repeated_augmentation: Consecutive copies of an image, each augmented anew, at least 1;
+            an epoch keeps its number of steps.
         parallel_calls: Calls that prepare batches at the same time; `None` for one per core.
 
     Raises:

@@ -189,7 +189,7 @@ class Source:
 
         Classes are matched by name. If no name matches, equally many classes are taken to be the
         same in their order, and the log says so (except for ImageNet, whose folders have other
-        names than its classes). A name that the model has twice has a number: "crane (134)".
+        names than its classes). A name that the model has twice carries its number: "crane (134)".
 
         Args:
             names: The model's class names; `None` leaves the source as it is.

@@ -1,4 +1,4 @@
-"""The values of the input pipeline."""
+"""The settings of the input pipeline."""
 
 import dataclasses
 
@@ -20,38 +20,38 @@ register_augmentation = AUGMENTATIONS.register
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """Everything that decides which batches a split gives.
+    """Everything that decides which batches a split yields.
 
     `InputConfig(batch_size=32)` has the augmentation of the paper's main results (section 4.1).
 
     Args:
         batch_size: Images per step, over all replicas together.
-        epochs: Passes over the training split, each in an order of its own; the batches end
-            after the last.
-        seed: Seed of the data order and the augmentation, from 0.
-        augment: "reference" (rand-m9-mstd0.5-inc1 and batch-mode mixing, which made the
-            published weights), "kerascv" (KerasCV's own layers), "none", or a name that
-            `register_augmentation` was given.
-        exif_orientation: Whether images are turned upright as their EXIF says, in training and
-            evaluation alike. `False` leaves them as they are stored, as timm does.
+        epochs: Passes over the training split, each in its own order; the batches end after the
+            last.
+        seed: Seed of the data order and the augmentation, at least 0.
+        augment: "reference" (rand-m9-mstd0.5-inc1 and batch-mode mixing, which the published
+            weights were trained with), "kerascv" (KerasCV's own layers), "none", or a name
+            given to `register_augmentation`.
+        exif_orientation: Whether images are turned upright according to their EXIF, in both
+            training and evaluation. `False` leaves them as stored, as timm does.
         crop_area: Lowest and highest share of an image's area in a random training crop.
         horizontal_flip: Whether half of the training images are mirrored.
-        translation: Largest shift of a training image, as a share of its sides, in [0, 1),
-            by "kerascv".
-        rotation: Largest rotation of a training image either way, in degrees, from 0, by
-            "kerascv"; what shift and rotation uncover is black.
+        translation: Largest shift of a training image, as a share of its sides, in [0, 1);
+            used by "kerascv".
+        rotation: Largest rotation of a training image in either direction, in degrees, at least
+            0; used by "kerascv". Areas that shift and rotation uncover are black.
         randaugment_magnitude: Strength of RandAugment, in [0, 10]; 0 for none.
-        randaugment_num_ops: Operations of RandAugment per image, from 0.
-        randaugment_std: Standard deviation of the strength, from 0.
-        mixup_alpha: Parameter of MixUp, from 0; 0 for none.
-        cutmix_alpha: Parameter of CutMix, from 0; 0 for none. With both, each has half of the
-            batches.
-        mixing_batch_size: Images that are mixed alike, with each other; divides `batch_size`.
-            `None`: the whole batch.
+        randaugment_num_ops: RandAugment operations per image, at least 0.
+        randaugment_std: Standard deviation of the strength, at least 0.
+        mixup_alpha: Parameter of MixUp, at least 0; 0 for none.
+        cutmix_alpha: Parameter of CutMix, at least 0; 0 for none. With both, each is used for
+            half of the batches.
+        mixing_batch_size: Images that are mixed in the same way, with each other; must divide
+            `batch_size`. `None` for the whole batch.
         erasing_probability: Probability that a part of an image is erased, in [0, 1].
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
-        repeated_augmentation: Copies of an image that follow each other, each augmented
-            anew, from 1; an epoch keeps its number of steps.
+        repeated_augmentation: Consecutive copies of an image, each augmented anew, at least 1;
+            an epoch keeps its number of steps.
         parallel_calls: Calls that prepare batches at the same time; `None` for one per core.
 
     Raises:

@@ -1,6 +1,6 @@
-"""The orientation that a camera notes in a file: read from its bytes, applied to its pixels.
+"""The orientation that a camera records in a file: read from its bytes, applied to its pixels.
 
-TensorFlow graph functions, so that a server without Python turns an image as training did.
+TensorFlow graph functions, so that a server without Python turns images just as training did.
 """
 
 import tensorflow as tf
@@ -8,13 +8,13 @@ import tensorflow as tf
 from keras_crossvit.common.tf_data import graph_function, noinline
 from keras_crossvit.data.formats import has, padded_bytes, webp_chunk
 
-_TAG, _SHORT = 0x0112, 3  # of the orientation: its number and the type of its value
+_TAG, _SHORT = 0x0112, 3  # the orientation's number and the type of its value
 _MAX_ENTRIES = 128  # of a directory; cameras write about a dozen
-_MAX_SEGMENTS = 32  # of a JPEG before its EXIF, which ought to be the first
+_MAX_SEGMENTS = 32  # of a JPEG before its EXIF, which should come first
 _NOWHERE = 2**62  # a position after the end of any file
 
-# The orientations, of 1 (upright) to 8, that exchange the axes, and those that then mirror left
-# and right, and top and bottom.
+# Of the orientations 1 (upright) to 8, those that exchange the axes, and those that then mirror
+# left and right, or top and bottom.
 _EXCHANGED, _MIRRORED, _FLIPPED = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
 
@@ -22,7 +22,7 @@ _EXCHANGED, _MIRRORED, _FLIPPED = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 def read_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation of a JPEG, PNG or WebP, int64, 1 to 8.
 
-    It is 1, upright, in a file of another format, without EXIF, or whose EXIF is broken.
+    It is 1, upright, for a file of another format, without EXIF or with broken EXIF.
     """
     finders = {
         (0, b"\xff\xd8\xff"): _find_in_jpeg,
@@ -41,8 +41,8 @@ def oriented(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns an image upright.
 
     Args:
-        pixels: `(H, W, 3)`, as they are stored.
-        orientation: As from `read_orientation`.
+        pixels: `(H, W, 3)`, as stored.
+        orientation: As returned by `read_orientation`.
 
     Returns:
         `(H, W, 3)`, or `(W, H, 3)` if the orientation exchanges the axes.
@@ -53,7 +53,7 @@ def oriented(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def oriented_sides(sides: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Height and width of an image once it is upright, from those that are stored."""
+    """Height and width of an image once it is upright, from those stored."""
     return tf.where(_is_one_of(orientation, _EXCHANGED), sides[::-1], sides)
 
 
@@ -63,7 +63,7 @@ def stored_box(box: tf.Tensor, sides: tf.Tensor, orientation: tf.Tensor) -> tf.T
     Args:
         box: `(top, left, height, width)` in the upright image, int32.
         sides: Height and width of the upright image, int32 `(2,)`.
-        orientation: As from `read_orientation`.
+        orientation: As returned by `read_orientation`.
 
     Returns:
         `(top, left, height, width)` in the image as it is stored, int32.
@@ -99,7 +99,7 @@ def _find_in_jpeg(image_bytes):
         return at + 2 + 256 * length[0] + length[1]
 
     def is_other(at):
-        """Whether an application's segment or a comment begins here that is not the EXIF."""
+        """Whether an application segment other than the EXIF, or a comment, begins here."""
         marker = padded_bytes(image_bytes, at, 2)
         known = (marker[1] >= 0xE0) & (marker[1] <= 0xEF) | (marker[1] == 0xFE)
         return (marker[0] == 0xFF) & known & ~is_exif(at)
@@ -108,7 +108,7 @@ def _find_in_jpeg(image_bytes):
         go_on = {"cond": is_other, "body": lambda at: (after(at),), "loop_vars": (at,)}
         return tf.while_loop(**go_on, maximum_iterations=_MAX_SEGMENTS)[0]
 
-    # Most files have it at once, after a JFIF header, or not at all: a loop would cost them more.
+    # Most files have it first, or after a JFIF header, or not at all: a loop would cost more.
     first = tf.constant(2, tf.int64)
     at = tf.where(has(image_bytes, first, b"\xff\xe0"), after(first), first)
     at = tf.cond(is_other(at), lambda: noinline(walk)(at), lambda: at)

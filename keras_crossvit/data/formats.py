@@ -1,8 +1,8 @@
 """The image formats, each read safely: the size from the header first, then the pixels.
 
 Anyone may send a server any bytes. What a header claims decides how much memory and time a
-decoder takes, and TensorFlow's decoders take files that they should not (palettes, animations
-of any length, cut-off GIFs), so the checks are here: a file of up to 1 MB costs less than a
+decoder takes, and TensorFlow's decoders accept files that they should not (palettes, animations
+of any length, truncated GIFs), so the checks are here: a file of up to 1 MB costs less than a
 second. All are TensorFlow graph functions of a scalar string that return uint8 `(H, W, 3)` and
 raise `tf.errors.InvalidArgumentError`.
 """
@@ -17,13 +17,13 @@ MAX_PIXELS = 2**26  # 8192 x 8192; 192 MiB of memory when decoded
 _PIXELS_OF_ANY_FILE = 2**24  # 4096 x 4096
 _PIXELS_PER_BYTE = 24
 
-_MAX_JPEG_SCANS = 100  # ten or so are usual; 12 bytes can be one, which goes over all pixels
+_MAX_JPEG_SCANS = 100  # ten or so are usual; 12 bytes can be one, which covers all pixels
 _USUAL_JPEG_SCANS = 12
-# A phone's "motion photo" is a JPEG with a film behind it, where the two bytes that begin a scan
-# occur by chance, once in 2**16 bytes. From 1 MB on twice as many are allowed.
+# A phone's "motion photo" is a JPEG followed by a video, in which the two bytes that begin a scan
+# occur by chance, once in 2**16 bytes. From 1 MB on, twice that many are allowed.
 _BYTES_PER_CHANCE_SCAN, _BYTES_WITHOUT_FILM = 2**15, 2**20
 _LARGE_JPEG = 2**22  # pixels; whether arithmetic coding makes the scans slow matters from here on
-_JPEG_ARITHMETIC = b"\xff\xca\x00"  # begins the frame of a progressive JPEG coded so
+_JPEG_ARITHMETIC = b"\xff\xca\x00"  # begins the frame of a progressive JPEG coded this way
 _PNG_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")  # the decoder inflates each to up to 8 MB
 _MAX_PNG_COMPRESSED = 8
 _MAX_GIF_BLOCKS = 2**15  # of at most 255 bytes; skipping one takes 12 microseconds
@@ -32,13 +32,13 @@ _MAX_WEBP_CHUNKS = 2**10
 _WEBP_FRAME = 16  # bytes before the chunks of a frame: its place, its sides, its duration
 _GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
 _BMP_RGB, _BMP_BITFIELDS = 0, 3
-_BMP_MASKS = [0xFF0000, 0xFF00, 0xFF]  # red, green and blue where decode_bmp takes them from
+_BMP_MASKS = [0xFF0000, 0xFF00, 0xFF]  # red, green and blue, where decode_bmp reads them
 
 _JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}  # as PIL and timm decode
 
 
 def jpeg_sides(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Height and width of a JPEG from its header, int32 `(2,)`; too much work is refused."""
+    """Height and width of a JPEG from its header, int32 `(2,)`; refuses too much work."""
     scans = _count(image_bytes, b"\xff\xda")
     more = tf.maximum(tf.strings.length(image_bytes) - _BYTES_WITHOUT_FILM, 0)
     allowed = _MAX_JPEG_SCANS + more // _BYTES_PER_CHANCE_SCAN
@@ -56,7 +56,7 @@ def jpeg_sides(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def decode_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
-    """JPEG: grey, YCbCr, CMYK; a cut-off file is refused."""
+    """JPEG: grey, YCbCr, CMYK; a truncated file is refused."""
     with tf.control_dependencies([jpeg_sides(image_bytes)]):
         return tf.io.decode_jpeg(image_bytes, **_JPEG)
 
@@ -74,7 +74,7 @@ def decode_jpeg_part(image_bytes: tf.Tensor, box: tf.Tensor | Sequence[int]) -> 
 def is_whole_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     """Whether a file begins and ends as a JPEG does.
 
-    A file that was cut off does not; nor do a few good ones that have something after their end.
+    A truncated file does not; nor do a few good ones that have something after their end.
     """
     begins = tf.strings.substr(image_bytes, 0, 3) == b"\xff\xd8\xff"
     long = tf.strings.length(image_bytes) > 4
@@ -98,7 +98,7 @@ def decode_bmp(image_bytes: tf.Tensor) -> tf.Tensor:
     """BMP: 8 bits with a palette, 24 or 32 bits, uncompressed."""
     header = tf.cast(_numbers(image_bytes, 10, 6, tf.int32), tf.int64)
     pixels_at, header_size, sides, compression = header[0], header[1], header[2:4], header[5]
-    # TensorFlow's decoder looks neither at the compression nor at the palette.
+    # TensorFlow's decoder ignores both the compression and the palette.
     plain = tf.cond(
         compression == _BMP_BITFIELDS,
         lambda: tf.reduce_all(_numbers(image_bytes, 54, 3, tf.int32) == _BMP_MASKS),
@@ -125,8 +125,8 @@ def decode_gif(image_bytes: tf.Tensor) -> tf.Tensor:
 def _first_frame(image_bytes):
     """The same GIF with its first frame only.
 
-    TensorFlow's decoder reads all frames, of which a small file may hold any number, and
-    accepts a frame that is cut off.
+    TensorFlow's decoder reads all frames, however many a small file holds, and accepts a
+    truncated one.
     """
     data = tf.io.decode_raw(image_bytes, tf.uint8)
 
@@ -161,10 +161,10 @@ def _first_frame(image_bytes):
 
 
 def decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
-    """WebP: lossy and lossless; the first frame of an animation, on black where it does not reach.
+    """WebP: lossy and lossless; the first frame of an animation, with black around it.
 
-    TensorFlow's decoder writes outside of its memory when it decodes an animation, so it is
-    given nothing but the one still image.
+    TensorFlow's decoder writes outside its memory when it decodes an animation, so it is given
+    only the one still image.
     """
     outer, outer_name, _ = webp_chunk(image_bytes, (b"VP8 ", b"VP8L", b"ANMF"), 12)
     animated = outer_name == b"ANMF"
@@ -173,7 +173,8 @@ def decode_webp(image_bytes: tf.Tensor) -> tf.Tensor:
     whole = (outer_name != b"") & (name != b"") & (at + 8 + size <= _length(image_bytes))
     with _checks(whole, "a WebP must hold a whole image. Received: chunk at byte", at):
         sides = _webp_sides(image_bytes, at, name)
-    # The header, then the image; what comes before it goes to the end, for the header's length.
+    # The header, then the image; what precedes it goes to the end, so that the header's length
+    # stays right.
     bounds = tf.stack([0, 12, at, _length(image_bytes), 12, at])
     parts = tf.strings.substr([image_bytes] * 3, bounds[::2], bounds[1::2] - bounds[::2])
     still = tf.strings.reduce_join(parts)
@@ -213,7 +214,7 @@ def webp_chunk(
 
 def _webp_sides(image_bytes, at, name):
     """Height and width of the image in the chunk at byte `at`, int64 `(2,)`."""
-    lossy = padded_bytes(image_bytes, at + 14, 4)  # two numbers of 14 bits, and two bits each
+    lossy = padded_bytes(image_bytes, at + 14, 4)  # two 14-bit numbers, each with two more bits
     lossless = tf.reduce_sum(padded_bytes(image_bytes, at + 9, 4) * [1, 2**8, 2**16, 2**24])
     height_width = tf.stack([lossy[2] + 256 * lossy[3], lossy[0] + 256 * lossy[1]]) % 2**14
     return tf.where(
@@ -277,7 +278,7 @@ def _limited(image_bytes, sides, work=1.0):
     Args:
         image_bytes: The file.
         sides: Height and width in pixels, as the file claims.
-        work: Time that a pixel takes, in that of a pixel of a plain file.
+        work: Time that a pixel takes, relative to one of a plain file.
     """
     pixels = tf.reduce_prod(tf.abs(tf.cast(sides, tf.int64)))
     message = f"an image must have 1 to {MAX_PIXELS} pixels. Received: sides"

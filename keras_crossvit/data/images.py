@@ -1,7 +1,7 @@
 """From the bytes of an image file to the pixels that a model is evaluated on.
 
-TensorFlow graph functions, for `tf.data` and for the exported SavedModel alike, so that an
-image is the same in training, evaluation and serving.
+TensorFlow graph functions, for both `tf.data` and the exported SavedModel, so that an image is
+the same in training, evaluation and serving.
 """
 
 import math
@@ -29,29 +29,29 @@ _DECODERS = {
     (0, b"BM"): decode_bmp,
     (8, b"WEBP"): decode_webp,
 }
-_USUAL = (decode_jpeg, decode_png)  # of these the graph holds the operations themselves
+_USUAL = (decode_jpeg, decode_png)  # their operations are in the graph itself
 _PARALLEL_READS = 4  # in one batch; each may take as much memory as MAX_PIXELS allows
 
 
 def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
     """Decodes an image file.
 
-    An animation gives its first frame; grey and CMYK become RGB; alpha is dropped, not
-    blended, but transparent pixels of a GIF are black; of 16 bits the upper 8 are kept.
+    An animation yields its first frame; grey and CMYK become RGB; alpha is dropped, not
+    blended, but transparent pixels of a GIF are black; the upper 8 of 16 bits are kept.
 
     Args:
         image_bytes: The file, JPEG, PNG, GIF, BMP or WebP; a scalar string.
-        exif_orientation: Whether an image is turned upright as its EXIF says. `False` leaves
-            it as it is stored, as timm does.
+        exif_orientation: Whether an image is turned upright according to its EXIF. `False`
+            leaves it as stored, as timm does.
 
     Returns:
         uint8 `(H, W, 3)`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: When it runs, if the bytes are not a whole image in one
-            of these formats, or claim more than `formats.MAX_PIXELS` pixels, or so many for
-            the size of the file, in so many passes, that it would take seconds. The claim is
-            read from the headers, before any pixel is decoded.
+        tf.errors.InvalidArgumentError: When it runs, if the bytes are not a complete image in
+            one of these formats, or claim more than `formats.MAX_PIXELS` pixels, or so many for
+            the size of the file, in so many passes, that decoding would take seconds. The claim
+            is read from the headers, before any pixel is decoded.
     """
     in_graph = not tf.executing_eagerly()
     return (_decode_in_graph if in_graph else _decode)(image_bytes, exif_orientation)
@@ -75,7 +75,8 @@ def _decode(image_bytes, exif_orientation):
     pixels.set_shape([None, None, 3])
     if not exif_orientation:
         return pixels
-    # Not at the same time: an error would cancel the other, and that be the error then.
+    # Not at the same time: an error in one would cancel the other, and that cancellation would
+    # be the error reported.
     with tf.control_dependencies([pixels]):
         return oriented(pixels, read_orientation(image_bytes))
 
@@ -109,10 +110,10 @@ def _refusal(image_bytes):
 
 
 def image_shape(size: Sequence[int]) -> tuple[int, int, int]:
-    """`(height, width, channels)` of a model's images, of which 3 channels need not be given.
+    """`(height, width, channels)` of a model's images; `size` may leave out 3 channels.
 
     Raises:
-        ValueError: If they are not 1 or 3, as an image file becomes.
+        ValueError: If the channels are neither 1 nor 3, the numbers that image files are read as.
     """
     height, width, channels = (*size, 3) if len(size) == 2 else size
     if channels not in (1, 3):
@@ -137,8 +138,8 @@ def evaluation_transform(
     The shorter side becomes `floor(size / crop_ratio)` pixels, bicubic (a = -0.5) with
     antialiasing, and the centre is kept: timm's transform, with its rounding of sizes and
     offsets and with PIL's rounding of pixels after each pass. Only the crop is computed. Rows
-    are resized first, as by Pillow up to 12; Pillow 13 begins with the columns of images more
-    than twice as high as wide, and comes to other pixels there, by a few of 255.
+    are resized first, as in Pillow up to 12; Pillow 13 begins with the columns of images more
+    than twice as high as wide, where its pixels differ by a few out of 255.
 
     Args:
         image: uint8 `(H, W, 3)`.
@@ -157,8 +158,8 @@ def evaluation_transform(
     resized = _resized_size(original, [math.floor(side / crop_ratio) for side in size])
     first = _round((resized - size) / 2)
     scale = resized / original
-    # As PIL does it: along the rows and rounded, then along the columns and rounded. Each time
-    # the axis is moved to the front, which is where the operation is quickest.
+    # As in PIL: along the rows and rounded, then along the columns and rounded. Each time the
+    # axis is moved to the front, where the operation is fastest.
     height, width = size
     top, bottom = _rows_that_count(first[0], height, scale[0], original[0])
     pixels = tf.transpose(image[top:bottom], [1, 0, 2])
@@ -169,12 +170,12 @@ def evaluation_transform(
 
 
 def _rows_that_count(first, height, scale, rows):
-    """The first and the end of those of the `rows` that the kernel reads for the crop.
+    """First and end of the range of the `rows` that the kernel reads for the crop.
 
     The others are left out: a file of 2 kB can be 1 pixel wide and a million high, and all its
-    rows at the width of the crop are gigabytes.
+    rows at the width of the crop would take gigabytes.
     """
-    reach = 2 * tf.maximum(1.0 / scale, 1.0) + 1  # the kernel's radius, and one for rounding
+    reach = 2 * tf.maximum(1.0 / scale, 1.0) + 1  # the kernel's radius, plus one for rounding
     top = tf.floor(tf.cast(first, tf.float64) / scale - reach)
     bottom = tf.math.ceil(tf.cast(first + height, tf.float64) / scale + reach)
     last = tf.cast(rows, tf.float64)
@@ -182,11 +183,11 @@ def _rows_that_count(first, height, scale, rows):
 
 
 def _resized_size(original, smallest):
-    """The least size of the same aspect ratio that covers `smallest`, as timm rounds it."""
+    """The smallest size of the same aspect ratio that covers `smallest`, rounded as in timm."""
     if smallest[0] == smallest[1]:
         return original * smallest[0] // tf.reduce_min(original)
-    # Which side it is, in whole numbers. TensorFlow would multiply by the reciprocal of a constant
-    # instead of dividing by it, and so turn halves that are to be rounded into a little more.
+    # Which side decides, in whole numbers. TensorFlow would multiply by the reciprocal of a
+    # constant instead of dividing by it, and so make halves that are to be rounded a bit larger.
     side = tf.cast(original[0] * smallest[1] > original[1] * smallest[0], tf.int64)
     ratio = original[side] / tf.constant(smallest, tf.int64)[side]
     return _round(tf.cast(original, tf.float64) / ratio)
@@ -198,9 +199,9 @@ def _round(x):
 
 
 def _resize_first_axis(pixels, size, scale, first):
-    """`(H, W, 3)` to `(size, W, 3)`: the part from `first` on of `H * scale` rows."""
+    """`(H, W, 3)` to `(size, W, 3)`: of `H * scale` rows, the part that begins at `first`."""
     height, width = tf.unstack(tf.shape(pixels)[:2])
-    # The axis that is not resized is given as one of length 1, since the operation goes over both.
+    # The axis that is not resized is passed with length 1, since the operation processes both.
     pixels = tf.raw_ops.ScaleAndTranslate(
         images=tf.reshape(pixels, (1, height, 1, width * 3)),
         size=(size, 1),
@@ -229,7 +230,7 @@ def read_images(
 
     Returns:
         float32 `(N, height, width, channels)` and bool `(N,)`: the pixels, 0 where a file could
-        not be read, and which files could be.
+        not be read, and whether it could.
     """
     *sides, channels = image_shape(size)
 

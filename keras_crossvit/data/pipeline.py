@@ -1,9 +1,9 @@
-"""From a split to batches: which rows, read, crop, augment, batch, mix, prefetch.
+"""From a split to batches: choose rows, read, crop, augment, batch, mix, prefetch.
 
 Everything random derives from the seed, the number of the epoch and the number of the row,
 never from a state: the same seed gives the same batches bit for bit, on any number of cores
-and workers. A worker reads the rows that it makes and no others, and a run that was cut off
-goes on with the very batch that comes next, without a look at those before.
+and workers. A worker reads only the rows that it makes, and an interrupted run continues with
+exactly the batch that comes next, without reading those before it.
 """
 
 import contextlib
@@ -57,22 +57,22 @@ def training_batches(
     Args:
         split: A `Split`.
         classes: Number of classes.
-        size: `(height, width)` of the model's input, in pixels, or with 1 or 3 channels,
-            `(height, width, channels)`; images of one are grey.
+        size: `(height, width)` of the model's input, in pixels, or
+            `(height, width, channels)` with 1 or 3 channels; images with one are grey.
         config: An `InputConfig`.
-        shard: The `Shard` of this worker, whose batches are then those of its replicas, in
-            turn; `None` makes whole batches.
-        first_step: Steps that the run has done already.
+        shard: The `Shard` of this worker; the batches are then those of its replicas, in turn.
+            `None` makes whole batches.
+        first_step: Steps that the run has already done.
 
     Returns:
         `tf.data.Dataset` of images `(B, height, width, 3)`, float32, about 0..255 (erased
-        pixels hold noise of any value), and labels `(B, classes)` of sum 1, smoothed. Each
+        pixels hold noise of any value), and smoothed labels `(B, classes)` that sum to 1. Each
         epoch has `steps_per_epoch` batches. An image that cannot be read is named in the log;
         its row is black and its labels are 0, so that it adds nothing to the loss.
 
     Raises:
-        ValueError: If the batches cannot be split as `shard` says, or the augmentation cannot
-            have the values of `config`.
+        ValueError: If the batches cannot be split as `shard` says, or the augmentation does not
+            allow the values of `config`.
     """
     batch_size, steps = config.batch_size, steps_per_epoch(split, config)
     group_size = config.mixing_batch_size or batch_size
@@ -142,8 +142,8 @@ def evaluation_batches(
     Args:
         split: A `Split`.
         classes: Number of classes.
-        size: `(height, width)` of the model's input, in pixels, or with 1 or 3 channels,
-            `(height, width, channels)`; images of one are grey.
+        size: `(height, width)` of the model's input, in pixels, or
+            `(height, width, channels)` with 1 or 3 channels; images with one are grey.
         batch_size: Images in a batch, over all replicas together.
         crop_ratio: As in `evaluation_transform`.
         shard: The `Shard` of this worker. With one, the last batch is filled up with rows of
@@ -193,7 +193,7 @@ def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) 
     Args:
         rows: Numbers of the worker's rows.
         examples: Function from an array of them to their numbers in the run and an `Examples`.
-        split: The `Split` that they are of.
+        split: The `Split` that they belong to.
         parallel_calls: Chunks that are read at the same time.
 
     Returns:
@@ -218,12 +218,12 @@ def _chunks(rows: range, examples: Callable, split: Split, parallel_calls: int) 
 
 
 def _name_unreadable(names, files, good):
-    """Names the images that could not be read in the log, each once in a process.
+    """Logs the names of the images that could not be read, each once per process.
 
     After the first thousand they are only counted.
 
     Args:
-        names: `(N,)` strings; an empty name is a row that fills the batch up.
+        names: `(N,)` strings; an empty name means a row that fills the batch up.
         files: `(N,)` strings; an empty file was not read, and its name says why.
         good: bool `(N,)`, whether it could be read.
 
@@ -258,7 +258,7 @@ def _warn(names, files):
 
 @contextlib.contextmanager
 def labels_in_one_line(dataset: str) -> Iterator[None]:
-    """A context that says which data have labels of no class, not which operation found them."""
+    """A context that names the dataset, not the operation, if a label lies outside the classes."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:

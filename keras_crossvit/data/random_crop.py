@@ -28,15 +28,15 @@ def random_resized_crop(
 ) -> tf.Tensor:
     """A random part of an image file, resized; the seed decides which part.
 
-    The part is drawn as torchvision's and timm's RandomResizedCrop draws it: ten attempts of
-    a uniform area and a log-uniform aspect ratio, else the largest middle part of an allowed
-    aspect ratio. Of a JPEG only the part is decoded. It is resized as PIL does it: bicubic
+    The part is drawn as in torchvision's and timm's RandomResizedCrop: ten attempts with a
+    uniform area and a log-uniform aspect ratio, otherwise the largest central part with an
+    allowed aspect ratio. Only this part of a JPEG is decoded. It is resized as in PIL: bicubic
     (a = -0.5) with antialiasing, rows first, rounded after each pass.
 
     Args:
         image_bytes: The file, as in `images.decode`; a scalar string.
         size: `(height, width)` of the result, in pixels, known integers.
-        area: `(lowest, highest)` share of the image's area in the part, in (0, 1]; its
+        area: `(lowest, highest)` share of the image's area in the part, in (0, 1]; the part's
             aspect ratio lies between 3/4 and 4/3. `(1.0, 1.0)` takes all of a square image.
         seed: Two integers that decide the part and the flip.
         horizontal_flip: Whether the part is mirrored with probability 1/2.
@@ -46,7 +46,7 @@ def random_resized_crop(
         uint8 `(height, width, 3)`.
 
     Raises:
-        tf.errors.InvalidArgumentError: As `images.decode`.
+        tf.errors.InvalidArgumentError: As in `images.decode`.
     """
     crop_seed, flip_seed = (tf.random.experimental.stateless_fold_in(seed, i) for i in (0, 1))
 
@@ -68,8 +68,8 @@ def random_resized_crop(
     part = tf.cond(is_whole_jpeg(image_bytes), part_of_jpeg, part_of_other)
     part.set_shape([None, None, 3])
     height, width = size
-    # Transposed with the channels apart, because single bytes are quicker to transpose than
-    # pixels of three.
+    # Transposed with the channels separated, because single bytes are quicker to transpose than
+    # pixels of three bytes.
     rows = tf.shape(part)[0]
     pixels = _resize_first_axis(tf.transpose(tf.reshape(part, [rows, -1])), width, 3)
     columns = tf.range(width)
@@ -93,7 +93,7 @@ def _draw_box(sides, area, seed):
     offsets = tf.floor(tf.transpose(draws[2:]) * (free + 1))
     fits = tf.reduce_all(free >= 0, axis=1)
 
-    # If none fits: as much of the middle as the aspect ratio allows.
+    # If none fits, as much of the middle as the aspect ratio allows.
     aspects = tf.stack([1 / _ASPECTS[0], _ASPECTS[1]])
     middle = tf.minimum(sides, tf.round(sides[::-1] * aspects))
     boxes = tf.concat([offsets, parts], axis=1)
@@ -110,11 +110,11 @@ def _resize_first_axis(pixels, size, groups=1):
     Args:
         pixels: uint8.
         size: New length, known.
-        groups: How many rows have one place along the axis; those of a place follow each other.
+        groups: Number of consecutive rows that share one place along the axis.
     """
     rows, columns = tf.unstack(tf.shape(pixels))
     length = rows // groups
-    # The axis that is not resized is given as one of length 1, since the operation goes over both.
+    # The axis that is not resized is passed with length 1, since the operation processes both.
     resized = tf.raw_ops.ScaleAndTranslate(
         images=tf.reshape(pixels, [1, length, 1, columns * groups]),
         size=(size, 1),
@@ -123,6 +123,6 @@ def _resize_first_axis(pixels, size, groups=1):
         kernel_type="keyscubic",
         antialias=True,
     )
-    # Rounds, halves up, and clips, all in one.
+    # Rounds (halves up) and clips in one operation.
     resized = tf.raw_ops.QuantizeV2(input=resized, min_range=0.0, max_range=255.0, T=tf.quint8)
     return tf.reshape(tf.bitcast(resized.output, tf.uint8), [size, columns * groups])

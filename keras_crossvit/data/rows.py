@@ -1,7 +1,7 @@
-"""A function over rows, some of which it may refuse: the others must not be lost with them.
+"""Applies a function to rows, some of which it may refuse, without losing the others.
 
-One image that cannot be read must cost neither the rest of a request nor a run of weeks.
-Only tf.data lets a graph go on after an error, so both functions below go through it.
+One unreadable image must cost neither the rest of a request nor a run of several weeks.
+Only tf.data lets a graph continue after an error, so both functions below use it.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ def map_good_rows(
     Args:
         function: Graph function of one row's tensors; returns one tensor of known shape.
         rows: Tuple of tensors with the same number of rows N.
-        parallel_calls: Rows that are worked on at the same time.
+        parallel_calls: Rows that are processed at the same time.
 
     Returns:
         `(N, ...)` and bool `(N,)`: the results, 0 where the function raised, and whether it
-        did not.
+        succeeded.
     """
     return _filled(rows, *_good_rows(function, rows, parallel_calls).get_single_element())
 
@@ -35,10 +35,10 @@ def map_all_rows(
         dataset: `tf.data.Dataset` of tuples of tensors, each with the rows of a chunk, which
             share the cost of a nested dataset.
         function: As in `map_good_rows`.
-        parallel_calls: Chunks that are worked on at the same time.
+        parallel_calls: Chunks that are processed at the same time.
 
     Returns:
-        `tf.data.Dataset` of `(rows, results, good)`, a chunk each; `results` and `good` as in
+        `tf.data.Dataset` of `(rows, results, good)`, one per chunk; `results` and `good` as in
         `map_good_rows`.
     """
 
@@ -56,18 +56,18 @@ def _good_rows(function, rows, parallel_calls):
     numbered = tf.data.Dataset.from_tensor_slices(rows).enumerate()
     results = numbered.map(lambda number, row: (number, function(*row)), parallel_calls)
     number, result = results.element_spec
-    # In case no row is good, or there is none: without it there would be no element.
+    # In case no row is good, or there are none: otherwise there would be no element.
     none = tf.zeros([0], number.dtype), tf.zeros([0, *result.shape], result.dtype)
     good = results.ignore_errors().batch(tf.maximum(_count(rows), 1))
     return good.concatenate(tf.data.Dataset.from_tensors(none)).take(1)
 
 
 def _filled(rows, numbers, values):
-    """The results at the rows that they belong to, and which rows have one."""
+    """The results in the rows that they belong to, and which rows have one."""
     count, places = _count(rows), numbers[:, tf.newaxis]
     filled = tf.cond(
         tf.size(numbers, tf.int64) == count,
-        lambda: values,  # as nearly always: a copy of all pixels takes time
+        lambda: values,  # nearly always the case; copying all pixels takes time
         lambda: tf.scatter_nd(places, values, [count, *values.shape[1:]]),
     )
     return filled, tf.scatter_nd(places, tf.ones_like(numbers), [count]) > 0

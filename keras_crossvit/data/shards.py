@@ -1,4 +1,4 @@
-"""Which rows of a global batch each worker makes; together the workers make it once."""
+"""Which rows of a global batch each worker makes; together, the workers make each row once."""
 
 import dataclasses
 
@@ -11,8 +11,8 @@ class Shard:
 
     Args:
         worker: Number of the worker, from 0.
-        workers: Number of workers; each makes as many rows as any other.
-        replicas: Replicas (devices) of this worker; each gets a batch of its own.
+        workers: Number of workers; all make the same number of rows.
+        replicas: Replicas (devices) of this worker; each gets its own batch.
     """
 
     worker: int = 0
@@ -40,10 +40,10 @@ class Shard:
             )
 
     def rows(self, batch_size: int, group_size: int) -> np.ndarray:
-        """Numbers, within a global batch, of the rows that this worker makes; int64, rising.
+        """Numbers, within a global batch, of the rows that this worker makes; int64, ascending.
 
         Rows of a group are mixed in pairs, the first with the last and so on inwards, so both
-        rows of a pair go to the same worker, and the pairs to the workers in turn.
+        rows of a pair go to the same worker, and the pairs go to the workers in order.
         """
         rows = np.arange(batch_size)
         within = rows % group_size

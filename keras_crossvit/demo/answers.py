@@ -21,24 +21,24 @@ from keras_crossvit.prediction import FileClassifier
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_FILE_MIB = 32  # a JPEG of formats.MAX_PIXELS has 8 to 33
+MAX_FILE_MIB = 32  # a JPEG of formats.MAX_PIXELS takes 8 to 33
 _BATCH_SIZE = 32
 _DPI = 140
-_LEAST_SIDE = 240  # of a picture on the page, in pixels
+_LEAST_SIDE = 240  # of an image on the page, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a model says to a picture.
+    """What a model says about an image.
 
     Args:
-        pixels: `(H, W, channels)`, 0..255, as the model sees the picture, an array for each image
+        pixels: `(H, W, channels)`, 0..255, as the model sees the image, an array for each image
             that it takes.
         images: The model's input, `(1, H, W, channels)`, likewise.
-        scores: `{"model": {class: score}}`, the highest first, and with two branches "small" and
-            "large", what each branch's own head says.
+        scores: `{"model": {class: score}}`, the highest first; with two branches, "small" and
+            "large", too: what each branch's own head says.
         classes: Numbers of the classes of `scores["model"]`.
-        attention: The result of `visualize.cross_attention`, or `None` for a model without.
+        attention: The result of `visualize.cross_attention`, or `None` for a model without it.
     """
 
     pixels: tuple[np.ndarray, ...]
@@ -53,7 +53,7 @@ class Answerer:
 
     Args:
         model: A classifier of this package.
-        top_k: How many classes to name, positive; at most all.
+        top_k: Number of classes to name; positive, at most all.
         crop_ratio: As in `classify_files`.
         exif_orientation: As in `classify_files`.
 
@@ -84,7 +84,7 @@ class Answerer:
         """The model's answer to a file or, if it takes pairs, to two.
 
         Raises:
-            ValueError: If a file cannot be read, in a sentence that names it.
+            ValueError: If a file cannot be read; the message is a sentence that names it.
         """
         pixels = [self._read(file) for file in files]
         scores = self._classifier.scores(*pixels)
@@ -107,7 +107,7 @@ class Answerer:
     def attention_picture(
         self, answer: Answer, stage: int, branches: Sequence[str] = ("small", "large")
     ) -> PIL.Image.Image:
-        """Which patches the branches' class tokens read in a stage, over the picture."""
+        """Which patches the branches' class tokens read in a stage, over the image."""
         return _picture(
             visualize.plot_cross_attention(
                 answer.pixels[0], answer.attention, stages=[stage], branches=branches
@@ -115,7 +115,7 @@ class Answerer:
         )
 
     def evidence_picture(self, answer: Answer, index: int) -> PIL.Image.Image:
-        """Grad-CAM of the class with this number; not of a model that takes pairs."""
+        """Grad-CAM of the class with this number; not for a model that takes pairs."""
         images = answer.images[0]
         maps = visualize.gradcam(self.model, images, classes=index)
         scores = visualize.class_scores(self.model, images, classes=index)
@@ -125,13 +125,13 @@ class Answerer:
     def gallery(
         self, files: Sequence[str | os.PathLike[str]]
     ) -> Iterator[tuple[list[tuple[np.ndarray, str]], list[str]]]:
-        """Pictures with their first class and its score, and what cannot be read.
+        """Images with their top class and its score, and what cannot be read.
 
         Args:
-            files: The files, of which each takes one picture.
+            files: The files, one image each.
 
         Yields:
-            After each batch `[(pixels (H, W, 3), caption), ...]` and a sentence for each file
+            After each batch, `[(pixels (H, W, 3), caption), ...]` and a sentence for each file
             that cannot be read; both grow.
         """
         shown: list[tuple[np.ndarray, str]] = []
@@ -171,7 +171,7 @@ class Answerer:
 
 
 def to_show(pixels: np.ndarray) -> np.ndarray:
-    """Pixels `(H, W, 1 or 3)` as uint8 RGB; a small image becomes a multiple of its size."""
+    """Pixels `(H, W, 1 or 3)` as uint8 RGB; a small image is enlarged by a whole factor."""
     rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).astype("uint8")
     times = math.ceil(_LEAST_SIDE / min(rgb.shape[:2]))
     return rgb.repeat(times, axis=0).repeat(times, axis=1)
@@ -192,7 +192,7 @@ def _why_no_attention(model):
 
 
 def _too_large(file):
-    """A sentence if a file is larger than the page takes, else ""."""
+    """A sentence if a file is larger than the page takes, otherwise ""."""
     if file.is_file() and file.stat().st_size > MAX_FILE_MIB * 2**20:
         return f"{file.name} is larger than {MAX_FILE_MIB} MiB, the most that the page takes."
     return ""

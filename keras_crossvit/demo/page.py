@@ -9,7 +9,7 @@ import gradio as gr
 from keras_crossvit.common.checks import check_between
 from keras_crossvit.demo.answers import MAX_FILE_MIB, Answerer, to_show
 
-MAX_SHOWN = 256  # pictures of a folder on the page
+MAX_SHOWN = 256  # images of a folder on the page
 _BOTH = "both"
 _READING = {
     _BOTH: ("small", "large"),
@@ -24,7 +24,7 @@ def make_page(answerer: Answerer, files: Sequence[str | os.PathLike[str]] = ()) 
     """The page.
 
     Args:
-        answerer: What answers.
+        answerer: What computes the answers.
         files: Image files that the page offers to classify, e.g. those of a folder.
 
     Returns:
@@ -44,10 +44,10 @@ def make_page(answerer: Answerer, files: Sequence[str | os.PathLike[str]] = ()) 
 
 
 def start(page: gr.Blocks, host: str, port: int) -> str:
-    """Starts to serve a page, in a thread, and returns its address.
+    """Starts serving a page in a thread, and returns its address.
 
     Raises:
-        ValueError: If `port` is no number of a port.
+        ValueError: If `port` is not a port number.
         OSError: If the address is taken, or not this machine's.
     """
     check_between("port", port, 1, 65_535)
@@ -74,7 +74,7 @@ def start(page: gr.Blocks, host: str, port: int) -> str:
 
 
 def _photograph(answerer):
-    """The tab of one photograph, or of the two that a model takes."""
+    """The tab for one photograph, or for the two that a model takes."""
     pairs = answerer.model.takes_pairs
     titles = [f"{x} branch's photograph" for x in ("Small", "Large")] if pairs else ["Photograph"]
     state = gr.State(None, time_to_live=3600)
@@ -174,7 +174,7 @@ def _evidence(answerer, state, answered):
 
 
 def _folder(answerer, files):
-    """The tab of several photographs."""
+    """The tab for several photographs."""
     with gr.Row():
         given = gr.File(label="Photographs", file_count="multiple", height=140)
         button = gr.Button(f"Classify the folder's {len(files)} files", visible=bool(files))
@@ -207,7 +207,7 @@ def _folder(answerer, files):
 
 
 def _figure(name):
-    """A picture with titles of its own; without Gradio's button that shares it outside."""
+    """An image with its own titles, without Gradio's button that shares it outside."""
     return gr.Image(
         elem_id=name.lower(),
         label=name,

@@ -17,7 +17,7 @@ def check_classifier(model: CrossViT, pairs: bool = False, files: bool = False) 
 
     Raises:
         ValueError: If `model` is not a classifier of this package, does not have a single input,
-            or one of other channels than 1 or 3.
+            or has one with other than 1 or 3 channels.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
@@ -42,7 +42,7 @@ def reads_files(model: CrossViT) -> bool:
 
 
 def check_float32(model: CrossViT) -> None:
-    """Raises ValueError unless all of a model computes in float32, as converters need."""
+    """Raises ValueError unless all of a model computes in float32, as converters require."""
     policies = {layer.dtype_policy.name for layer in model.layers} - {"float32"}
     if policies:
         raise ValueError(

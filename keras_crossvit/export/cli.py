@@ -1,4 +1,4 @@
-"""What the command `export` takes beside a model."""
+"""What the command `export` takes besides a model."""
 
 import argparse
 import pathlib
@@ -28,7 +28,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def check_export(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Checks the parsed arguments, and makes a list of `format`.
+    """Checks the parsed arguments, and turns `format` into a list.
 
     Raises:
         SystemExit: With a message, if an argument is invalid.

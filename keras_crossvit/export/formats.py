@@ -21,12 +21,12 @@ class Format:
     """One format that `export` writes.
 
     Args:
-        name: How users call it.
-        write: The function that writes it, from a model and a path to what was written.
+        name: What users call it.
+        write: The function that writes it: takes a model and a path, returns what was written.
         suffix: What a file's name ends in; "" where the path of `write` is a folder for versions.
-        takes: Which of the keyword arguments of `export` are passed on to `write`.
-        int8_needs_samples: Whether quantising needs images to measure activations by.
-        precisions: In what a file can be computed, of `load_exported`.
+        takes: The keyword arguments of `export` that are passed on to `write`.
+        int8_needs_samples: Whether quantising needs images to measure activations with.
+        precisions: The values of `precision` in `load_exported` that a file can be computed in.
     """
 
     name: str
@@ -60,16 +60,16 @@ def export(
     Args:
         model: A classifier of this package that computes in float32; it is not changed.
         name: A name in `FORMATS`.
-        directory: Folder to write to. A SavedModel becomes its next version; of a repository for
-            Triton the model does; other formats are files named after the model, with "_int8"
-            appended if they are quantised.
+        directory: Folder to write to. A SavedModel becomes its next version; a model for Triton,
+            the next version of its own folder there; other formats are files named after the
+            model, with "_int8" appended if they are quantised.
         int8: Whether weights are quantised to 8 bits, if the format has `Format.int8`: a
             SavedModel by `quantized`, LiteRT by its own converter, OpenVINO by NNCF.
         samples: As in `export_litert` and `export_openvino`; only used for these.
         labels: As in `export_saved_model`, like `top_k`, `crop_ratio` and
             `exif_orientation`; only used for a SavedModel and for Triton.
-        top_k: How many classes are returned.
-        crop_ratio: Of the evaluation.
+        top_k: Number of classes that are returned.
+        crop_ratio: Crop ratio of the evaluation.
         exif_orientation: Whether images are turned upright.
         max_batch_size: As in `export_triton`; only used for Triton.
 
@@ -135,7 +135,7 @@ def quantized(model: CrossViT) -> CrossViT:
     """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits."""
     copy = CrossViT.from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    if quantization_mode(copy) is None:  # or else it is quantised already
+    if quantization_mode(copy) is None:  # otherwise it is already quantised
         quantize(copy, "int8")
     return copy
 
@@ -147,7 +147,7 @@ def top1(
 ) -> float:
     """The top-1 accuracy of an exported file, in [0, 1], run by its own runtime.
 
-    Of images with several labels it is the share whose highest class is one of them.
+    For images with several labels, it is the share whose highest class is one of them.
 
     Args:
         path: As in `load_exported`.

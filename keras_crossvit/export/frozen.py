@@ -36,7 +36,7 @@ def freeze(model: CrossViT) -> Any:
 
 
 def freeze_probabilities(model: CrossViT) -> Any:
-    """As `freeze`, but what it returns are always probabilities, as in the SavedModel.
+    """Like `freeze`, but it always returns probabilities, as in the SavedModel.
 
     A model that takes pairs has two inputs, `small_images` and `large_images`.
     """

@@ -19,16 +19,16 @@ def load_exported(
     Args:
         path: The version folder of a SavedModel or of Triton, or a file that ends in ".onnx",
             ".tflite" or ".xml" (OpenVINO).
-        precision: In what OpenVINO computes, but for what was quantised to 8 bits: "float32", or
-            "bfloat16", which is quicker where the processor has it. The other formats compute in
-            "float32".
+        precision: What OpenVINO computes in, except for what was quantised to 8 bits: "float32",
+            or "bfloat16", which is faster where the processor supports it. The other formats
+            compute in "float32".
 
     Returns:
-        A function from images, float32 `(N, H, W, 3)` in 0..255, to what the file answers,
-        `(N, classes)`, both NumPy arrays, which runs in the format's own runtime. A SavedModel
-        and Triton's model answer probabilities, the others the model's output, which is logits
-        if its `classifier_activation` is `None` or "linear". Of a model with
-        `inputs="separate"` the function takes two arguments, the small and the large branch's
+        A function from images, float32 `(N, H, W, 3)` in 0..255, to what the file returns,
+        `(N, classes)`, both NumPy arrays; it runs in the format's own runtime. A SavedModel
+        and Triton's model return probabilities, the others the model's output, which is logits
+        if its `classifier_activation` is `None` or "linear". For a model with
+        `inputs="separate"`, the function takes two arguments, the small and the large branch's
         images.
 
     Raises:
@@ -57,7 +57,7 @@ def load_exported(
 def _saved_model(path):
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(path)  # whose variables live as long as it does
+    loaded = tf.saved_model.load(path)  # its variables live as long as it does
 
     # Not the signature, which takes its inputs by name, but the function behind it.
     def run(*images):

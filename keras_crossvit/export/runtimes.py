@@ -93,12 +93,12 @@ def export_openvino(
     Args:
         model: As in `export_onnx`.
         path: As in `export_onnx`, but the name ends in ".xml".
-        int8: Whether products with weights are computed in 8 bits, weights and activations
-            alike, by NNCF's post-training quantisation for transformers. Those of attention's
-            queries, keys and values are not, nor is the resize of a branch's image. Otherwise
-            all is in float32.
+        int8: Whether products with weights are computed in 8 bits, both weights and activations,
+            by NNCF's post-training quantisation for transformers. Those of attention's queries,
+            keys and values are not, nor is the resize of a branch's image. Otherwise everything
+            is in float32.
         samples: With `int8`, which needs them, some hundred representative images
-            `(n, H, W, C)` in 0..255, by which the ranges of the activations are measured.
+            `(n, H, W, C)` in 0..255, with which the ranges of the activations are measured.
 
     Returns and raises as `export_onnx` does.
     """
@@ -114,7 +114,7 @@ def export_openvino(
     converted = openvino.convert_model(_freeze(model).get_concrete_function())
     if int8:
         converted = _quantized(converted, samples)
-    # The one file does not go with another's half: both are whole before either is replaced.
+    # Neither file is paired with another export's: both are complete before either is replaced.
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as folder:
         aside = pathlib.Path(folder, file.name)
         openvino.save_model(converted, aside, compress_to_fp16=False)
@@ -124,12 +124,12 @@ def export_openvino(
 
 
 def _quantized(converted, samples):
-    """What NNCF makes of an OpenVINO model."""
+    """An OpenVINO model, quantised by NNCF."""
     import nncf
     import openvino
 
-    # If there could be no image at all, OpenVINO would not compile some models: it then takes
-    # the scales of channels across a reshape wrongly where there are more tokens than channels.
+    # If a batch could be empty, OpenVINO would not compile some models: it then mishandles the
+    # scales of channels across a reshape where there are more tokens than channels.
     shape = converted.inputs[0].get_partial_shape()
     shape[0] = openvino.Dimension(1, -1)
     converted.reshape(shape)
@@ -145,7 +145,7 @@ def _quantized(converted, samples):
 
 @contextlib.contextmanager
 def _errors_alone(name):
-    """Has a logger say errors alone; the levels of its handlers are their owners'."""
+    """Makes a logger log only errors; the levels of its handlers are left to their owners."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -156,10 +156,10 @@ def _errors_alone(name):
 
 
 def _products_without_weights(converted):
-    """The names of those products that are no faster in 8 bits, and only less exact.
+    """The names of the products that are no faster in 8 bits, only less exact.
 
     In 8 bits, attention first writes queries, keys and values three times: as float32, rounded,
-    and in another order. A resize multiplies pixels, by weights of its own.
+    and in another order. A resize multiplies pixels by its own weights.
     """
 
     def weighted(operation):

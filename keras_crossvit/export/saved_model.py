@@ -58,13 +58,13 @@ def export_saved_model(
             If its `classifier_activation` is `None` or "linear", the probabilities are the
             softmax of its output, otherwise they are its output.
         directory: Folder of the versions; created if it does not exist.
-        labels: The class names in order, without line breaks; `None` for the model's own, or if
-            it has none "0", "1", ...
-        top_k: How many classes `classify_bytes` returns, k, positive; at most all of them.
+        labels: The class names in order, without line breaks; `None` for the model's own, or, if
+            it has none, "0", "1", ...
+        top_k: Number k of classes that `classify_bytes` returns; positive, at most all of them.
         crop_ratio: As in `evaluation_transform`; `None` for 0.875, or 1.0 if the model's
             input is 408 x 408, as the published checkpoints were evaluated.
-        exif_orientation: Whether `classify_bytes` turns images upright as their EXIF says, as in
-            `InputConfig`.
+        exif_orientation: Whether `classify_bytes` turns images upright according to their EXIF,
+            as in `InputConfig`.
 
     Returns:
         The path `directory/<version>`.

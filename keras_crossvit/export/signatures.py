@@ -28,7 +28,7 @@ def add_signatures(
         archive: The archive.
         model: The classifier.
         labels_file: File with the class names, one per line; it becomes an asset.
-        top_k: How many classes `classify_bytes` returns, at most all.
+        top_k: Number of classes that `classify_bytes` returns, at most all.
         crop_ratio: As in `export_saved_model`.
         exif_orientation: As in `export_saved_model`.
     """

@@ -73,15 +73,15 @@ def export_triton(
     NAME is the model's name. The folder holds `config.pbtxt`, `labels.txt` and
     `<version>/model.onnx`, which takes `images`, float32 `(N, H, W, C)`, pixels in 0..255
     whatever `include_preprocessing` was, and answers `probabilities` `(N, classes)`. A model with
-    `inputs="separate"` takes `small_images` and `large_images`. By Triton's classification
-    extension the server names classes itself.
+    `inputs="separate"` takes `small_images` and `large_images`. With Triton's classification
+    extension, the server itself names classes.
 
-    Triton decodes no pictures: the client does, as `recipes/serving/client.py` shows, by the
+    Triton decodes no images: the client does, as `recipes/serving/client.py` shows, with the
     parameters `crop_ratio`, `exif_orientation` and `top_k` of `config.pbtxt`.
 
     The version is 1, or one more than the highest. It appears under its number only when it is
-    whole, after `labels.txt` and `config.pbtxt`, which are replaced in one step each, and only if
-    they change.
+    complete, after `labels.txt` and `config.pbtxt`, each of which is replaced in one step, and
+    only if it changes.
 
     Args:
         model: A classifier of this package that computes in float32, for images of 1 or 3
@@ -89,10 +89,10 @@ def export_triton(
             the softmax of its output, otherwise they are its output.
         directory: The model repository; created if it does not exist.
         labels: As in `export_saved_model`.
-        top_k: How many classes a client shall name, positive; at most all of them.
+        top_k: Number of classes that a client should name; positive, at most all of them.
         crop_ratio: As in `export_saved_model`.
-        exif_orientation: Whether a client shall turn images upright as their EXIF says.
-        max_batch_size: The most images that a request holds, and that are computed together.
+        exif_orientation: Whether a client should turn images upright according to their EXIF.
+        max_batch_size: The most images that a request may hold, and that are computed together.
 
     Returns:
         The path `directory/NAME/<version>`.
@@ -149,6 +149,6 @@ def _config(inputs, shape, classes, max_batch_size, parameters):
 
 
 def _replace(path, text):
-    """Writes a file, unless it says the same: a server loads a model anew when it changes."""
+    """Writes a file, unless it is the same already: a server reloads a model when it changes."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

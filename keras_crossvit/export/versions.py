@@ -9,7 +9,7 @@ from keras_crossvit.models import CrossViT, answers
 
 
 def class_names(model: CrossViT, labels: Iterable[str] | None) -> list[str]:
-    """The class names; the model's own, or numbers, where none are given."""
+    """The class names; the model's own, or numbers, if none are given."""
     if labels is None:
         return list(answers.class_names(model))
     return list(check_labels(labels, model.classes))

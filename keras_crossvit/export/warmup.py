@@ -1,9 +1,9 @@
 """Requests that TensorFlow Serving runs on a new version before it receives traffic.
 
 The server reads a TFRecord file of `PredictionLog` messages. These consist only of strings and
-nested messages, which protocol buffers encode alike (field number, length, content), so this
-module encodes them itself: the package with their classes, tensorflow-serving-api, requires a
-TensorFlow distribution of its own. The tests read the file with these classes.
+nested messages, which protocol buffers encode in the same way (field number, length, content), so
+this module encodes them itself: the package with their classes, tensorflow-serving-api, requires
+its own TensorFlow distribution. The tests read the file with these classes.
 """
 
 import pathlib

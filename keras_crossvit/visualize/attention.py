@@ -123,5 +123,5 @@ def self_attention_maps(encoders: Sequence[TransformerBlock], tokens: Tensor) ->
 
 
 def mean_over_heads(attention: Attention) -> Attention:
-    """The average over heads: of an `Attention` `(B, h, ...)`, one `(B, ...)`."""
+    """The average over heads: from an `Attention` `(B, h, ...)` to one `(B, ...)`."""
     return Attention(*(x.mean(axis=1) for x in attention))

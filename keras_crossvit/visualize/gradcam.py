@@ -144,7 +144,7 @@ def gradients_of(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> 
     """The gradients of a scalar function at `tensors`, on any backend; variables get none.
 
     Args:
-        function: A function of as many tensors that returns a scalar.
+        function: A function of these tensors that returns a scalar.
         tensors: The values at which to compute the gradients.
 
     Returns:

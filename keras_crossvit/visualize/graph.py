@@ -43,7 +43,7 @@ class Graph:
     """A model of this package, split into its stages.
 
     Args:
-        model: A CrossViT, also one of one branch, trained or not.
+        model: A CrossViT, or a model of one branch, trained or not.
 
     Raises:
         ValueError: If `model` is not a CrossViT.

@@ -3,11 +3,11 @@
 Each function draws one image of the batch and returns a matplotlib `Figure`. With `path`, it also
 writes a PNG file.
 
-Maps lie on the image in one scale of colours, inferno, which is perceptually uniform. It grows
-more opaque with the value, so that the image stays visible where a map is low; the image below it
-is grey, so that every colour is the map's. Each map goes from its own minimum to its own maximum,
-as the bar beside it says: branches have grids of unequal numbers of patches, and the scale of one
-would leave the other dark.
+Maps lie on the image in one colour scale, inferno, which is perceptually uniform. It grows more
+opaque with the value, so that the image stays visible where a map is low; the image below it is
+grey, so that every colour is the map's. Each map goes from its own minimum to its own maximum, as
+the bar beside it shows: the branches' grids have different numbers of patches, and the scale of
+one would leave the other dark.
 """
 
 import functools
@@ -46,11 +46,11 @@ def plot_cross_attention(
 
     Args:
         image: `(H, W, channels)`, pixels in 0..255, the image to draw on.
-        maps: The result of `cross_attention`, of which the average over the heads is drawn.
+        maps: The result of `cross_attention`; its average over the heads is drawn.
         index: Index of this image in the batch that `maps` was computed from.
         path: The PNG file to write, if any.
         stages: Indices of the stages to draw, from 0; `None` for all.
-        branches: Branches whose class token's reading is drawn.
+        branches: Branches whose class token's attention is drawn.
 
     Returns:
         The figure. Bars show the share of the class token's attention that a patch gets.
@@ -104,15 +104,15 @@ def plot_gradcam(
     *,
     scores: Sequence[tuple[str, float]] | None = None,
 ) -> "Figure":
-    """Draws the image and, beside it, the map of each branch and, of two branches, of both.
+    """Draws the image and, beside it, the map of each branch and, with two branches, of both.
 
     Args:
         image: As in `plot_cross_attention`.
         maps: The result of `gradcam`.
         index: Index of this image in the batch that `maps` was computed from.
         path: The PNG file to write, if any.
-        scores: The result of `class_scores` for the same images and classes: the title is the
-            name of the class and its score then.
+        scores: The result of `class_scores` for the same images and classes; the title is then
+            the name of the class and its score.
 
     Returns:
         The figure. Bars show the evidence in units of the logit.
@@ -120,7 +120,7 @@ def plot_gradcam(
     row: list[tuple[str, np.ndarray | None]] = [("image", None)]
     for branch, values in maps.items():
         title = "both branches" if branch == "both" else f"{branch} branch"
-        if branch != "both" or "small" in maps:  # of one branch it is the same map
+        if branch != "both" or "small" in maps:  # for one branch it is the same map
             row.append((title, values[index]))
     if scores is None:
         return _draw(image, [row], path)
@@ -192,7 +192,7 @@ def _draw(image, rows, path, title=None, as_share=False):
             axis.set_axis_off()
             axis.set_title(name, fontsize=11, parse_math=False)
             grey = pixels.mean(axis=-1)
-            if values is None:  # channels that are no colours are shown by their mean, too
+            if values is None:  # channels that are not colours are shown by their mean, too
                 axis.imshow(pixels if channels == 3 else grey, cmap="gray", vmin=0, vmax=1)
             else:
                 axis.imshow(grey, cmap="gray", vmin=0, vmax=1)
@@ -203,12 +203,12 @@ def _draw(image, rows, path, title=None, as_share=False):
 
 
 def _lay_on(axis, values, as_share):
-    """Draws a map on the image and, as high as the image, its bar."""
+    """Draws a map on the image, and its bar, as high as the image."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     shown = axis.imshow(values, cmap=_colours())
     place = axis.inset_axes([1.02, 0, 0.05, 1])
-    place.set_facecolor("gray")  # what is transparent on the image is so here
+    place.set_facecolor("gray")  # what is transparent on the image is transparent here
     axis.figure.colorbar(
         shown,
         cax=place,

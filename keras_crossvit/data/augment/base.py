@@ -14,11 +14,11 @@ class Augmentation:
 
     Args:
         image: A function of `(pixels, seed)`, one image, uint8 `(H, W, 3)` with known sides,
-            and two integers; returns float32 `(H, W, 3)`. Values lie in 0..255 but for the
+            and two integers; returns float32 `(H, W, 3)`. Values lie in 0..255 except for the
             noise in the box that `reference` erases.
         batch: A function of `(images, labels, seeds)`: float32 `(B, H, W, 3)`, one-hot
             float32 `(B, classes)` and integers `(G, 2)` with G known. The batch consists of G
-            groups of equal size, one after the other, each mixed within itself by its own
+            groups of equal size, one after the other, each mixed separately with its own
             seed. Returns images and labels.
     """
 
@@ -34,7 +34,7 @@ def make_augmentation(config: InputConfig, classes: int) -> Augmentation:
         classes: Number of classes; mixing needs at least two.
 
     Raises:
-        ValueError: If the augmentation cannot have these values.
+        ValueError: If the augmentation does not allow these values.
     """
     if classes < 2 and config.augment != "none" and config.mixup_alpha + config.cutmix_alpha > 0:
         raise ValueError(

@@ -19,8 +19,8 @@ def auto_contrast(pixels: tf.Tensor) -> tf.Tensor:
         for extreme in (tf.reduce_min, tf.reduce_max)
     )
     flat = low >= high
-    # In float64, and with scale and offset apart, as PIL does it: otherwise some values come out
-    # lower by one.
+    # In float64, and with scale and offset separate, as in PIL: otherwise some values come out
+    # one lower.
     scale = tf.where(flat, tf.ones_like(low), 255 / (high - low))
     offset = tf.where(flat, tf.zeros_like(low), -low * scale)
     stretched = tf.cast(rows, tf.float64) * tf.tile(scale, [width]) + tf.tile(offset, [width])

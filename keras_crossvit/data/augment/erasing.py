@@ -1,4 +1,4 @@
-"""Random erasing as timm does it in its mode "pixel" (Zhong et al., 1708.04896)."""
+"""Random erasing as in timm's mode "pixel" (Zhong et al., 1708.04896)."""
 
 import math
 
@@ -14,10 +14,10 @@ _ATTEMPTS = 10
 
 
 def random_erasing(pixels: tf.Tensor, seed: tf.Tensor, probability: float = 0.25) -> tf.Tensor:
-    """Replaces a box by noise: in normalised pixels, N(0, 1) for each value.
+    """Replaces a box with noise: in normalised pixels, N(0, 1) for each value.
 
     The box has a uniform share of the area, 0.02 to 1/3, and a log-uniform aspect ratio, 0.3
-    to 1/0.3. Up to ten boxes are drawn, and the first that is lower and narrower than the
+    to 1/0.3. Up to ten boxes are drawn, and the first that is shorter and narrower than the
     image is taken.
 
     Args:
@@ -26,7 +26,7 @@ def random_erasing(pixels: tf.Tensor, seed: tf.Tensor, probability: float = 0.25
         probability: Probability of erasing, in [0, 1].
 
     Returns:
-        float32 `(H, W, 3)`, in 0..255 but for the tails of the noise.
+        float32 `(H, W, 3)`, in 0..255 except for the tails of the noise.
     """
     random = StatelessRandom(seed)
     erased, seed = random.uniform([]) < probability, random.seed()

@@ -77,11 +77,11 @@ def _shear(count, factor):
 
 
 def _shift_rows(pixels, shifts):
-    """Row y moves by `shifts[y]` pixels to the left; float64 `(H,)`. Transposed `(W, H, 3)`."""
+    """Row y moves by `shifts[y]` pixels to the left, float64 `(H,)`; returned as `(W, H, 3)`."""
     height, width = pixels.shape[:2]
     first, weights = _taps(shifts + 0.5)
     runs, columns = _runs_of_four(pixels)
-    # What lies outside the padding belongs to another row, and is filled in the end.
+    # What lies outside the padding belongs to another row, and is filled at the end.
     start = first + 2 + columns * (np.arange(height) + 2)
     at = start[:, None] + np.arange(0, width + 3, 4)
     taps = tf.gather(runs, _number(runs, tf.clip_by_value(at, 0, columns * (height + 4) - 4)))

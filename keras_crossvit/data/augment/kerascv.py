@@ -9,7 +9,7 @@ from keras_crossvit.data.augment.mixing import for_each_group
 from keras_crossvit.data.augment.stateless_random import StatelessRandom
 from keras_crossvit.data.config import AUGMENTATIONS, InputConfig
 
-# A square of the least and of the largest area that the reference erases has these sides.
+# Sides of squares with the smallest and with the largest area that the reference erases.
 _CUTOUT_SIDES = (0.02**0.5, (1 / 3) ** 0.5)
 
 
@@ -24,12 +24,12 @@ def make_kerascv(config: InputConfig) -> Augmentation:
     alone = _alone(kcv, config, random)
     cutout, mixing = _cutout(kcv, random), _mixing(kcv, config, random)
 
-    # Functions of their own, because the numbers are drawn in the order of tracing, which must
-    # not depend on whether there is a graph around.
+    # Separate functions, because the numbers are drawn in the order of tracing, which must not
+    # depend on whether there is a surrounding graph.
     @tf.function
     def image(pixels, seed):
         random.begin(tf.random.experimental.stateless_fold_in(seed, 2))
-        # RandAugment's histogram operations index by pixel, and raise outside of 0..255.
+        # RandAugment's histogram operations index by pixel value, and raise outside 0..255.
         pixels = tf.clip_by_value(tf.cast(pixels, tf.float32), 0.0, 255.0)
         for layer in alone:
             pixels = tf.clip_by_value(layer(pixels), 0.0, 255.0)
@@ -55,7 +55,7 @@ def make_kerascv(config: InputConfig) -> Augmentation:
 def _import_layers() -> ModuleType:
     try:
         from keras_crossvit.data.augment import kerascv_layers
-    except Exception as error:  # whatever an import raises under a Keras that it does not know
+    except Exception as error:  # an import may raise anything with a Keras that it does not know
         raise ValueError(
             '`augment` must be another, such as "reference", where KerasCV cannot be imported '
             "(pip install keras-cv). "

@@ -1,9 +1,9 @@
 """KerasCV's layers; no other file imports keras_cv.
 
-First those of the reference policy, which only call its functions; then KerasCV's own with
-their known faults mended. All are built in float32, since under a mixed global policy some
-raise; and all draw from the seed that they are given, since KerasCV's own `seed=` makes none
-of them reproducible.
+First come those of the reference policy, which only call its functions, then KerasCV's own with
+their known faults fixed. All are built in float32, since some raise under a mixed global policy,
+and all draw from the seed that they are given, since KerasCV's own `seed=` makes none of them
+reproducible.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class _SeededLayer(keras_cv.layers.BaseImageAugmentationLayer):
-    """A base for layers that are told their seed, and take pixels of any dtype.
+    """Base class of layers that are given their seed, and take pixels of any dtype.
 
     Call arguments:
         inputs: `{"images": (H, W, 3) or (B, H, W, 3), "seed": (2,) or (B, 2)}`.
@@ -248,7 +248,7 @@ def _uniform_sampler(random, sampler):
 
 @contextlib.contextmanager
 def _float32() -> Iterator[None]:
-    """The layers that are made inside have float32, whatever the global policy."""
+    """A context in which layers are made in float32, whatever the global policy."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:

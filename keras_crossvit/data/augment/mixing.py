@@ -1,4 +1,4 @@
-"""MixUp and CutMix as timm does them in its mode "batch"."""
+"""MixUp and CutMix as in timm's mode "batch"."""
 
 from collections.abc import Callable
 
@@ -17,8 +17,8 @@ def mix_batch(
     """Mixes each image of a group with the one at the same place counted from the group's end.
 
     A group has one lambda, drawn from Beta(alpha, alpha), and one choice: MixUp or CutMix,
-    each half of the time, or the one whose alpha is not 0. CutMix's box is cut at the border
-    of the image, and its lambda is the share that is left outside the real box.
+    each half of the time, or the one whose alpha is not 0. CutMix's box is clipped at the border
+    of the image, and its lambda is the share that is left outside the clipped box.
 
     Args:
         images: float32 `(B, H, W, 3)`.
@@ -26,7 +26,7 @@ def mix_batch(
         seeds: Integers `(G, 2)`, one row for each of G groups of equal size, which follow
             each other in the batch.
         mixup_alpha: Parameter of MixUp; 0 for none.
-        cutmix_alpha: Parameter of CutMix; 0 for none. One of the two is not 0.
+        cutmix_alpha: Parameter of CutMix; 0 for none. At least one of the two is not 0.
 
     Returns:
         The mixed images and labels, of the same shapes.
@@ -82,8 +82,8 @@ def _share_of_cutmix(mixup_alpha, cutmix_alpha):
 def _with_partners(function, images):
     """`function(image, partner)` of each image of a group.
 
-    One by one: what is made of one image stays in the processor's cache, what is made of a
-    batch does not, and would take nearly twice as long.
+    One at a time: the results for one image stay in the processor's cache; those for a whole
+    batch do not, and would take nearly twice as long.
     """
     last = tf.shape(images)[0] - 1
     return tf.map_fn(
@@ -105,7 +105,7 @@ def _paste(image, other, box):
 def for_each_group(
     function: Callable, images: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`function(images, labels, seed)` on each of as many equal groups as there are seeds.
+    """`function(images, labels, seed)` on each of the equal groups, one for each seed.
 
     Args:
         function: Returns images and labels of the shapes that it is given.

@@ -1,8 +1,8 @@
 """The 15 operations of RandAugment, by name, at a magnitude.
 
 They are those of DeiT's policy `rand-m9-mstd0.5-inc1`, which CrossViT was trained with (section
-4.1): all of them grow stronger with the magnitude. Each gives what PIL gives for the same
-magnitude.
+4.1): all of them grow stronger with the magnitude. Each gives the same result as PIL for the
+same magnitude.
 """
 
 import functools
@@ -17,11 +17,11 @@ def _strength(share, sign):
 
 
 def _whole(number):
-    """Rounded down, as the policy does it."""
+    """Rounded down, as in the policy."""
     return tf.cast(number, tf.int32)
 
 
-# What is done, and its argument as a function of the magnitude, as a share of 10, and the sign.
+# The function, and its argument as a function of the magnitude (as a share of 10) and the sign.
 _TABLE = {
     "AutoContrast": (colour.auto_contrast, None),
     "Equalize": (colour.equalize, None),

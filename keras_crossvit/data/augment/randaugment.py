@@ -1,4 +1,4 @@
-"""RandAugment as DeiT trained with it: `rand-m9-mstd0.5-inc1` in timm's terms."""
+"""RandAugment as used to train DeiT: `rand-m9-mstd0.5-inc1` in timm's terms."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ def rand_augment(
     magnitude: float = 9.0,
     magnitude_std: float = 0.5,
 ) -> tf.Tensor:
-    """Applies operations of `OPERATIONS`, drawn with replacement, one after the other.
+    """Applies operations from `OPERATIONS`, drawn with replacement, one after the other.
 
-    Each is applied with probability 1/2, at a magnitude of its own, which is drawn from a
-    normal distribution and clipped to 0..10, in a random direction.
+    Each is applied with probability 1/2, in a random direction, at its own magnitude, which is
+    drawn from a normal distribution and clipped to 0..10.
 
     Args:
         pixels: uint8 `(H, W, 3)` with known sides.
@@ -52,7 +52,7 @@ def draw_operations(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """What `rand_augment` does for a seed: `(operations, magnitudes, signs)`, each `(num_ops,)`.
 
-    An operation is its place in `OPERATIONS`; the number after the last stands for none.
+    An operation is given as its index in `OPERATIONS`; the number after the last means none.
     """
     random = StatelessRandom(seed)
     magnitudes = random.normal([num_ops], magnitude, magnitude_std)

@@ -1,4 +1,4 @@
-"""The policy that made the published numbers: that of DeiT, as the authors took it (section 4.1).
+"""The policy behind the published numbers: DeiT's, as the authors used it (section 4.1).
 
 After the random crop and the flip, which all augmentations share, and in timm's terms:
 
@@ -7,7 +7,7 @@ After the random crop and the flip, which all augmentations share, and in timm's
 3. each batch: MixUp or CutMix, `mixup=0.8`, `cutmix=1.0`, `mixup_mode="batch"` (`mixing.py`);
 4. the labels are smoothed, which the pipeline does for all augmentations.
 
-The steps are functions that need TensorFlow alone. The recipes run them as KerasCV's layers.
+The steps are functions that need only TensorFlow. The recipes run them as KerasCV layers.
 """
 
 import functools
@@ -31,7 +31,7 @@ def make_reference(config: InputConfig) -> Augmentation:
     """An `Augmentation` of the reference's steps; 0 leaves a step out.
 
     Raises:
-        ValueError: If `translation` or `rotation` is not 0, which only "kerascv" has.
+        ValueError: If `translation` or `rotation` is not 0: only "kerascv" has these steps.
     """
     for name in ("translation", "rotation"):
         if getattr(config, name) != 0:
@@ -59,7 +59,7 @@ def make_reference(config: InputConfig) -> Augmentation:
 
 
 def _steps(config: InputConfig) -> tuple[Callable, Callable, Callable]:
-    """RandAugment, erasing and mixing by the configuration, in KerasCV's layers if it is there.
+    """RandAugment, erasing and mixing as configured, in KerasCV layers if it can be imported.
 
     The layers only call the functions, so that both give the same batches bit for bit.
     """
@@ -72,7 +72,7 @@ def _steps(config: InputConfig) -> tuple[Callable, Callable, Callable]:
     mixing = {"mixup_alpha": config.mixup_alpha, "cutmix_alpha": config.cutmix_alpha}
     try:
         from keras_crossvit.data.augment import kerascv_layers as layers
-    except Exception as error:  # whatever an import raises under a Keras that it does not know
+    except Exception as error:  # an import may raise anything with a Keras that it does not know
         _say_without_layers(f"{type(error).__name__}: {error}")
         return (
             functools.partial(rand_augment, **randaugment),
@@ -86,7 +86,7 @@ def _steps(config: InputConfig) -> tuple[Callable, Callable, Callable]:
     )
 
 
-@functools.cache  # once in a process
+@functools.cache  # once per process
 def _say_without_layers(reason: str) -> None:
     _logger.warning(
         'KerasCV cannot be imported (%s): augment="reference" runs without its layers and gives '

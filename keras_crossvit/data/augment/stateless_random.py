@@ -1,4 +1,4 @@
-"""Random numbers that a seed alone decides."""
+"""Random numbers that a seed alone determines."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -10,7 +10,7 @@ Shape: TypeAlias = tf.Tensor | Sequence[int]
 
 
 class StatelessRandom:
-    """Draws one number after the other, each by a seed of its own that derives from one.
+    """Draws one number after the other, each with its own seed, all derived from one.
 
     It has the methods of a `tf.random.Generator` that KerasCV's layers call, so that it can
     take the place of their generator.
@@ -23,7 +23,7 @@ class StatelessRandom:
         self.begin(seed)
 
     def begin(self, seed: tf.Tensor | None) -> None:
-        """Starts anew with another seed."""
+        """Starts over with another seed."""
         self._seed, self._count = seed, 0
 
     def seed(self) -> tf.Tensor:
@@ -52,8 +52,8 @@ class StatelessRandom:
         return tf.random.stateless_normal(shape, self.seed(), mean, stddev, dtype)
 
     def beta(self, alpha: Number, beta: Number, shape: Shape) -> tf.Tensor:
-        """Numbers of the distribution Beta(alpha, beta), float32."""
-        # float64, in which a gamma variable of a small alpha does not become 0.
+        """Numbers from the distribution Beta(alpha, beta), float32."""
+        # float64, in which a gamma variable with a small alpha does not become 0.
         one, other = (
             tf.random.stateless_gamma(shape, self.seed(), tf.cast(a, tf.float64), dtype=tf.float64)
             for a in (alpha, beta)

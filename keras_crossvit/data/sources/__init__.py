@@ -1,6 +1,6 @@
-"""Where images come from: a file for each kind of source, and the one function that opens all.
+"""Where images come from: a file for each kind of source, and the function that opens them all.
 
-A new kind is a file in this room, imported here: a subclass of `Split`, and a function from a
+A new kind is a file in this folder, imported here: a subclass of `Split`, and a function from a
 `Request` to a `Source`, registered in `SOURCES` under the word before the colon.
 """
 
@@ -35,15 +35,15 @@ def open_source(
             holds `train/CLASS/*` and possibly `validation/CLASS/*`, or "csv:FILE", a table
             with the columns `path`, `label` or `labels`, and possibly `split`.
         data_dir: Where tensorflow-datasets keeps its data; `None` for its default.
-        train_split: Split or folder to train on; TensorFlow datasets take slices as well,
-            "train[:90%]". `None`, to evaluate alone, for the split to validate on.
+        train_split: Split or folder to train on; TensorFlow datasets also take slices, such as
+            "train[:90%]". `None`, for evaluation only, means the split to validate on.
         validation_split: Split or folder to validate on; `None` for the first of
-            "validation", "val", "valid", "dev" and "test" that there is. A number in (0, 1)
-            holds out that share of the split to train on, of each class alike, and always the
-            same images.
+            "validation", "val", "valid", "dev" and "test" that exists. A number in (0, 1)
+            holds out that share of the split to train on, the same of each class, and always
+            the same images.
 
     Returns:
-        A `Source`, whose splits `train` and `validation` have a `size` and give any of their
+        A `Source`, whose splits `train` and `validation` have a `size` and return any of their
         rows by number: `split.read([5, 0])`.
 
     Raises:

@@ -22,7 +22,7 @@ SOURCES = Registry("source")
 
 # What a TensorFlow dataset can be called: [namespace:]name[/config][:version][/arguments].
 _TFDS_NAME = re.compile(r"([\w-]+:)?\w+(/[\w+.-]+)?(:[\d*.]+)?(/\w+=.*)?")
-_WORDNET_ID = re.compile(r"n\d{8}")  # in their order ImageNet's classes are numbered
+_WORDNET_ID = re.compile(r"n\d{8}")  # ImageNet's classes are numbered in their order
 _PATH = re.compile(r"^[.~]|[/\\]")
 
 _VALIDATION = ("validation", "val", "valid", "dev", "test")
@@ -38,7 +38,7 @@ class Examples(NamedTuple):
         names: What each image is called in messages. The name of one that could not be read
             says why.
         images: The encoded image files; empty bytes for one that could not be read.
-        labels: int64 `(N,)`, or of a multi-label split float32 `(N, classes)` of zeros and
+        labels: int64 `(N,)`, or for a multi-label split float32 `(N, classes)` of zeros and
             ones; 0 for a row that could not be read.
     """
 
@@ -50,16 +50,16 @@ class Examples(NamedTuple):
 class Split(abc.ABC):
     """One split of a data set: a size, and access to its images by number.
 
-    A new kind of split says `size`, `name(index)` and `load(index)`. `read` is called from
+    A new kind of split defines `size`, `name(index)` and `load(index)`. `read` is called from
     several threads at the same time.
 
     Args:
         size: Number of images.
-        label_shape: `()` for one label an image, `(classes,)` for any number of them.
-        remote: Whether an image takes long to arrive, so that many are asked for at a time.
+        label_shape: `()` for one label per image, `(classes,)` for any number of them.
+        remote: Whether images take long to arrive, so that many are requested at a time.
 
     Attributes:
-        root: The folder that the images' names begin with, if they do: it may be moved.
+        root: The folder that the images' names begin with, if they do; it may be moved.
     """
 
     root = ""
@@ -82,7 +82,7 @@ class Split(abc.ABC):
         """
 
     def read(self, indices: collections.abc.Iterable[int]) -> Examples:
-        """The rows of these numbers, in their order, and no others."""
+        """The rows with these numbers, in their order, and no others."""
         numbers = [int(index) for index in indices]
         rows = storage.at_once(self._row, numbers) if self.remote else map(self._row, numbers)
         names, images, labels = zip(*rows, strict=True) if numbers else ((), (), ())
@@ -93,7 +93,7 @@ class Split(abc.ABC):
         name = self.name(index)
         try:
             image, label = self.load(index)
-            if not image:  # else nobody could tell it from one that was not read
+            if not image:  # otherwise it would look like one that was not read
                 raise OSError("the file is empty")
             return name, image, label
         except OSError as error:
@@ -102,7 +102,7 @@ class Split(abc.ABC):
     def labels(self) -> np.ndarray:
         """The labels of all images, as in `Examples`.
 
-        Where they are stored with the images, as in a TensorFlow dataset, all of them are read.
+        Where they are stored with the images, as in a TensorFlow dataset, all images are read.
         """
         starts = range(0, self.size, _LABELS_AT_A_TIME)
         chunks = (range(start, min(start + _LABELS_AT_A_TIME, self.size)) for start in starts)
@@ -138,7 +138,7 @@ class RenumberedSplit(Split):
     Args:
         whole: A `Split`.
         numbers: The new number of each class, int `(old classes,)`.
-        classes: How many new classes there are.
+        classes: Number of new classes.
     """
 
     def __init__(self, whole: Split, numbers: np.ndarray, classes: int) -> None:
@@ -161,7 +161,7 @@ class RenumberedSplit(Split):
 
     def _renumbered(self, labels):
         if not self.label_shape:
-            # -1 means no label to tensorflow-datasets, and the last one to an array.
+            # -1 means no label to tensorflow-datasets, but the last one to an array.
             return np.where(labels < 0, labels, self._numbers[labels])
         new = np.zeros((len(labels), *self.label_shape), labels.dtype)
         new[:, self._numbers] = labels
@@ -187,16 +187,16 @@ class Source:
     def with_classes(self, names: collections.abc.Sequence[str] | None) -> "Source":
         """The source to validate on, with the labels of a model that has these classes.
 
-        Names are matched; where none is the same, as many classes are taken to be the same in
-        their order, and the log says so (not of ImageNet's, whose folders have other names than
-        its classes). Of names that the model has twice each has its number: "crane (134)".
+        Classes are matched by name. If no name matches, equally many classes are taken to be the
+        same in their order, and the log says so (except for ImageNet, whose folders have other
+        names than its classes). A name that the model has twice carries its number: "crane (134)".
 
         Args:
             names: The model's class names; `None` leaves the source as it is.
 
         Raises:
-            ValueError: If some classes are the model's and others are not, or none is and there
-                are not as many.
+            ValueError: If some classes are the model's and others are not, or if none are and
+                their number differs.
         """
         if names is None or tuple(names) == self.class_names:
             return self
@@ -228,7 +228,7 @@ class Request:
     """What `open_source` was asked for, as a function in `SOURCES` gets it.
 
     Args:
-        dataset: All of the argument `dataset`.
+        dataset: The whole argument `dataset`.
         location: `dataset` without the word before the colon that chose the source.
         data_dir: As in `open_source`.
         train_split: As in `open_source`.
@@ -248,7 +248,7 @@ class Request:
 
         Args:
             there: The names of all splits.
-            parts: Whether a part of one has a name, too, such as "train[90%:]".
+            parts: Whether parts of a split have names, too, such as "train[90%:]".
 
         Returns:
             Both names, each known to exist; the second is `None` if a share of the first is
@@ -282,7 +282,7 @@ class Request:
         return str(train), validation if isinstance(validation, str) else None
 
     def _more_than_names(self, argument, parts):
-        """What a message about a split says beside the names of those that are there."""
+        """What a message about a split says besides the names of the existing ones."""
         more = ""
         if self.dataset.startswith("folder:"):
             more = "; its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat"
@@ -295,14 +295,14 @@ class Request:
     def log_unread(
         self, there: collections.abc.Mapping[str, str], splits: tuple[str, str | None]
     ) -> None:
-        """Logs which splits are not read in a run, so that they are not lost without a word.
+        """Logs which splits are not read in a run, so that they are not silently left out.
 
         Args:
-            there: What the log calls each split, by the names of all.
+            there: What the log calls each split, by the split's name.
             splits: What `choose_splits` returned.
         """
         unread = [said for name, said in there.items() if name not in splits]
-        if self.train_split is not None and unread:  # else one split alone was asked for
+        if self.train_split is not None and unread:  # otherwise only one was asked for
             _logger.warning("%s: splits that are not read: %s", self.dataset, ", ".join(unread))
 
     def source(
@@ -331,7 +331,7 @@ class Request:
 def unicode_hint(
     unknown: collections.abc.Iterable[str], known: collections.abc.Iterable[str]
 ) -> str:
-    """The end of a message about unknown names where one of them looks as a known one does."""
+    """The end of a message about unknown names if one of them looks like a known one."""
     forms = {unicodedata.normalize("NFC", name) for name in known}
     if any(unicodedata.normalize("NFC", name) in forms for name in unknown):
         return " (the same letters in another Unicode form, as macOS writes them)"
@@ -339,12 +339,12 @@ def unicode_hint(
 
 
 def is_tfds_name(dataset: str) -> bool:
-    """Whether a TensorFlow dataset can have this name; of a path it is rarely so."""
+    """Whether a TensorFlow dataset can have this name; a path rarely qualifies."""
     return _TFDS_NAME.fullmatch(dataset) is not None
 
 
 def unknown_dataset(dataset: str) -> ValueError:
-    """The error for a `dataset` that is nothing known; it says what may have been meant."""
+    """The error for an unknown `dataset`; it says what may have been meant."""
     prefixes = " or ".join(f'"{prefix}:..."' for prefix in SOURCES if prefix != "tfds")
     return ValueError(
         f"`dataset` must be the name of a TensorFlow dataset or {prefixes}. "

@@ -11,7 +11,7 @@ class Strings:
     1.28 million paths take 45 MB; as a list of `str` they take 130 MB.
 
     Args:
-        strings: The strings, which are taken one by one.
+        strings: The strings, which are consumed one by one.
     """
 
     def __init__(self, strings: Iterable[str] = ()) -> None:

@@ -4,8 +4,8 @@
     photos/1.jpg,ant,train              photos/1.jpg,ant
     photos/2.jpg,bee,validation         photos/2.jpg,ant|bee
 
-Paths are relative to the table. With `labels` an image has one label or more, separated by `|`,
-and the task is a multi-label one. Without `split` all rows are of the split "train".
+Paths are relative to the table. With `labels`, an image has one or more labels, separated by `|`,
+and the task is multi-label. Without `split`, all rows belong to the split "train".
 """
 
 import array
@@ -77,9 +77,9 @@ def open_csv(request: Request) -> Source:
 
 
 class _Rows:
-    """The rows of one split: paths, numbers of labels, where each stands in the table.
+    """The rows of one split: paths, label numbers, and each row's line in the table.
 
-    Hashes say which rows are of the same image, and which have the same labels.
+    Hashes tell which rows name the same image, and which have the same labels.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class _Table:
 
     def __init__(self, path: str) -> None:
         self._path, self._root = path, os.path.dirname(path)
-        self._numbers: dict[str, int] = {}  # of each label, in the order in which they were met
+        self._numbers: dict[str, int] = {}  # of each label, in order of first occurrence
         self.rows: dict[str, Any] = {}
         try:
             text = storage.read(path).decode("utf-8-sig")
@@ -109,7 +109,7 @@ class _Table:
             )
         self.multi_label = "labels" in header
         for fields in rows:
-            if any(map(str.strip, fields)):  # spreadsheets end a table in rows of separators
+            if any(map(str.strip, fields)):  # spreadsheets end a table with rows of separators
                 self._add(reader.line_num, header, fields)
         if not self.rows:
             raise ValueError(f"{path} must have a row per image. Received: none")

@@ -10,7 +10,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """The 1,797 digits of 8 x 8 pixels that scikit-learn carries (UCI, Alpaydin and Kaynak).
 
     Splits: `train` (1,438 images) and `test` (359: every fifth). Registered with
-    tensorflow-datasets under the name "digits", so that it is used as any other.
+    tensorflow-datasets under the name "digits", so that it is used like any other.
     """
 
     VERSION = tfds.core.Version("1.0.0")

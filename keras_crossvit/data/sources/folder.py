@@ -12,7 +12,7 @@ from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split, un
 from keras_crossvit.data.sources.compact import Strings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
-# What cameras, scanners and browsers also write, and nobody reads here.
+# Other formats that cameras, scanners and browsers write, which are not read here.
 _OTHER_SUFFIXES = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".dng", ".svg")
 
 _logger = logging.getLogger("keras_crossvit.data")

@@ -10,24 +10,24 @@ import numpy as np
 def hold_out_rows(
     names: Iterable[str], labels: np.ndarray, share: Any, root: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divides rows into a part to train on and a part to validate on, alike in their classes.
+    """Divides rows into a part to train on and a part to validate on, stratified by class.
 
-    Which rows of a class are held out follows from their names alone, by a hash: where rows are
-    added or taken away, nearly all others stay where they were, so that a model is not validated
-    on what it was trained on. Each class gives `share` of its rows, rounded so that all classes
-    together give the share too; its last row is always kept for training. Rows of one name are
-    never divided.
+    Which rows of a class are held out follows from a hash of their names alone: if rows are added
+    or removed, nearly all others stay where they were, so that a model is not validated on what
+    it was trained on. Each class gives `share` of its rows, rounded so that all classes together
+    give the share, too; its last row is always kept for training. Rows with the same name are
+    never separated.
 
     Args:
-        names: The rows' names; of a path the file and its folder count, and all below `root`
-            where two paths of a class are alike in these.
-        labels: int `(N,)`, or `(N, classes)` of zeros and ones: then a row counts to that class
-            among its own which the fewest rows have.
+        names: The rows' names; of a path, only the file and its folder count, or everything below
+            `root` where two paths of a class have these in common.
+        labels: int `(N,)`, or `(N, classes)` of zeros and ones: then a row counts towards the
+            rarest of its classes.
         share: Share of the rows to hold out, in (0, 1).
         root: The folder that the names begin with.
 
     Returns:
-        The numbers of both parts' rows, each in rising order.
+        The numbers of both parts' rows, each in ascending order.
 
     Raises:
         ValueError: If `share` is outside its range, or a part would be empty.
@@ -58,10 +58,10 @@ def hold_out_rows(
 
 
 def _keys(names, classes, root):
-    """A number of each row that looks random; `(N,)`.
+    """A random-looking number for each row; `(N,)`.
 
-    Of a path's last two parts, since its folder may be moved; of all of it where a class has
-    several paths with these, as "1/rgb/image.png" and "2/rgb/image.png".
+    From a path's last two parts, since its folder may be moved; from all of it where a class has
+    several paths with the same ones, such as "1/rgb/image.png" and "2/rgb/image.png".
     """
     hashes = ((_hash(name, parts=2), _hash(name.removeprefix(root))) for name in names)
     short, long = np.fromiter(hashes, np.dtype(("uint64", 2)), len(classes)).T
@@ -76,16 +76,16 @@ def _keys(names, classes, root):
 
 
 def _rarest(labels):
-    """The label of each row that the fewest rows have, -1 for a row without one; `(N,)`.
+    """The rarest label of each row, -1 for a row without one; `(N,)`.
 
-    By whole sets of labels a share could not be held out: most are those of a single row.
+    A share could not be held out by whole sets of labels: most occur in a single row.
     """
     counts = np.where(labels > 0, labels.sum(axis=0), np.inf)
     return np.where(labels.any(axis=1), counts.argmin(axis=1), -1)
 
 
 def _hash(name, parts=None):
-    """A number that looks random, of a path or its last parts, alike on all systems."""
+    """A random-looking number for a path or its last parts, the same on all systems."""
     path = name.replace("\\", "/")
     key = "/".join(path.rsplit("/", parts)[-parts:]) if parts else path.strip("/")
     digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""Images that are in memory already."""
+"""Images that are already in memory."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class MemorySplit(Split):
         names: What the images are called in messages; `None` for "image 0" and so on.
 
     Raises:
-        ValueError: If there are not as many of each, or if one is of another kind.
+        ValueError: If their numbers differ, or if one is of another kind.
     """
 
     def __init__(

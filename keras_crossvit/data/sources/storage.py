@@ -1,9 +1,9 @@
 """Files on local disks, read by Python, and on remote storage, by fsspec.
 
-A path with a scheme, as "gs://bucket/file", is remote. fsspec asks for the bytes that are wanted
-and no others, and lists a thousand files in a request; TensorFlow's file systems read 64 MB ahead
-of each record, and ask about each file of a folder. What cannot be read raises an `OSError`,
-wherever it lies.
+A path with a scheme, such as "gs://bucket/file", is remote. fsspec requests only the bytes that
+are wanted, and lists a thousand files per request; TensorFlow's file systems read 64 MB ahead of
+each record, and ask about each file of a folder. What cannot be read raises an `OSError`, wherever
+it is.
 """
 
 import concurrent.futures
@@ -16,7 +16,7 @@ from typing import Any
 
 from keras_crossvit.common.files import write_atomically
 
-_REQUESTS = 64  # at the same time in a process; each waits for an answer nearly all its time
+_REQUESTS = 64  # at the same time in a process; each spends nearly all its time waiting
 
 
 def is_remote(path: str) -> bool:
@@ -24,7 +24,7 @@ def is_remote(path: str) -> bool:
 
 
 def join(folder: str, *names: str) -> str:
-    """The path of something in a folder; an absolute path stays what it is."""
+    """The path of something in a folder; an absolute path stays as it is."""
     if is_remote(names[-1]):
         return names[-1]
     return os.path.join(folder, *names)
@@ -50,7 +50,7 @@ def read(path: str) -> bytes:
 
 
 def read_range(path: str, start: int, size: int) -> bytes:
-    """`size` bytes of a file from byte `start`; fewer if it ends before."""
+    """`size` bytes of a file from byte `start`; fewer if it ends earlier."""
     with ranges(path) as read_part:
         return read_part(start, size)
 
@@ -94,9 +94,9 @@ def is_folder(path: str) -> bool:
 
 
 def first_missing(folder: str, names: Sequence[str]) -> int | None:
-    """The number of the first of many names in a folder that is no file; `None` if all are.
+    """The index of the first of many names in a folder that is not a file; `None` if all are.
 
-    Remote folders are listed, rather than asked for each file.
+    Remote folders are listed, rather than asked about each file.
     """
 
     def paths():
@@ -127,8 +127,8 @@ def contents(path: str) -> tuple[list[str], list[str]]:
 def files_below(path: str) -> Iterable[str]:
     """The paths of all files in a folder and the folders in it, relative to it, sorted.
 
-    Hidden ones are left out, as by `contents`. Links to folders are followed, but for those to a
-    folder that they lie in themselves.
+    Hidden ones are left out, as in `contents`. Links to folders are followed, except to a folder
+    that the link itself is in.
 
     Raises:
         OSError: If one of the folders cannot be read.
@@ -141,7 +141,7 @@ def files_below(path: str) -> Iterable[str]:
 
 
 def files_below_each(paths: Iterable[str]) -> Iterator[Iterable[str]]:
-    """`files_below` of many folders, of remote ones at the same time."""
+    """`files_below` of many folders; remote ones are read at the same time."""
     paths = [*paths]
     remote = any(map(is_remote, paths))
     return at_once(files_below, paths) if remote else map(files_below, paths)
@@ -160,7 +160,7 @@ def write(path: str, content: bytes) -> None:
 def _below(path, inside, above):
     """The paths of the files in a folder on a disk, with `inside` before them.
 
-    `above` are the real paths of the folders that were gone through to it.
+    `above` holds the real paths of the folders that lead to it.
     """
     real = os.path.realpath(path)
     if real in above:
@@ -179,9 +179,9 @@ def _entries(path):
 
 
 def _entry_kind(entry):
-    """Whether an entry is a "directory" or a "file"; `None` of what may have no end, as a pipe.
+    """Whether an entry is a "directory" or a "file"; `None` if it may have no end, like a pipe.
 
-    A link to nothing is a file: the log says that it cannot be read, as of others.
+    A link to nothing is a file: the log says that it cannot be read, as for others.
     """
     if entry.is_symlink():
         if os.path.isdir(entry.path):
@@ -194,7 +194,7 @@ def _entry_kind(entry):
 
 
 def _kind(path):
-    """What there is at a remote path: "file", "directory", or `None`."""
+    """What is at a remote path: "file", "directory", or `None`."""
     with _remote(path) as (files, inside):
         try:
             return files.info(inside)["type"]
@@ -203,7 +203,7 @@ def _kind(path):
 
 
 def _list(path):
-    """Pairs of name and kind of what is in a remote folder."""
+    """The name and kind of everything in a remote folder."""
     with _remote(path) as (files, inside):
         for entry in files.ls(inside, detail=True):
             if entry["name"].rstrip("/") != inside:  # a marker of the folder itself
@@ -219,7 +219,7 @@ def _files_in(path):
 
 @contextlib.contextmanager
 def _remote(path):
-    """A remote path's file system, and its path in that; in the context errors are `OSError`s."""
+    """A remote path's file system and its path there; in the context, errors are `OSError`s."""
     import fsspec.core
 
     try:

@@ -1,4 +1,4 @@
-"""TensorFlow datasets, `tfds:NAME` or `NAME` alone, as they lie on the disk."""
+"""TensorFlow datasets, `tfds:NAME` or `NAME` alone, as they are stored on disk."""
 
 import bisect
 import itertools
@@ -19,7 +19,7 @@ class _Examples(Split):
 
         super().__init__(size, remote=remote)
         self._name = name
-        # The other features of the records are not looked at.
+        # The other features of the records are ignored.
         wanted = tfds.decode.PartialDecoding({"image": True, "label": True})
         self._features = wanted.extract_features(info.features)
         # Encoded, so that only the crop that is used has to be decoded.
@@ -36,7 +36,7 @@ class _Examples(Split):
 
 
 class TFRecordExamples(_Examples):
-    """A split of TFRecord shards, by an index of their records.
+    """A split of TFRecord shards, read by an index of their records.
 
     Args:
         name: What the split is called in messages.
@@ -47,7 +47,7 @@ class TFRecordExamples(_Examples):
     def __init__(self, name: str, info: Any, instructions: Sequence[Any]) -> None:
         paths = [os.fspath(part.filename) for part in instructions]
         self._ends = [*itertools.accumulate(part.take for part in instructions)]
-        size = sum(part.take for part in instructions)  # 0 of a part as "train[:0%]"
+        size = sum(part.take for part in instructions)  # 0 for a part such as "train[:0%]"
         super().__init__(name, size, info, any(map(storage.is_remote, paths[:1])))
         self._first = [part.skip for part in instructions]
         counts = [part.examples_in_shard for part in instructions]
@@ -60,7 +60,7 @@ class TFRecordExamples(_Examples):
 
 
 class RandomAccessExamples(_Examples):
-    """A split of a file format that tensorflow-datasets reads by number, as ArrayRecord.
+    """A split in a file format that tensorflow-datasets reads by number, such as ArrayRecord.
 
     Args:
         name: What the split is called in messages.
@@ -106,7 +106,7 @@ def _prepare(builder, request):
     """Downloads a dataset, or says what its user has to download."""
     try:
         builder.download_and_prepare()
-    except AssertionError as error:  # as builders say that files are missing
+    except AssertionError as error:  # how builders report missing files
         if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
             raise
         folder = os.path.join(builder.data_dir_root, "downloads", "manual")
@@ -118,7 +118,7 @@ def _prepare(builder, request):
 
 
 def _check_features(name, features):
-    """Refuses what is stored in another way than as an image and the number of its class."""
+    """Refuses a dataset that is not stored as images and the numbers of their classes."""
     import tensorflow_datasets as tfds
 
     if not {"image", "label"} <= set(features):
@@ -126,7 +126,7 @@ def _check_features(name, features):
             "`dataset` must have the features `image` and `label`. "
             f"Received: {name} with {', '.join(features)}"
         )
-    # Of float32 the bits are stored, as the colours of a PNG.
+    # For float32, the bits are stored as the colours of a PNG.
     image, label = features["image"], features["label"]
     if not isinstance(image, tfds.features.Image) or image.dtype.name[:4] != "uint":
         raise ValueError(
@@ -150,7 +150,7 @@ def _open_split(builder, name, key):
     if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
         return TFRecordExamples(name, builder.info, builder.info.splits[key].file_instructions)
     folder = os.fspath(builder.data_dir)
-    if storage.is_remote(folder):  # array_record ends the process without a word
+    if storage.is_remote(folder):  # array_record silently ends the process
         raise ValueError(
             "`data_dir` must be on a disk for a dataset that is not stored as TFRecord: copy the "
             f"dataset there, or mount the bucket. Received: {folder}, stored as "

@@ -1,9 +1,9 @@
-"""Records of TFRecord files by number: an index of where they lie, built once.
+"""Records of TFRecord files by number: an index of where they are, built once.
 
-A TFRecord file is a sequence of records, each of which is the length of its data (8 bytes,
-little endian), the checksum of these bytes (4), the data, and the checksum of the data (4). The
-checksums are masked CRC-32C. The index is checked against size and date of each file when it
-is opened, and the checksums at every read.
+A TFRecord file is a sequence of records, each of which consists of the length of its data (8
+bytes, little endian), the checksum of these bytes (4), the data, and the checksum of the data
+(4). The checksums are masked CRC-32C. The index is checked against the size and date of each file
+when it is opened, and the checksums at every read.
 """
 
 import concurrent.futures
@@ -24,14 +24,14 @@ _FILE = "keras_crossvit_record_index.npz"
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _EXTRA = _HEADER.size + _FOOTER.size
-_FILES_AT_A_TIME = 64  # whose records are looked for at the same time
+_FILES_AT_A_TIME = 64  # indexed at the same time
 
 _logger = logging.getLogger("keras_crossvit.data")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Where the records of one TFRecord file lie.
+    """Where the records of one TFRecord file are.
 
     Args:
         path: The file.
@@ -77,30 +77,30 @@ def _is_whole(record, data):
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum of a TFRecord file, of any bytes."""
-    import google_crc32c  # of the extra `train`, which predicting and exporting do without
+    """The checksum that TFRecord files use, for any bytes."""
+    import google_crc32c  # in the extra `train`, which prediction and export do without
 
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def index_shards(paths: Sequence[str], counts: Sequence[int]) -> list[Shard]:
-    """Where the records of TFRecord files lie, from an earlier index or by going through them.
+    """Where the records of TFRecord files are, from an earlier index or by scanning the files.
 
     The index is stored in the files' folder, or, if that cannot be written, in a cache folder,
-    which the log then names. A file whose size or date is another than in the index is gone
-    through again. A file that is not there, or holds fewer records than it should, is named in
-    the log; its records cannot be read.
+    which the log then names. A file whose size or date differs from the index is scanned again.
+    A file that is missing, or holds fewer records than it should, is named in the log; the
+    missing records cannot be read.
 
     Args:
         paths: The files, all in one folder.
-        counts: How many records each should hold.
+        counts: Number of records that each should hold.
 
     Returns:
         A `Shard` of each file.
 
     Raises:
-        FileNotFoundError: If none of the files is there.
+        FileNotFoundError: If none of the files exist.
     """
     folder = os.path.dirname(paths[0])
     places = storage.join(folder, _FILE), _cache_path(folder)
@@ -169,7 +169,7 @@ def _load(path):
             parts = np.split(offsets, ends[:-1])
             rows = zip(names.tolist(), saved["stats"].tolist(), parts, strict=True)
             return {name: Shard(name, size, changed, part) for name, (size, changed), part in rows}
-    except Exception:  # of a damaged file zipfile, zlib and NumPy raise many types
+    except Exception:  # for a damaged file, zipfile, zlib and NumPy raise many types
         return None
 
 

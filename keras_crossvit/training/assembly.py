@@ -99,7 +99,7 @@ def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossV
     Args:
         config: A `TrainConfig`.
         source: The `Source` of its data.
-        **arguments: Arguments of `CrossViT` in the place of the configuration's.
+        **arguments: Arguments of `CrossViT` that replace the configuration's.
     """
     side = config.input_size
     values = {

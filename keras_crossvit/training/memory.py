@@ -1,4 +1,4 @@
-"""How much memory a training step takes, before it is taken."""
+"""How much memory a training step takes, estimated before it runs."""
 
 import math
 from typing import Any

@@ -17,7 +17,7 @@ from keras_crossvit.models.answers import check_finite
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07  # DINO's
-_AT_A_TIME = 256  # rows that are compared with all training features
+_AT_A_TIME = 256  # rows that are compared with all training features at a time
 
 
 def features_of(
@@ -33,8 +33,8 @@ def features_of(
     They are what the heads see: the normalised class tokens of both branches.
 
     Raises:
-        ValueError: If the model has no heads, an image has several labels, or no image can be
-            read, or the features are NaN.
+        ValueError: If the model has no heads, an image has several labels, no image can be read,
+            or the features are NaN.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(

@@ -55,10 +55,10 @@ def run(name: str) -> None:
 
 
 def set_environment() -> None:
-    """Sets the environment variables that TensorFlow reads on loading, unless the user has."""
+    """Sets variables that TensorFlow reads when it is loaded, unless the user has."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves oneDNN off on x86 processors without AVX512-VNNI, though it is faster there
-    # too: docs/performance.md. On other processors TensorFlow's choice stays.
+    # too: docs/performance.md. On others its choice stays.
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 

@@ -45,8 +45,8 @@ def evaluate(
             compare with timm, which does not.
 
     Returns:
-        A dictionary: `pictures` (the number of images that were read), `unreadable` (the number of
-        those that were not, which do not count), `top1` and, with more than five classes, `top5`
+        A dictionary: `pictures` (the number of images that were read), `unreadable` (the number
+        that were not, which do not count), `top1` and, with more than five classes, `top5`
         (accuracies in [0, 1] of the model's output), `per_class` (`{name: accuracy, or None for a
         class without images}`; names that occur twice are followed by their number), `confusion`
         (array of counts `(classes, classes)`: a row for each true class, a column for each

@@ -131,7 +131,7 @@ def learning_rate_scales(paths: Sequence[str], layer_decay: float | None) -> lis
     """Factor of each variable's learning rate: timm's `--layer-decay`.
 
     1 for the heads, and a power of `layer_decay` below: the first for the last stage and the norms
-    after it, the second for the stage before, and so on down to the embeddings.
+    after it, the second for the one before, and so on down to the embeddings.
 
     Args:
         paths: The variables' paths.

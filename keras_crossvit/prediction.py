@@ -146,7 +146,7 @@ class FileClassifier:
 
         Returns:
             float32 `(N, H, W, channels)`, pixels in 0..255, 0 for a file that cannot be read;
-            and for each file the reason why it cannot be read, "" if it can.
+            and for each file why it cannot be read, "" if it can.
         """
         contents, faults = zip(*(_contents(file) for file in files), strict=True)
         pixels, readable = self._read(tf.constant(contents))

@@ -17,7 +17,7 @@ from keras_crossvit.models.answers import check_finite
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07  # DINO's
-_AT_A_TIME = 256  # rows that are compared with all training features at a time
+_AT_A_TIME = 256  # rows that are compared with all training features
 
 
 def features_of(

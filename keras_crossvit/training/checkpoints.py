@@ -27,7 +27,7 @@ class CheckpointWriter:
     with an error.
 
     Args:
-        folder: Where the checkpoints of the run are; `None` writes nothing.
+        folder: Folder of the run's checkpoints; `None` writes nothing.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
@@ -76,9 +76,9 @@ def write_checkpoint(
     """Writes a checkpoint under a temporary name, renames it, and removes those too old.
 
     Args:
-        folder: Where the checkpoints of the run are; made if need be.
+        folder: Folder of the run's checkpoints; made if need be.
         step: Number of steps done.
-        tensors: `{name: tensor}`, of NumPy or of any backend.
+        tensors: `{name: tensor}`, of NumPy or any backend.
         notes: What else belongs to the state, in a form that JSON can hold.
 
     Raises:

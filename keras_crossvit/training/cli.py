@@ -42,7 +42,7 @@ def main(
     """Trains as the command line says, and prints the outcome.
 
     Args:
-        recipes: `{name: TrainConfig}`, the recipes that `--recipe` can name.
+        recipes: `{name: TrainConfig}`, the choices of `--recipe`.
         argv: The arguments; `None` for the process's own.
 
     Returns:
@@ -113,7 +113,7 @@ def parse_config(
     """Reads a `TrainConfig` from the command line.
 
     Args:
-        recipes: `{name: TrainConfig}`, the recipes that `--recipe` can name.
+        recipes: `{name: TrainConfig}`, the choices of `--recipe`.
         argv: The arguments; `None` for the process's own.
 
     Returns:

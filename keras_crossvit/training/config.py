@@ -32,7 +32,7 @@ class TrainConfig(InputConfig):
     Args:
         model: Name of a preset.
         dataset: As in `open_source`.
-        output_dir: Where the run writes, and finds its checkpoints when it is started again.
+        output_dir: Where the run writes, and finds its checkpoints when it is restarted.
         learning_rate: Highest learning rate, reached after the warm-up.
         learning_rate_batch_size: Batch size that `learning_rate` is meant for: another
             batch size scales it linearly, as the authors do. `None`: no scaling.
@@ -82,7 +82,7 @@ class TrainConfig(InputConfig):
         steps_per_call: Steps that are started together, with no check in between: on GPUs and
             TPUs the devices then need not wait for Python.
         checkpoint_steps: Steps between checkpoints; `None` for one per epoch.
-        worker_timeout: Seconds that a process waits for the others of its run before it gives up.
+        worker_timeout: Seconds to wait for the run's other processes before giving up.
         max_restarts: How many times a run of several workers restarts itself after losing one.
         best: Metric that decides the best epoch, whose weights are kept in `best.keras` besides
             the last: "val_accuracy", "val_loss", "val_top5_accuracy" or, for images with several

@@ -152,7 +152,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
 def put_aside(folder: pathlib.Path) -> None:
     """Moves what an earlier run wrote in the folder to `before.1`, or the next free number, in it.
 
-    The commands can read it there as they would read the run; `export/` stays.
+    The commands read it there as they would the run; `export/` stays.
     """
     written = [folder / name for name in _WRITTEN if (folder / name).exists()]
     if not written:

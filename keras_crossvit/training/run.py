@@ -62,12 +62,12 @@ def train(
     `config.json` (the values), `checkpoints/`, `log.csv` and `tensorboard/` (the curves),
     `curves.png`, `model.keras` (the final weights and the graph), `export/<version>/` (the
     SavedModel) and `result.json`. However a run was ended, it goes on from its last checkpoint
-    when it is started again, and in float32 on a CPU arrives at the same weights.
+    when restarted, and in float32 on a CPU arrives at the same weights.
 
     Args:
         config: A `TrainConfig`.
-        on_step: Called every ten steps or so with the number of the step and the means of its
-            epoch so far, `{"loss", "accuracy", "top5_accuracy"}`.
+        on_step: Called every ten steps or so with the step's number and the means of its epoch so
+            far, `{"loss", "accuracy", "top5_accuracy"}`.
         on_epoch: Called after each epoch with its row of the log and the model. A true return
             value ends the training there; all processes must return the same.
 

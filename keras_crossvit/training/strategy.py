@@ -225,7 +225,7 @@ def is_chief(strategy: Any) -> bool:
 def shard_of(strategy: Any) -> Shard:
     """The `Shard` of this process.
 
-    On JAX a process spreads its batch over its devices itself, and so counts as one replica.
+    On JAX a process spreads its batch over its devices itself, and counts as one replica.
     """
     if strategy is None:
         return Shard()
@@ -245,7 +245,7 @@ def gather(strategy: Any, numbers: Sequence[int]) -> np.ndarray:
 
     Args:
         strategy: What `make_strategy` returned, of several processes.
-        numbers: Those of this one, below 2**31; each process gives the same number of them.
+        numbers: Those of this one, below 2**31; each process gives the same number.
 
     Returns:
         int `(N, len(numbers))`; a process may have several rows, all equal.

@@ -38,7 +38,7 @@ _PLAIN = InputConfig(
 def measure_scale(records: int = 1_000_000, workers: int = 8) -> dict[str, Any]:
     """Measures how data reach the workers, on a synthetic TensorFlow dataset.
 
-    Its records are small, are sorted by 100 classes, and lie in TFRecord shards in a temporary
+    Its records are small, sorted by 100 classes, and stored in TFRecord shards in a temporary
     folder. The workers run one after the other in this process, each alone. Batches are of
     4,096, or of a tenth of the records if that is less.
 
@@ -253,7 +253,7 @@ def _count_rows(batches: tf.data.Dataset) -> int:
 
 @contextlib.contextmanager
 def _counted_reads() -> Iterator[list[int]]:
-    """A context with a list that gets the number of bytes of every read of records."""
+    """A context with a list that gets the size of every read of records, in bytes."""
     sizes: list[int] = []
     read_range = storage.read_range
 

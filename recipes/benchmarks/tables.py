@@ -94,7 +94,7 @@ def _entry(row, cost):
 
 
 def _compare(row, column, ours, without_positions=None):
-    """One of our figures beside the paper's, rounded to the same number of digits."""
+    """One of our figures beside the paper's, rounded to the same digits."""
     printed = row.columns[column]
 
     def rounded(value):

@@ -23,7 +23,7 @@ import urllib.parse
 
 PORTS = {("v1", "rest"): 8501, ("v1", "grpc"): 8500, ("v2", "rest"): 8000, ("v2", "grpc"): 8001}
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-MAX_PIXELS = 2**26  # the most that TensorFlow Serving's model takes
+MAX_PIXELS = 2**26  # as for TensorFlow Serving's model
 LONGEST = 86400  # seconds for a request, a day
 
 

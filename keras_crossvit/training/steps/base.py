@@ -35,7 +35,7 @@ class Step(abc.ABC):
             after another before the single update.
         steps_per_call: Maximum number of steps in one call of `train`.
         jit_compile: Whether XLA compiles TensorFlow's step; JAX always compiles.
-        loss: The loss of a row in training; in evaluation it is that of its `kind` alone.
+        loss: The loss of a row in training; in evaluation only its `kind` counts.
         several_labels: Whether an image may have several labels.
     """
 
@@ -89,8 +89,8 @@ class Step(abc.ABC):
             stop: As in `train`.
 
         Returns:
-            `(5,)`: sums as in a step of `train`, with each row multiplied by its weight. With
-            several labels the batch's `score_counts` follow, flattened.
+            `(5,)`: sums as in a step of `train`, each row times its weight. With several labels
+            the batch's `score_counts` follow, flattened.
         """
 
     @abc.abstractmethod

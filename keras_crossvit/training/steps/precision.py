@@ -10,7 +10,7 @@ _HIGHEST = 16.0  # logits beyond it, on either side, share the outermost bins
 
 
 def score_counts(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
-    """The number of rows with a logit in each of 1,024 ranges, which are 1/32 wide.
+    """The number of rows with a logit in each of 1,024 ranges of width 1/32.
 
     Args:
         labels: `(B, classes)` of zeros and ones.

@@ -1,5 +1,5 @@
 # `make train`, `make test`, `make fast` and `make docs` make the environment in .venv, once.
-# Paths stay relative, so that the folder's own name may hold spaces.
+# Paths stay relative, so that the folder's own name may contain spaces.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,7 +33,7 @@ docs: $(READY)
 	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet --conf-dir docs . build/docs
 	@echo "Open build/docs/docs/index.html"
 
-# Hours: an environment for each set of versions; `$(BIN)/python tools/matrix.py SET` runs one.
+# Takes hours: an environment for each set of versions; `$(BIN)/python tools/matrix.py SET` runs one.
 matrix: $(READY)
 	$(BIN)/python tools/matrix.py
 

@@ -1,6 +1,6 @@
 """The console script `crossvit`; `recipes/train.py` and the others beside it are its commands.
 
-Outside of the package, since TensorFlow can only be kept quiet before the package imports it.
+Outside the package, since TensorFlow can only be kept quiet before the package imports it.
 """
 
 import contextlib
@@ -55,20 +55,20 @@ def run(name: str) -> None:
 
 
 def set_environment() -> None:
-    """Sets what TensorFlow reads while it is loaded, unless the user has set it."""
+    """Sets variables that TensorFlow reads when it is loaded, unless the user has."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow leaves oneDNN off on x86 processors without AVX512-VNNI, where it is the faster
-    # one too: docs/performance.md. On others its choice stays.
+    # TensorFlow leaves oneDNN off on x86 processors without AVX512-VNNI, though it is faster there
+    # too: docs/performance.md. On others its choice stays.
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """A context in which nothing reaches the error output.
+    """A context in which nothing reaches stderr.
 
-    TensorFlow's libraries write to it about missing GPUs while they are loaded, before any
-    setting of theirs holds. An exception is shown all the same, after the context.
+    TensorFlow's libraries write to it about missing GPUs while they are loaded, before any of
+    their settings takes effect. An exception is still shown, after the context.
     """
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)

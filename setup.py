@@ -1,4 +1,4 @@
-"""Package of keras_crossvit; the tools are set up in pyproject.toml."""
+"""Package of keras_crossvit; the tools are configured in pyproject.toml."""
 
 import pathlib
 import re
@@ -8,19 +8,19 @@ from setuptools import find_packages, setup
 here = pathlib.Path(__file__).parent
 source = (here / "keras_crossvit" / "__init__.py").read_text(encoding="utf-8")
 
-PILLOW = "pillow>=10"  # `keras.utils.load_img` reads files with it, and Keras does not ask for it
+PILLOW = "pillow>=10"  # `keras.utils.load_img` reads files with it, and Keras does not require it
 # docs/versions.md says which of these versions have been tested.
 TENSORFLOW = ["tensorflow>=2.20,<2.22", PILLOW]
 TENSORFLOW_GPU = ["tensorflow[and-cuda]>=2.20,<2.22", PILLOW]
 TENSORFLOW_CPU = ["tensorflow-cpu>=2.20,<2.22", PILLOW]  # reads the images of JAX's training
-TOOLS = [  # what training needs beside the backend
+TOOLS = [  # what training needs besides the backend
     "keras-cv>=0.9,<0.10",
     "tensorflow-datasets>=4.9.10,<5",
     "filelock>=3.12",  # one process in the folder of a run
     "fsspec>=2023.5",  # files in buckets
     "google-crc32c>=1.5",  # the checksums of TFRecord files
     "array-record>=0.5",  # the files that tensorflow-datasets reads by number
-    "importlib_resources>=6",  # tensorflow-datasets imports it without asking for it
+    "importlib_resources>=6",  # tensorflow-datasets imports it without requiring it
     "scikit-learn>=1.5",  # the digits of `--dataset digits`
     "matplotlib>=3.8",
     "tensorboard>=2.19",
@@ -35,10 +35,10 @@ RUNTIMES = [
     "tf2onnx>=1.17,<2",
 ]
 DEMO = [*TENSORFLOW, "gradio>=6.31,<7", "matplotlib>=3.8"]
-# Apart from `RUNTIMES`, since it holds protobuf and ml_dtypes at older versions.
+# Separate from `RUNTIMES`, since it holds protobuf and ml_dtypes at older versions.
 TRITON = ["tritonclient[grpc]>=2.60", PILLOW]
 GCS = "gcsfs>=2023.5"  # fsspec's gs://
-INT8 = ["nncf>=3.4"]  # OpenVINO's; apart, since it brings scikit-learn and bounds NumPy
+INT8 = ["nncf>=3.4"]  # OpenVINO's; separate, since it brings scikit-learn and bounds NumPy
 DOCS = [
     *TENSORFLOW,  # the API reference imports the package
     "furo==2025.12.19",

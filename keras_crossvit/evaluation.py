@@ -45,18 +45,18 @@ def evaluate(
             compare with timm, which does not.
 
     Returns:
-        A dictionary: `pictures` (the number of images that were read), `unreadable` (the number of
-        those that were not, which do not count), `top1` and, of more than five classes, `top5`
+        A dictionary: `pictures` (the number of images that were read), `unreadable` (the number
+        that were not, which do not count), `top1` and, with more than five classes, `top5`
         (accuracies in [0, 1] of the model's output), `per_class` (`{name: accuracy, or None for a
         class without images}`; names that occur twice are followed by their number), `confusion`
         (array of counts `(classes, classes)`: a row for each true class, a column for each
-        predicted class), and with `branches` also `branches` (`{name: {"top1", "top5"}}`). Of
-        images with several labels `pictures`, `unreadable` and what `multi_label_figures` returns
+        predicted class), and with `branches` also `branches` (`{name: {"top1", "top5"}}`). For
+        images with several labels: `pictures`, `unreadable` and what `multi_label_figures` returns
         for the model's probabilities.
 
     Raises:
         ValueError: If the model has another number of classes or the same in another order, takes
-            an image for each branch or answers with NaN, or no image can be read.
+            an image for each branch or answers with NaN, or if no image can be read.
     """
     classes, class_names = len(class_names), distinct_names(class_names)
     _check_model(model, class_names)
@@ -107,7 +107,7 @@ def _check_model(model, class_names):
 
 
 def _of_several_labels(model, heads, batches, class_names):
-    """The figures of images with any number of labels."""
+    """The figures for images with any number of labels."""
     labels, scores, unreadable = [], [], 0
     for images, truth, counted in batches:
         readable = np.asarray(counted) > 0
@@ -137,13 +137,13 @@ def multi_label_figures(
 
     Args:
         labels: `(N, classes)` of zeros and ones.
-        scores: `(N, classes)`, higher for a label that is there: probabilities or logits.
+        scores: `(N, classes)`, higher for a label that applies: probabilities or logits.
         class_names: The class names, in the order of the labels.
 
     Returns:
         `mean_average_precision`, `auc` and `f1` (the means over the classes that some images have
         and others lack), `per_class` (`{name: {"average_precision", "auc", "f1", "threshold"}}`,
-        the highest F1 and the score from which it is reached, or `None` for the other classes)
+        the highest F1 and the threshold that gives it, or `None` for the other classes)
         and `thresholds`, precision, recall and F1 of all labels together at nine scores.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -191,7 +191,7 @@ def _threshold_table(labels, scores):
 
 
 def _scores(model, heads, images):
-    """Of pixels in 0..255 `{"model": (B, classes)}`, with `heads` the same for each branch."""
+    """`{"model": (B, classes)}` for pixels in 0..255; with `heads` the same for each branch."""
     images = as_model_takes(model, images)
     if heads is None:
         return {"model": check_finite(model.predict_on_batch(images))}
@@ -211,7 +211,7 @@ def _summary(labels, best, class_names, unreadable):
     for name, predicted in best.items():
         right = predicted == labels[:, None]
         accuracies[name] = {"top1": float(right[:, 0].mean())}
-        if classes > 5:  # else any answer is one of the first five
+        if classes > 5:  # otherwise any answer is one of the first five
             accuracies[name]["top5"] = float(right.any(1).mean())
     confusion = np.zeros((classes, classes), "int64")
     np.add.at(confusion, (labels, best["model"][:, 0]), 1)

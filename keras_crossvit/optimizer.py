@@ -1,4 +1,4 @@
-"""AdamW and SGD as vision transformers are trained with them, on every backend."""
+"""AdamW and SGD as used to train vision transformers, on every backend."""
 
 import re
 import types
@@ -19,8 +19,8 @@ from keras_crossvit.common.typing import Tensor
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # PyTorch's, and so the paper's
 _MOMENTUM = 0.9
-# Where a variable lies, by the first part of its path, or one below a model that holds this one;
-# what is none of these is a head.
+# Where a variable lies, by the first part of its path, or a later one inside a model that holds
+# this one; anything else is a head.
 _EMBEDDING = re.compile("(^|/)(small|large)_(patch_embed|class_token|position_embedding)/")
 _STAGE = re.compile(r"(?:^|/)(?:stage|large_block)_(\d+)/")
 _NORM = re.compile("(^|/)(small|large)_norm/")
@@ -40,24 +40,24 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """AdamW or SGD; linear warm-up, then cosine, per step (section 4.1).
 
-    Kernels decay alone: class tokens, position embeddings, biases and norm parameters do
-    not. (timm's rule; in the authors' run tokens and positions decayed, by a name that did
+    Only kernels decay: class tokens, position embeddings, biases and norm parameters do not.
+    (timm's rule; in the authors' run tokens and positions decayed, because of a name that did
     not match.)
 
     Args:
         model: A built model.
         learning_rate: Highest learning rate.
-        weight_decay: Decay of kernels. AdamW's is apart from the gradient, SGD's is added to
+        weight_decay: Decay of kernels. AdamW's is decoupled from the gradient, SGD's is added to
             it, as in PyTorch, whose values the paper gives.
         total_steps: Steps of the whole run.
-        warmup_steps: Steps in which the learning rate rises from 0.
+        warmup_steps: Steps over which the learning rate rises from 0.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         final_learning_rate: Where the cosine ends.
-        clip_norm: Highest norm of all gradients together, over the global batch; `None` clips
+        clip_norm: Maximum norm of all gradients together, over the global batch; `None` clips
             nothing.
         ema_momentum: Momentum of the moving average of the weights; `None` for no average.
-        layer_decay: Factor of the learning rate, and of the decay with it, from each stage to the
-            one before, in (0, 1]: the groups of timm's `--layer-decay`. `None` for 1.
+        layer_decay: Factor of the learning rate, and with it of the decay, from each stage to the
+            one before, in (0, 1], with the groups of timm's `--layer-decay`. `None` for 1.
 
     Returns:
         An optimizer built for `model`, in a `LossScaleOptimizer` under `mixed_float16`. It can be
@@ -114,7 +114,7 @@ def check_values(
 def learning_rate_schedule(
     highest: float, final: float, total_steps: int, warmup_steps: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Linear warm-up from 0 to `highest`, then a cosine to `final`, by the number of the step."""
+    """Linear warm-up from 0 to `highest`, then a cosine to `final`, by step number."""
     decay_steps = max(1, total_steps - warmup_steps)
     if warmup_steps == 0:
         return keras.optimizers.schedules.CosineDecay(highest, decay_steps, final / highest)
@@ -128,10 +128,10 @@ def learning_rate_schedule(
 
 
 def learning_rate_scales(paths: Sequence[str], layer_decay: float | None) -> list[float]:
-    """What the learning rate of each variable is multiplied by: timm's `--layer-decay`.
+    """Factor of each variable's learning rate: timm's `--layer-decay`.
 
-    1 for the heads, and a power of `layer_decay` below: once for the last stage and the norms
-    after it, twice for the one before, and so on, to the embeddings.
+    1 for the heads, and a power of `layer_decay` below: the first for the last stage and the norms
+    after it, the second for the one before, and so on down to the embeddings.
 
     Args:
         paths: The variables' paths.
@@ -161,7 +161,7 @@ class _Optimizer(keras.optimizers.Optimizer):
     Args:
         learning_rate: A number or a schedule.
         weight_decay: Decay of kernels.
-        clip_norm: Highest norm of all gradients together; `None` clips nothing.
+        clip_norm: Maximum norm of all gradients together; `None` clips nothing.
         ema_momentum: Momentum of the moving average of the weights, which begins with those of
             the first step; `None` for no average.
         layer_decay: As in `make_optimizer`.
@@ -199,13 +199,13 @@ class _Optimizer(keras.optimizers.Optimizer):
         super().apply(self._clipped(grads), trainable_variables)
 
     def _clipped(self, gradients):
-        """The gradients, scaled so that the norm of their sum over all replicas is in bounds."""
+        """The gradients, scaled so that their sum over all replicas has a norm within bounds."""
         there = [gradient for gradient in gradients if gradient is not None]
         if self.clip_norm is None or not there:
             return gradients
         summed, replicas = sum_over_replicas(there)
         norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(x)) for x in summed])))
-        # What is not a number must stay so, for the loss to show it.
+        # What is not a number must stay that way, for the loss to show it.
         scale = self.clip_norm * ops.minimum(1.0 / norm, 1.0 / self.clip_norm) + (norm - norm)
         # Keras adds up the replicas' gradients, which are now all the same.
         clipped = iter([gradient * (scale / replicas) for gradient in summed])
@@ -241,9 +241,9 @@ class _Optimizer(keras.optimizers.Optimizer):
 class AdamW(_Optimizer):
     """PyTorch's AdamW: epsilon is 1e-8 and is added to the corrected second moment's root.
 
-    (Keras and TensorFlow add it to the uncorrected one, which at first makes it 30 times as
-    large as it looks.) On TensorFlow each variable is updated by one operation in place, where
-    the formula takes twenty: less to trace, and less memory.
+    (Keras and TensorFlow add it to the uncorrected one, which at first makes it effectively 30
+    times as large.) On TensorFlow each variable is updated in place by one operation, where the
+    formula takes twenty: less to trace, and less memory.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -262,7 +262,7 @@ class AdamW(_Optimizer):
     def apply(
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None
     ) -> None:
-        # Made once a step: in `update_step` they would be operations of each variable.
+        # Computed once a step: in `update_step` they would be repeated for each variable.
         step = ops.cast(self.iterations + 1, "float32")
         power_1, power_2 = ops.power(_BETA_1, step), ops.power(_BETA_2, step)
         learning_rate = ops.cast(self.learning_rate, "float32")
@@ -277,7 +277,7 @@ class AdamW(_Optimizer):
         *rates, learning_rate, epsilon, decay = self.step.rates
         if self.scales[index] != 1:
             learning_rate, decay = (rate * self.scales[index] for rate in (learning_rate, decay))
-        # Of 16 bits the state is rounded, but not what is computed from it.
+        # With 16 bits the state is rounded, but not what is computed from it.
         dtype = keras.backend.result_type(variable.dtype, "float32")
         gradient = ops.cast(gradient, dtype)
         if keras.backend.backend() == "tensorflow" and variable.dtype == "float32":
@@ -301,10 +301,10 @@ class AdamW(_Optimizer):
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class SGD(_Optimizer):
-    """SGD with a momentum of 0.9 and PyTorch's weight decay: a part of the gradient.
+    """SGD with a momentum of 0.9 and PyTorch's weight decay, which is part of the gradient.
 
-    As in Keras, the momentum holds steps and not gradients: while the learning rate changes,
-    PyTorch's scales what is in it by the new rate, and this one does not.
+    As in Keras, the momentum holds steps, not gradients: when the learning rate changes, PyTorch's
+    scales what is in it by the new rate, and this one does not.
     """
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -329,7 +329,7 @@ class SGD(_Optimizer):
 def sum_over_replicas(gradients: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
     """The gradients, added up over the replicas of tf.distribute, and the number of replicas.
 
-    On JAX a gradient is that of the global batch already, as of one replica.
+    On JAX a gradient is already that of the global batch, as with one replica.
     """
     if keras.backend.backend() != "tensorflow":
         return gradients, 1
@@ -346,7 +346,7 @@ def _decay_in_place(variable, gradient, decay):
     import tensorflow as tf
 
     if decay is not None:
-        # Not before the gradient: what is taken off would wait in memory for all the step.
+        # Not before the gradient: what is subtracted would wait in memory for the whole step.
         with tf.control_dependencies([gradient]):
             variable.assign_sub(variable * decay)
 

@@ -25,7 +25,7 @@ _BRANCHES = ("small", "large")  # in the order of a table's columns
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """Files as they are given, and of folders all that their names say are images, sorted.
+    """Files as given, and from folders all files that are named like images, sorted.
 
     Hidden files and folders are left out, as in training. Links to files that are gone count as
     files, which then cannot be read.
@@ -68,15 +68,15 @@ def classify_files(
     Args:
         model: A classifier of this package.
         files: The files, JPEG, PNG, GIF, BMP or WebP.
-        top_k: How many classes to name, positive; at most all.
+        top_k: Number of most probable classes to name, positive; at most all.
         batch_size: Images that are classified together.
         branches: Whether each branch's own head answers too.
-        crop_ratio: As in `evaluation_transform`; `None` for the published one of that size.
+        crop_ratio: As in `evaluation_transform`; `None` for the one published for that size.
         exif_orientation: As in `decode`.
 
     Returns:
         A dictionary for each file: `file`, `classes` and `scores`, the highest first; with
-        `branches` also `small_class`, `small_score`, `large_class`, `large_score`; or, of a file
+        `branches` also `small_class`, `small_score`, `large_class`, `large_score`; or, for a file
         that cannot be read, `file` and `error`.
 
     Raises:
@@ -109,7 +109,7 @@ class FileClassifier:
     """Reads image files as for evaluation and classifies them, in two steps.
 
     Args:
-        model: A classifier of this package, also one of `inputs="separate"`.
+        model: A classifier of this package, including one with `inputs="separate"`.
         branches: As in `classify_files`.
         crop_ratio: As in `classify_files`.
         exif_orientation: As in `classify_files`.
@@ -139,14 +139,14 @@ class FileClassifier:
         self._read = read
 
     def read(self, files: Sequence[str | os.PathLike[str]]) -> tuple[np.ndarray, list[str]]:
-        """The pixels of files, and why files cannot be read.
+        """The pixels of files, and why any of them cannot be read.
 
         Args:
             files: The files, JPEG, PNG, GIF, BMP or WebP.
 
         Returns:
             float32 `(N, H, W, channels)`, pixels in 0..255, 0 for a file that cannot be read;
-            and for each file why it cannot be, "" if it can.
+            and for each file why it cannot be read, "" if it can.
         """
         contents, faults = zip(*(_contents(file) for file in files), strict=True)
         pixels, readable = self._read(tf.constant(contents))
@@ -201,7 +201,7 @@ def _best(scores, names, top_k):
 
 
 def check_table(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The path of a table that `write_table` can write, as far as is known before it does.
+    """The path of a table that `write_table` can write, as far as is known beforehand.
 
     Raises:
         ValueError: If it ends in neither .csv nor .json, is a folder, or is in a place where
@@ -224,7 +224,7 @@ def check_table(path: str | os.PathLike[str]) -> pathlib.Path:
 def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """Writes the rows of `classify_files` as CSV, a column for each class and score, or as JSON.
 
-    Folders that are missing on the way to the file are made.
+    Missing folders on the path to the file are made.
 
     Raises:
         ValueError: As from `check_table`.
@@ -241,7 +241,7 @@ def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
     table = csv.DictWriter(text, [*columns, "error"], restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(flat)
-    # Names of files need not be UTF-8, which a table is.
+    # File names need not be UTF-8, but the table is.
     write_text(path, text.getvalue().encode("utf-8", "backslashreplace").decode())
 
 

@@ -33,8 +33,8 @@ def features_of(
     They are what the heads see: the normalised class tokens of both branches.
 
     Raises:
-        ValueError: If the model has no heads, an image has several labels, or no image can be
-            read, or the features are NaN.
+        ValueError: If the model has no heads, an image has several labels, no image can be read,
+            or the features are NaN.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(

@@ -14,22 +14,23 @@
 `summary` counts parameters and multiply-accumulates of every model of the paper's tables 2, 3,
 4, 6, 7 and 8 and sets them beside the paper's. The other modes measure. Where timm is installed
 (with torchvision, which it needs) and has the model, it does the same work in turn, each in a
-process of its own that stands still while another is timed; otherwise its figures are null. So
-are those of a variant of timm that fails: stderr says why, and the others are still measured.
+process of its own that is paused while another is timed; otherwise its figures are null. So are
+those of a variant of timm that fails: stderr says why, and the others are still measured.
 
-`infer` of one model gives images/s of the compiled forward pass in one engine, the shares of it
+`infer` with one model gives images/s of the compiled forward pass in one engine, the shares of it
 that `predict` and `evaluate` reach, and its share of the machine's rate in a product of 4096 x
-4096 matrices. timm runs in PyTorch and, where that is installed, in OpenVINO. Of several models,
+4096 matrices. timm runs in PyTorch and, if it is installed, in OpenVINO. With several models,
 presets and CNNs of `keras.applications`, it gives images/s, the models in turn; NAME@SIDE is a
 model at another input size. `train` gives images/s, peak memory and the first step of training
 with AdamW; `first-step` the first step alone, in new processes, with what comes before it: the
 import beyond Keras' own, and building the model. `input` gives images/s per core of a training
 run's pipeline, `serve` those of the exported model through gRPC. `scale` makes a synthetic dataset
-of so many records and prints what its order is worth, what each of so many workers reads, and what
-it costs to resume.
+of --records records and prints how good its order is, what each of --workers workers reads, and
+what resuming costs.
 
 `--precision` is a Keras dtype policy: bfloat16 for inference, mixed_bfloat16 for training. The
-engine openvino also takes int8, quantised by the images that are then timed, the rest in bfloat16.
+engine openvino also takes int8, quantised with the images that are then timed, the rest in
+bfloat16.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from crossvit_command import set_environment
 set_environment()
 
 # Keras and what imports it wait until a mode runs: the processes that are measured import this
-# file too, and timm's should hold timm alone.
+# file too, and timm's should hold only timm.
 
 
 def main():
@@ -51,7 +52,7 @@ def main():
 
     from keras_crossvit.common.files import write_text
 
-    if arguments.precision != "int8":  # of an engine, and no policy of Keras
+    if arguments.precision != "int8":  # an engine's, not a policy of Keras
         keras.config.set_dtype_policy(arguments.precision)
     try:
         found = MODES[arguments.mode](arguments)
@@ -59,7 +60,7 @@ def main():
         sys.exit(f"{type(error).__name__}: {error}")
     result = {**vars(arguments), **found}
     text = json.dumps(result, indent=2, ensure_ascii=False)
-    if arguments.mode not in WITH_TABLES:  # which are printed already
+    if arguments.mode not in WITH_TABLES:  # whose tables are printed already
         print(text)
     if arguments.json:
         write_text(arguments.json, text + "\n")

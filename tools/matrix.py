@@ -3,7 +3,7 @@
     python tools/matrix.py                  # every set, as `make matrix` does
     python tools/matrix.py lowest colab     # these alone
 
-Each set is an environment of its own, made anew by uv, which also finds Python 3.11 to 3.13
+Each set is an environment of its own, recreated by uv, which also finds Python 3.11 to 3.13
 on this machine. The results replace the rows of `docs/versions.md`.
 """
 
@@ -40,8 +40,8 @@ class Set:
     Args:
         python: Version of Python.
         options: Options for `uv pip install`.
-        pins: Requirements beside those of the package.
-        removed: Packages that are taken away after the installation.
+        pins: Requirements besides those of the package.
+        removed: Packages that are removed after the installation.
         added: Packages that are then installed without their requirements.
     """
 
@@ -54,8 +54,8 @@ class Set:
 
 SETS = {
     "lowest": Set("3.11", options=("--resolution", "lowest-direct")),
-    # What Colab carried on 2026-08-19, which the package has to leave as it is. The newest
-    # tensorflow-metadata cannot be imported with its protobuf, and does not say so to pip.
+    # What Colab shipped on 2026-08-19, which the package has to leave as it is. The newest
+    # tensorflow-metadata cannot be imported with its protobuf, and does not tell pip so.
     "colab": Set(
         "3.13",
         pins=(
@@ -88,7 +88,7 @@ def main():
 
 
 def install(versions_of, folder):
-    """Makes the environment anew and returns its Python."""
+    """Recreates the environment and returns its Python."""
     python = folder / "bin" / "python"
     uv("venv", "--quiet", "--clear", "--python", versions_of.python, folder)
     pip = ("pip", "install", "--quiet", "--python", python)
@@ -106,16 +106,16 @@ def uv(*arguments):
 
 
 def run_tests(python, folder):
-    """Runs the tests one process after the other and counts what became of them.
+    """Runs the tests one process after another and counts the outcomes.
 
     Returns:
         `{"passed": int, "failed": int, "skipped": int}`; a run that pytest could not begin or
-        end counts as one failure.
+        finish counts as one failure.
     """
     counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
     for number, run in enumerate(RUNS):
         report = folder / f"run-{number}.xml"
-        # By `-p no:cacheprovider` the sets do not overwrite each other's list of failures.
+        # With `-p no:cacheprovider` the sets do not overwrite each other's list of failures.
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run([*command, *run], cwd=ROOT, env=environment, check=False)
@@ -144,7 +144,7 @@ def versions(python):
 
 
 def write_row(name, found, counts):
-    """Puts a result into the table of `docs/versions.md`, in the place of the set's last one."""
+    """Puts a result into the table of `docs/versions.md`, replacing the set's last one."""
     cells = [name, *found, *counts.values(), datetime.date.today().isoformat(), processor()]
     row = f"| {' | '.join(map(str, cells))} |"
     page = PAGE.read_text(encoding="utf-8")

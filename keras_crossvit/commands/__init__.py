@@ -1,4 +1,4 @@
-"""The commands `crossvit train|evaluate|predict|export|convert|demo`, a file each.
+"""The commands `crossvit train|evaluate|predict|export|convert|demo`, one file each.
 
-`crossvit_command.py`, outside of the package, runs them.
+`crossvit_command.py`, outside the package, runs them.
 """

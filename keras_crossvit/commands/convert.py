@@ -4,7 +4,7 @@
     crossvit convert runs/imagenet/model.keras for_timm.safetensors
 
 From timm's or the authors' files (`.safetensors`, `.pth`) or a `.keras` model of this package
-to `.safetensors` (timm's names), `.keras` or `.weights.h5`. An architecture of one's own must be a
+to `.safetensors` (timm's names), `.keras` or `.weights.h5`. A custom architecture must be a
 preset, which `--recipe FILE.py` registers.
 """
 
@@ -15,7 +15,7 @@ from keras_crossvit.conversion import convert
 
 
 def main() -> None:
-    """Converts by the process's arguments."""
+    """Converts as the process's arguments say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,12 @@
-"""Starts a page to try a model in, for a browser.
+"""Starts a web page on which to try a model.
 
     crossvit demo runs/mine
     crossvit demo runs/mine/model.keras --folder pictures --port 8000
     crossvit demo hf://timm/crossvit_15_dagger_240.in1k
 
 Drop a photograph on it: the page shows the classes with the highest scores, what each branch's own
-head says, and over the photograph where the class tokens look. The page is served on this machine
-alone, unless --host says otherwise, and asks no other. Stop it with Ctrl-C.
+head says and, over the photograph, where the class tokens look. The page is served to this machine
+only, unless --host says otherwise, and contacts no other. Stop it with Ctrl-C.
 """
 
 from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
@@ -15,7 +15,7 @@ from keras_crossvit.prediction import find_images
 
 
 def main() -> None:
-    """Serves by the process's arguments, until it is interrupted."""
+    """Serves as the process's arguments say, until interrupted."""
     parser = parser_of(__doc__, "try")
     add = parser.add_argument
     add("--folder", metavar="PATH", help="image files that the page offers to classify")

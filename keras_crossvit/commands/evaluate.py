@@ -6,9 +6,9 @@ r"""Evaluates a model on labelled images.
         --data-dir DATA --branches --no-exif-orientation
     crossvit evaluate hf://timm/crossvit_15_dagger_240.in1k --dataset cifar10 --knn --linear-probe
 
-Prints top-1 and top-5 or, of images with several labels, mean average precision, AUC and F1, means
-over the classes. With --output-dir writes `evaluation.json`, which has the figures of each class,
-and of images with one label `confusion.png`.
+Prints top-1 and top-5 or, for images with several labels, mean average precision, AUC and F1,
+averaged over the classes. With --output-dir also writes `evaluation.json`, which has the figures
+of each class, and, for images with one label, `confusion.png`.
 `--knn` and `--linear-probe` train on the frozen features of the training split instead.
 """
 
@@ -32,7 +32,7 @@ from keras_crossvit.probes import knn, linear_probe
 
 
 def main() -> None:
-    """Evaluates by the process's arguments."""
+    """Evaluates as the process's arguments say."""
     arguments = _parse()
     with errors_in_one_line():
         if arguments.output_dir:

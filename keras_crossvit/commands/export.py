@@ -5,8 +5,8 @@ r"""Exports a model for serving and for other runtimes.
     crossvit export runs/digits --output-dir export --format litert,onnx --dataset digits
 
 `saved_model` writes OUTPUT-DIR/VERSION/ for TensorFlow Serving, `triton` OUTPUT-DIR/MODEL/ for
-Triton Inference Server, the others a file each. The classes are called as in the run, or as
-ImageNet's.
+Triton Inference Server, the others one file each. The classes are named as in the run, or as in
+ImageNet.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def parse_export(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Exports by the process's arguments."""
+    """Exports as the process's arguments say."""
     arguments = parse_export()
     with errors_in_one_line():
         found = find_model(arguments)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _accuracy(path, name, batches):
-    """The top-1 of a file, or of each way to compute it, in words; nothing without data."""
+    """The top-1 of a file in each of its precisions, as text; empty without data."""
     if not batches:
         return ""
     first, *others = FORMATS[name].precisions
@@ -80,10 +80,10 @@ def _images(
     crop_ratio: float | None,
     exif_orientation: bool,
 ) -> tuple[Any, Any]:
-    """Training images to calibrate by, and held-out batches to measure with; or `None`."""
+    """Training images to calibrate with, and held-out batches to measure on; or `None`."""
     if not arguments.dataset:
         return None, None
-    # What only this needs is imported here: an export does without KerasCV.
+    # Imported here, since only this needs it: an export does without KerasCV.
     from keras_crossvit.data.pipeline import evaluation_batches
 
     model: CrossViT = found.model

@@ -3,9 +3,9 @@
     crossvit predict runs/mine pictures --output table.csv
     crossvit predict hf://timm/crossvit_15_dagger_240.in1k a.jpg b.png --output table.json
 
-A row for each file: its path, the classes with the highest scores, with --branches the first class
-of each branch's own head too, or why the file cannot be read. A folder stands for all files in it
-and in its folders whose names end as those of images do.
+Each file gets a row: its path, the classes with the highest scores and, with --branches, the top
+class of each branch's own head, or why the file cannot be read. A folder stands for all files in
+it and its subfolders whose names end like those of images.
 """
 
 from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
@@ -13,7 +13,7 @@ from keras_crossvit.prediction import check_table, classify_files, find_images, 
 
 
 def main() -> None:
-    """Predicts by the process's arguments."""
+    """Predicts as the process's arguments say."""
     parser = parser_of(__doc__, "predict by")
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="image files and folders of them")

@@ -1,4 +1,4 @@
-"""What the commands share: a model from where it lies, and one line where something is wrong."""
+"""What the commands share: finding a model and its data, and errors in one line."""
 
 import argparse
 import contextlib
@@ -20,12 +20,12 @@ from keras_crossvit.models.pretrained import read_description
 if TYPE_CHECKING:
     from keras_crossvit.data.sources import Source
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of which `from_pretrained` reads one
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # `from_pretrained` reads one of them
 
 
 @dataclasses.dataclass
 class FoundModel:
-    """A model, and what is known of how it was trained.
+    """A model, and what is known about how it was trained.
 
     Args:
         model: The model.
@@ -37,7 +37,7 @@ class FoundModel:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def value(self, name: str, given: Any, default: Any = None) -> Any:
-        """An argument as it was given, else the run's, else the default."""
+        """An argument as given, or else the run's value, or else the default."""
         found = given if given is not None else self.values.get(name)
         return default if found is None else found
 
@@ -74,7 +74,7 @@ def run_recipe(arguments: argparse.Namespace) -> None:
         ValueError: If it cannot be run.
     """
     if arguments.recipe is not None:
-        # Imported here, since training is much that the other commands do without.
+        # Imported here, since training pulls in much that the other commands do without.
         from keras_crossvit.training.recipes import run_file
 
         run_file(pathlib.Path(arguments.recipe).expanduser())
@@ -145,7 +145,7 @@ def _open(source):
 
 
 def _with_crop(values):
-    """The values, with timm's crop where no run has noted its own."""
+    """The values, with timm's crop where no run has recorded its own."""
     return {"crop_ratio": values.get("pretrained_cfg", {}).get("crop_pct"), **values}
 
 
@@ -160,7 +160,7 @@ def _from_pretrained(source):
 
 
 def _read_config(path):
-    """What a run noted of itself, or nothing."""
+    """What a run recorded about itself, or nothing."""
     if not path.is_file():
         return {}
     try:
@@ -177,7 +177,7 @@ def _load(path):
         model = keras.saving.load_model(path, compile=False)
     except NotRegisteredError:
         raise
-    except Exception as error:  # Keras raises many types for other files
+    except Exception as error:  # Keras raises many types of error for other files
         raise ValueError(
             f"`MODEL` must be a complete .keras file. Received: {path}, which cannot be read: "
             f"{str(error).splitlines()[0]}"
@@ -213,7 +213,7 @@ def add_data(parser: argparse.ArgumentParser, purpose: str) -> None:
 
     Args:
         parser: The parser.
-        purpose: What the help says of them.
+        purpose: What the help says they are for.
     """
     add = parser.add_argument
     add("--dataset", help=f"a TensorFlow dataset, folder:PATH or csv:FILE, {purpose}")
@@ -226,7 +226,7 @@ def add_data(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def _split(text):
-    """The name of a split, or the share that is held out of the split to train on."""
+    """The name of a split, or the share that is held out of the training split."""
     try:
         share = float(text)
     except ValueError:
@@ -235,12 +235,12 @@ def _split(text):
 
 
 def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training: bool) -> "Source":
-    """The data that the arguments of `add_data` name, or else that of a run.
+    """The data that the arguments of `add_data` name, or else those of a run.
 
     Args:
         arguments: The arguments. The run's own data are held out as in the run.
         run: `FoundModel.values`.
-        with_training: Whether the split to train on is needed.
+        with_training: Whether the training split is needed.
 
     Raises:
         ValueError: If they name none, or as from `open_source`.
@@ -271,7 +271,7 @@ def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training:
 
 
 def quiet() -> None:
-    """Shows the package's own messages, and of TensorFlow and its data sets errors alone."""
+    """Shows the package's own messages, but only errors from TensorFlow and its data sets."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -279,7 +279,7 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """A context that ends the process with one line where an argument or a file is wrong."""
+    """A context that ends the process with one line if an argument or a file is wrong."""
     quiet()
     try:
         yield

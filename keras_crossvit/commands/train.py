@@ -5,5 +5,5 @@ from keras_crossvit.training.cli import main as train_by_recipe
 
 
 def main() -> None:
-    """Trains by the process's arguments."""
+    """Trains as the process's arguments say."""
     train_by_recipe(RECIPES)

@@ -1,4 +1,4 @@
-"""The recipes by name: a file of values each."""
+"""The recipes by name: one file of values each."""
 
 from keras_crossvit.recipes import digits, highres, imagenet, transfer
 from keras_crossvit.training.config import TrainConfig

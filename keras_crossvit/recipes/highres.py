@@ -4,13 +4,13 @@
         --data-dir DATA --output-dir runs/highres --precision mixed_bfloat16
 
 408 pixels are what the paper calls 384, after the large branch; `--set input_size=504` is its
-480. Position embeddings are resized, bicubic. Weights of a run of the recipe `imagenet`:
+480. Position embeddings are resized bicubically. To start from a run of the recipe `imagenet`:
 `--weights runs/imagenet/model.keras`.
 
 Top-1 in the paper (table 4): crossvit_15_dagger 83.5, crossvit_18_dagger 83.9, at 480 84.1 %.
 Time, estimated: 30 epochs of four times the work of one at 240, so 0.4 of the recipe
-`imagenet`. Neither was measured with this package. The paper gives the number of epochs
-alone; the learning rate and decay are those of DeiT's fine-tuning at 384, on which it builds.
+`imagenet`. Neither was measured with this package. The paper gives only the number of epochs;
+the learning rate and decay are those of DeiT's fine-tuning at 384, on which it builds.
 """
 
 from keras_crossvit.training.config import TrainConfig
@@ -33,6 +33,6 @@ RECIPE = TrainConfig(
     label_smoothing=0.1,
     drop_path_rate=0.1,
     augment="reference",
-    exif_orientation=False,  # the published models never saw an image turned
+    exif_orientation=False,  # the published models never saw an image turned upright
     mixing_batch_size=64,
 )

@@ -10,7 +10,7 @@ The batch of 4,096 is what 32 GPUs hold; with fewer, `--set accumulation_steps=8
 Top-1 in the paper (tables 2 and 7): crossvit_tiny 73.4, crossvit_small 81.0, crossvit_base
 82.2, crossvit_9 73.9, crossvit_15 81.5, crossvit_18 82.5, crossvit_9_dagger 77.1,
 crossvit_15_dagger 82.3, crossvit_18_dagger 82.8 %. Time, estimated: a training step costs
-about three times what inference does, of which the paper measured 626 images/s for
+about three times as much as inference, for which the paper measured 626 images/s with
 crossvit_15_dagger on a V100: 16 hours on 32 of them. Neither was measured with this package.
 """
 
@@ -31,7 +31,7 @@ RECIPE = TrainConfig(
     label_smoothing=0.1,
     drop_path_rate=0.1,
     augment="reference",
-    exif_orientation=False,  # the published models never saw an image turned
+    exif_orientation=False,  # the published models never saw an image turned upright
     crop_area=(0.08, 1.0),
     horizontal_flip=True,
     randaugment_magnitude=9,
@@ -39,6 +39,6 @@ RECIPE = TrainConfig(
     randaugment_std=0.5,
     mixup_alpha=0.8,
     cutmix_alpha=1.0,
-    mixing_batch_size=128,  # what each of the authors' GPUs mixed alike
+    mixing_batch_size=128,  # what each of the authors' GPUs mixed in the same way
     erasing_probability=0.25,
 )

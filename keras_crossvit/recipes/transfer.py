@@ -9,8 +9,8 @@ low-rank changes of the attention projections alone, with less memory; they are 
 the exported weights.
 
 Top-1 in the paper after 1,000 epochs (table 5), CrossViT-15 and -18: CIFAR-10 99.00 and 99.11,
-CIFAR-100 90.77 and 91.36, Pet 94.55 and 95.07 %. Time: that of as many images of the recipe
-`imagenet`. Neither was measured with this package.
+CIFAR-100 90.77 and 91.36, Pet 94.55 and 95.07 %. Time: as for the same number of images in the
+recipe `imagenet`. Neither was measured with this package.
 """
 
 from keras_crossvit.training.config import TrainConfig

@@ -1,4 +1,4 @@
-"""Training: a configuration and the run that it decides."""
+"""Training: a configuration, and the run that it defines."""
 
 from keras_crossvit.optimizer import make_optimizer
 from keras_crossvit.training.cli import main, parse_config

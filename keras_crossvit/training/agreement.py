@@ -1,7 +1,7 @@
-"""What the processes of a run must have alike before they train together.
+"""What must be the same in all processes of a run before they train together.
 
-Where they differ each would wait for what another never does, or some images would be seen twice
-and others never.
+Where they differ, each would wait for something that another never does, or some images would be
+seen twice and others never.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from keras_crossvit.data.sources import Source, Split
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.strategy import gather, spans_workers
 
-# Values that each process may have for itself, such as where its copy of the data is.
+# Values that may differ between processes, such as where each has its copy of the data.
 _OWN = {
     *("dataset", "data_dir", "output_dir", "resume"),
     *("strategy", "worker_timeout", "max_restarts", "parallel_calls"),
 }
-_NAMES = 1000  # of a split that are compared: a file more or less moves all that come after it
+_NAMES = 1000  # of a split that are compared: one file more or less moves all that come after it
 
 
 def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: int) -> None:
@@ -31,7 +31,7 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
         strategy: What `make_strategy` returned.
         config: A `TrainConfig`.
         source: The `Source` of its data.
-        step: The step after which this process goes on.
+        step: The step after which this process continues.
 
     Raises:
         ValueError: In all processes, if some differ.
@@ -75,7 +75,7 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
 
 
 def _digest(value):
-    """31 bits, since JAX cuts integers to 32."""
+    """31 bits, since JAX truncates integers to 32."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 1
 
 

@@ -99,7 +99,7 @@ def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossV
     Args:
         config: A `TrainConfig`.
         source: The `Source` of its data.
-        **arguments: Arguments of `CrossViT` in the place of the configuration's.
+        **arguments: Arguments of `CrossViT` that replace the configuration's.
     """
     side = config.input_size
     values = {
@@ -117,7 +117,7 @@ def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossV
 
 
 def make_schedule(config: TrainConfig, source: Source) -> LearningRateSchedule:
-    """The function from a step of a run to its learning rate."""
+    """The learning rate of a run, by step."""
     steps = steps_per_epoch(source.train, config)
     return learning_rate_schedule(
         *config.scaled_learning_rates,
@@ -167,7 +167,7 @@ def make_step(config: TrainConfig, source: Source, strategy: Any) -> Step:
 
 
 def make_loss(config: TrainConfig, source: Source, model: CrossViT) -> RowLoss:
-    """The loss of a run, with the weights of the classes and the teacher, if there are any.
+    """The loss of a run, with the class weights and the teacher, if any.
 
     Args:
         config: A `TrainConfig`.

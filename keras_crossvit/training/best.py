@@ -1,4 +1,4 @@
-"""The best epoch of a run, and whether later ones still come near: read from the log's rows."""
+"""The best epoch of a run, and whether it is too long ago: read from the log's rows."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ METRICS = ("val_accuracy", "val_loss", "val_mean_average_precision", "val_top5_a
 
 
 def best_epoch(rows: Sequence[dict[str, Any]], metric: str) -> int:
-    """Index of the row with the best value of `metric`, the first of several.
+    """Index of the row with the best value of `metric`; the first of several.
 
-    The lowest loss is the best, of all others the highest; what is not a number is the worst.
+    The lowest loss is best, and the highest value of any other metric; NaN is worst.
     """
     sign = 1 if metric == "val_loss" else -1
 
@@ -22,5 +22,5 @@ def best_epoch(rows: Sequence[dict[str, Any]], metric: str) -> int:
 
 
 def is_over(rows: Sequence[dict[str, Any]], metric: str, patience: int | None) -> bool:
-    """Whether `patience` epochs have gone by since the best one; never if it is `None`."""
+    """Whether `patience` epochs have passed since the best one; never if it is `None`."""
     return patience is not None and len(rows) - 1 - best_epoch(rows, metric) >= patience

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: all of its state in one file, whole or not there."""
+"""Checkpoints of a run: all of its state in one file, complete or absent."""
 
 import concurrent.futures
 import hashlib
@@ -16,18 +16,18 @@ from safetensors.numpy import save_file
 from keras_crossvit.common.files import write_atomically
 
 logger = logging.getLogger(__name__)
-_KEPT = 2  # the last, and one before it, should the last be torn
+_KEPT = 2  # the last, and the one before it in case the last is torn
 _NAME = "step-{:09d}.safetensors"
 
 
 class CheckpointWriter:
     """Writes checkpoints in a thread, while training goes on.
 
-    Within a `with` statement, whose end waits until the last one is on the disk: if training
-    ends by an error as well.
+    For a `with` statement, whose end waits until the last one is on disk, even if training ends
+    with an error.
 
     Args:
-        folder: Where the checkpoints of the run are; `None` writes nothing.
+        folder: Folder of the run's checkpoints; `None` writes nothing.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
@@ -48,10 +48,10 @@ class CheckpointWriter:
             logger.error("The last checkpoint was not written: %s", failure)
 
     def write(self, step: int, tensors: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-        """Begins to write a checkpoint, once the one before is on the disk.
+        """Starts writing a checkpoint, once the previous one is on disk.
 
         Raises:
-            OSError: If that one could not be written.
+            OSError: If the previous one could not be written.
         """
         if self.folder is None:
             return
@@ -61,7 +61,7 @@ class CheckpointWriter:
         self._writing = self._thread.submit(write_checkpoint, self.folder, step, tensors, notes)
 
     def wait(self) -> None:
-        """Waits until the last one is on the disk; raises what stopped it."""
+        """Waits until the last one is on disk; raises the error that stopped it."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -73,16 +73,16 @@ def write_checkpoint(
     tensors: Mapping[str, Any],
     notes: Mapping[str, Any],
 ) -> None:
-    """Writes a checkpoint aside, renames it, and removes those that are too old.
+    """Writes a checkpoint under a temporary name, renames it, and removes those too old.
 
     Args:
-        folder: Where the checkpoints of the run are; made if need be.
-        step: Number of steps that are done.
-        tensors: `{name: tensor}`, of NumPy or of any backend.
-        notes: What else belongs to the state, as JSON can hold it.
+        folder: Folder of the run's checkpoints; made if need be.
+        step: Number of steps done.
+        tensors: `{name: tensor}`, of NumPy or any backend.
+        notes: What else belongs to the state, in a form that JSON can hold.
 
     Raises:
-        OSError: If it cannot be written; the checkpoints before stay.
+        OSError: If it cannot be written; earlier checkpoints stay.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +102,9 @@ def write_checkpoint(
 def read_last_checkpoint(
     folder: str | os.PathLike[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """The last whole checkpoint in a folder.
+    """The last complete checkpoint in a folder.
 
-    A torn one, by a full disk or a lost machine, is named in the log and passed over.
+    One torn by a full disk or a lost machine is named in the log and passed over.
 
     Returns:
         `(arrays, notes)` as they were written, or `None` if there is none.

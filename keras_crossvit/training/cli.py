@@ -31,18 +31,18 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "metavar": "N", "help": "of weights, data order and augmentation"},
     "weights": {"metavar": "W", "help": "to start from: imagenet, or a file"},
 }
-# How TensorFlow tells the workers that are left that one is gone.
-_RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how often this process has started itself again
+_RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how many times this process has restarted itself
+# How TensorFlow tells the remaining workers that one is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 def main(
     recipes: Mapping[str, TrainConfig], argv: Sequence[str] | None = None
 ) -> dict[str, Any] | None:
-    """Trains by the command line, and says what came of it.
+    """Trains as the command line says, and prints the outcome.
 
     Args:
-        recipes: `{name: TrainConfig}`, the values of `--recipe`.
+        recipes: `{name: TrainConfig}`, the choices of `--recipe`.
         argv: The arguments; `None` for the process's own.
 
     Returns:
@@ -87,10 +87,10 @@ def _print_summary(config, result):
 
 
 def _start_again(error, most):
-    """Replaces this process by itself, which waits for the lost worker and goes on.
+    """Replaces this process with itself, which waits for the lost worker and goes on.
 
-    TensorFlow cannot take a worker back into a running cluster, so all of them begin anew
-    from the last checkpoint: the lost one by its scheduler, the others here.
+    TensorFlow cannot take a worker back into a running cluster, so all of them start again from
+    the last checkpoint: the lost one through its scheduler, the others here.
     """
     reason, restarts = type(error).__name__, int(os.environ.get(_RESTARTS, "0"))
     if restarts == most:
@@ -113,12 +113,12 @@ def parse_config(
     """Reads a `TrainConfig` from the command line.
 
     Args:
-        recipes: `{name: TrainConfig}`, the values of `--recipe`.
+        recipes: `{name: TrainConfig}`, the choices of `--recipe`.
         argv: The arguments; `None` for the process's own.
 
     Returns:
-        `(config, dry_run)`: the recipe with the values of the flags in the place of its own,
-        and whether `--dry-run` was given. Fields without a flag are set by `--set
+        `(config, dry_run)`: the recipe, with the values of the flags replacing its own, and
+        whether `--dry-run` was given. Fields without a flag are set by `--set
         field=value`, the value written as in JSON, as Python's `None`, or as plain text.
 
     Raises:
@@ -162,9 +162,9 @@ def parse_config(
 
 
 def _warmup(recipe, changes):
-    """A warm-up that fits fewer epochs than the recipe's, unless it was given.
+    """A warm-up that fits fewer epochs than the recipe's, unless one was given.
 
-    Of the recipe's share of all epochs, or if that is more, of a tenth of them.
+    It takes the recipe's share of all epochs, or a tenth of them if that is more.
     """
     epochs = changes.get("epochs", recipe.epochs)
     if "warmup_epochs" in changes or epochs not in range(1, recipe.epochs):

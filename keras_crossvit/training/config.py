@@ -23,16 +23,16 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(InputConfig):
-    """Everything that decides a run; a recipe is one of these.
+    """Everything that determines a run; a recipe is one of these.
 
-    It has the arguments of `InputConfig`, which decide the batches, and its own. Defaults are
-    those of the paper's main results (section 4.1, table 9), where it has them; `epochs` has
+    It has the arguments of `InputConfig`, which determine the batches, and its own. Defaults are
+    those of the paper's main results (section 4.1, table 9), where it gives them; `epochs` has
     none here.
 
     Args:
         model: Name of a preset.
         dataset: As in `open_source`.
-        output_dir: Where the run writes, and finds its checkpoints when it is started again.
+        output_dir: Where the run writes, and finds its checkpoints when it is restarted.
         learning_rate: Highest learning rate, reached after the warm-up.
         learning_rate_batch_size: Batch size that `learning_rate` is meant for: another
             batch size scales it linearly, as the authors do. `None`: no scaling.
@@ -41,55 +41,55 @@ class TrainConfig(InputConfig):
         validation_split: As in `open_source`.
         weights: Weights to start from, as in `CrossViT`.
         reset_heads: As in `CrossViT`.
-        freeze_stages: Stages that are not trained, nor the embeddings before them, as `stages` of
-            `freeze`; `None` trains all.
+        freeze_stages: Number of stages to freeze, along with the embeddings before them: `stages`
+            of `freeze`; `None` trains all.
         input_size: Side of the model's input, in pixels; `None` for the preset's.
-        channels: 3, or 1 to train on images made grey, which needs an `input_size`.
+        channels: 3, or 1 to train on images converted to grey, which needs an `input_size`.
         crop_ratio: Part of the resized image's shorter side that the evaluation crop keeps;
-            `None` for the published one of that input size.
-        loss: "softmax": one class of all. "sigmoid": each class a question of its own, for images
-            of several labels, or for one label as DeiT III does.
+            `None` for the one published for that input size.
+        loss: "softmax": one class out of all. "sigmoid": each class a question of its own, for
+            images with several labels, or for one label as in DeiT III.
         class_weights: "balanced": rare classes count more, as `balanced_weights` says; `None`
-            for all alike.
-        teacher: A model to learn from beside the labels, of the same classes and images: the name
-            of a preset, with its published weights, or a `.keras` file of any Keras model.
+            for weights of 1.
+        teacher: A model to learn from alongside the labels, of the same classes and images: the
+            name of a preset, with its published weights, or a `.keras` file of any Keras model.
             `None` for none. Only with the softmax.
         distillation: "soft" or "hard", as in `Teacher`.
-        distillation_alpha: Share of the teacher's part in the loss, in [0, 1].
+        distillation_alpha: The teacher's share of the loss, in [0, 1].
         distillation_temperature: As in `Teacher`.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         weight_decay: Decay of kernels; biases, norms and tokens do not decay.
         layer_decay: As in `make_optimizer`.
-        warmup_epochs: Epochs in which the learning rate rises linearly from 0; also a part of
-            one, as 0.5.
-        final_learning_rate: Where the cosine ends; scaled as `learning_rate`.
+        warmup_epochs: Epochs over which the learning rate rises linearly from 0; may be
+            fractional, such as 0.5.
+        final_learning_rate: Where the cosine ends; scaled like `learning_rate`.
         drop_path_rate: As in `CrossViT`.
-        ema_momentum: Momentum of a moving average of the weights, in [0, 1), which is then
-            what is validated and saved; `None` for no average.
-        clip_norm: Highest norm of all gradients together, over the global batch; `None`
+        ema_momentum: Momentum of a moving average of the weights, in [0, 1); the average is then
+            what is validated and saved. `None` for no average.
+        clip_norm: Maximum norm of all gradients together, over the global batch; `None`
             clips nothing.
         accumulation_steps: Micro-batches that each replica's batch is split into, computed
-            one after the other before the one update: less memory.
+            one after another before the single update, to save memory.
         gradient_checkpointing: As in `CrossViT`.
         lora_rank: Rank of LoRA on the attention projections: only these, the heads and the
             norms are trained, and the product is merged at the end. `None` trains all.
         strategy: "none", "mirrored" (all GPUs of this machine), "multiworker" (machines named
             in `TF_CONFIG`, or by Slurm), "tpu"; on JAX "none" or "data_parallel" (all devices,
-            of several processes too); or "auto": what the environment speaks for.
+            of several processes too); or "auto": what the environment suggests.
         precision: Keras dtype policy of the model.
         jit_compile: Whether XLA compiles TensorFlow's training step; on a TPU, and on JAX, it
             always does.
-        steps_per_call: Steps that are begun together, without a look in between: on GPUs and TPUs
-            the devices then need not wait for Python.
-        checkpoint_steps: Steps between checkpoints; `None` for one an epoch.
-        worker_timeout: Seconds that a process waits for the others of its run before it gives up.
-        max_restarts: How often a run of several workers starts itself again after it lost one.
-        best: What decides which epoch is the best, whose weights are kept in `best.keras` beside
-            the last: "val_accuracy", "val_loss", "val_top5_accuracy" or, for images of several
+        steps_per_call: Steps that are started together, with no check in between: on GPUs and
+            TPUs the devices then need not wait for Python.
+        checkpoint_steps: Steps between checkpoints; `None` for one per epoch.
+        worker_timeout: Seconds to wait for the run's other processes before giving up.
+        max_restarts: How many times a run of several workers restarts itself after losing one.
+        best: Metric that decides the best epoch, whose weights are kept in `best.keras` besides
+            the last: "val_accuracy", "val_loss", "val_top5_accuracy" or, for images with several
             labels, "val_mean_average_precision"; `None` keeps none.
         patience: Epochs without a better one (by `best`, or by the loss) after which the run ends
-            early; `None` never.
-        resume: Whether to go on from the last checkpoint in `output_dir`. `False` puts what
+            early; `None` for never.
+        resume: Whether to go on from the last checkpoint in `output_dir`. `False` moves what
             is there aside.
 
     Raises:
@@ -99,7 +99,7 @@ class TrainConfig(InputConfig):
     model: str
     dataset: str
     output_dir: str
-    epochs: int = dataclasses.field()  # of no default, unlike that of InputConfig
+    epochs: int = dataclasses.field()  # no default, unlike InputConfig's
     learning_rate: float
     learning_rate_batch_size: int | None = None
     data_dir: str | None = None

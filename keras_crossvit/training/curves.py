@@ -12,7 +12,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: str | os.PathLike[str
             `val_accuracy`.
         path: The PNG file to write.
     """
-    from matplotlib.figure import Figure  # no pyplot: it would choose a screen
+    from matplotlib.figure import Figure  # not pyplot, which would need a display
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")

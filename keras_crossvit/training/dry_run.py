@@ -1,4 +1,4 @@
-"""What a run would be, without it."""
+"""What a run would be, without running it."""
 
 import dataclasses
 import json
@@ -20,8 +20,8 @@ _GB = 2**30
 def dry_run(config: TrainConfig) -> None:
     """Checks the data of a run, and prints its values, its size and an estimate of its memory.
 
-    Nothing is written, and no other machine is asked: a run of several workers or on a TPU
-    is checked as one of one process.
+    Nothing is written, and no other machine is contacted: a run of several workers or on a TPU
+    is checked as a run of one process.
 
     Args:
         config: A `TrainConfig`.

@@ -37,13 +37,13 @@ def write_result(
     resume: bool,
     data: str,
 ) -> str:
-    """Saves and exports a model, once: what is there already and whole is left as it is.
+    """Saves and exports a model, once: what is already there and intact is left as it is.
 
     Args:
         folder: The run's folder; gets `model.keras`, `export/<version>/`, `result.json` and what
             `CrossViT.save_pretrained` writes.
         model: The model with its final weights.
-        results: What `result.json` holds beside the export.
+        results: What `result.json` holds besides the export.
         options: Further arguments of `export_saved_model`.
         resume: Whether the run may have written all this before.
         data: What the model card calls the data.
@@ -62,7 +62,7 @@ def write_result(
             model.save(aside)
     digest = _digest(saved)
     _describe(folder, model, options["crop_ratio"], {"data": data, **results})
-    # Said before it is made, so that a run that is killed in between makes no second version.
+    # Recorded before it is made, so that a run killed in between makes no second version.
     version = pathlib.PurePath(before["export"]).name if written else _next_version(exports)
     export = str(exports / str(version))
     write_json(path, {**results, "export": export, "digest": digest})
@@ -75,10 +75,10 @@ def write_result(
 
 
 def _describe(folder, model, crop_ratio, details):
-    """Makes the run's folder one that `from_pretrained` and timm read."""
+    """Makes the run's folder one that `from_pretrained` and timm can read."""
     try:
         write_folder(model, folder, crop_ratio=crop_ratio, details=details)
-    except ValueError as error:  # a design of one's own may have weights without names in timm
+    except ValueError as error:  # a custom design may have weights that timm has no names for
         logger.warning("%s gets no model.safetensors: %s", folder, error)
 
 
@@ -100,7 +100,7 @@ def export_file(
 
 
 def _export(model, saved, exports, options):
-    """The new version's folder, made by a process of its own where Keras has another backend."""
+    """The new version's folder, made by a separate process unless Keras runs on TensorFlow."""
     if keras.backend.backend() == "tensorflow":
         return str(export_saved_model(model, exports, **options))
     arguments = {"model": str(saved), "directory": str(exports), "options": dict(options)}

@@ -1,4 +1,4 @@
-"""The folder of a run: one process writes it, and the same run goes on in it."""
+"""The folder of a run: one process writes to it, and the same run resumes in it."""
 
 import contextlib
 import dataclasses
@@ -20,12 +20,12 @@ from keras_crossvit.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
-# Values that may change between the parts of a run: they decide nothing of its course,
+# Values that may change between the parts of a run: those that do not affect its course,
 _FREE = {
     *("output_dir", "data_dir", "strategy", "checkpoint_steps", "resume", "parallel_calls"),
     *("steps_per_call", "worker_timeout", "max_restarts", "best", "patience"),
 }
-# and those that change its course, which is then said.
+# and those that do, which is then logged.
 _CHANGING = {
     "epochs": "the learning rate follows the schedule of the new number of epochs from here on",
     "warmup_epochs": "the learning rate follows the schedule of the new warm-up from here on",
@@ -38,8 +38,8 @@ _CHANGING = {
     "jit_compile": "sums are rounded otherwise",
 }
 _LEFTOVERS = ("**/.writing-*", "**/.export-*")
-# What a run writes, but for its exports, which a server may be reading. Checkpoints are moved
-# first: without them nothing goes on as the old run, should the process be killed in between.
+# What a run writes, except its exports, which a server may be reading. Checkpoints are moved
+# first: without them nothing resumes the old run if the process is killed in between.
 _MODELS = ("model.keras", "best.keras", "model.safetensors")
 _WRITTEN = (
     *("checkpoints", "config.json", "log.csv", "tensorboard", "curves.png", "result.json"),
@@ -60,7 +60,7 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
         The folder, made if need be.
 
     Raises:
-        ValueError: If it is a file or in a bucket, or another process trains in it.
+        ValueError: If it is a file or in a bucket, or another process is training in it.
         OSError: If it cannot be written.
     """
     folder = check_local("output_dir", config.output_dir)
@@ -79,7 +79,7 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _alone_in(folder):
-    """A context in which no other process trains in the folder, on Windows either."""
+    """A context in which no other process trains in the folder, including on Windows."""
     import filelock  # of the extra `train`
 
     owner = folder / ".owner"
@@ -101,10 +101,10 @@ def _alone_in(folder):
 def open_run(
     folder: pathlib.Path, config: TrainConfig, writes: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Writes the configuration, and returns the last checkpoint, if the run goes on.
+    """Writes the configuration, and returns the last checkpoint if the run is resumed.
 
-    One that begins anew puts aside what an earlier one left, whose model would otherwise be taken
-    for this one's until it is done.
+    A run that begins anew moves aside what an earlier one left, whose model would otherwise be
+    taken for its own until it is done.
 
     Args:
         folder: The run's folder.
@@ -115,7 +115,7 @@ def open_run(
         `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
 
     Raises:
-        ValueError: If the folder holds a run with other values that cannot change.
+        ValueError: If the folder holds a run that differs in values that may not change.
     """
     state, before = None, None
     if config.resume:
@@ -129,16 +129,16 @@ def open_run(
     if before is not None:
         before.setdefault("exif_orientation", False)  # version 0.1 turned no image
         _compare(folder, before, config)
-    if state is not None:  # version 0.1 noted no batch size
+    if state is not None:  # version 0.1 recorded no batch size
         state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
     if writes:
-        (folder / "checkpoints").mkdir(exist_ok=True)  # not after hours, if it cannot be made
+        (folder / "checkpoints").mkdir(exist_ok=True)  # now, not after hours, if it cannot be made
         config.save(folder / "config.json")
     return state
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
-    """What a file of the run holds, or `None` if it is missing or broken, which the log says."""
+    """What a file of the run holds, or `None` if it is missing or broken, which is logged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -150,9 +150,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def put_aside(folder: pathlib.Path) -> None:
-    """Moves what an earlier run wrote in the folder to `before.1`, or the next number, in it.
+    """Moves what an earlier run wrote in the folder to `before.1`, or the next free number, in it.
 
-    The commands read it there as they read the run; `export/` stays.
+    The commands read it there as they would the run; `export/` stays.
     """
     written = [folder / name for name in _WRITTEN if (folder / name).exists()]
     if not written:
@@ -169,7 +169,7 @@ def put_aside(folder: pathlib.Path) -> None:
 
 def _compare(folder, before, config):
     now = as_json(dataclasses.asdict(config))
-    # An option that is younger than the run had in effect the value that is now its default.
+    # An option newer than the run had, in effect, the value that is now its default.
     defaults = {
         field.name: as_json(field.default)
         for field in dataclasses.fields(config)

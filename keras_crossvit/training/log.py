@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_crossvit.common.files import write_text
 from keras_crossvit.training.curves import plot_curves
 
-# TensorFlow writes no summaries without it, and does not bring it.
+# TensorFlow writes no summaries without it, and does not install it.
 _HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 
 
@@ -50,7 +50,7 @@ class RunLog:
             )
 
     def write_table(self) -> None:
-        """Writes the table anew, so that what a lost checkpoint had added is not in it."""
+        """Rewrites the table, so that what a lost checkpoint had added is not in it."""
         if self.folder is None or not self.rows:
             return
         text = io.StringIO()

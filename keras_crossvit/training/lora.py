@@ -1,4 +1,4 @@
-"""LoRA on the attention projections, by Keras' own `Dense.enable_lora`."""
+"""LoRA on the attention projections, with Keras' own `Dense.enable_lora`."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from keras_crossvit.models import CrossViT
 
 
 def enable_attention_lora(model: CrossViT, rank: int) -> None:
-    """Trains low-rank changes of the attention projections, the norms and the heads alone.
+    """Makes only the norms, the heads and low-rank changes of the attention projections trainable.
 
     Args:
         model: A built CrossViT.
@@ -23,16 +23,16 @@ def enable_attention_lora(model: CrossViT, rank: int) -> None:
 
 
 def copy_weights(source: CrossViT, target: CrossViT) -> None:
-    """Copies the weights of a model, LoRA's product merged, to the same one without LoRA."""
+    """Copies the weights of a model, LoRA's product merged, to the same model without LoRA."""
     merged = {f"{layer.path}/kernel": layer.kernel for layer in _projections(source)}
     plain = [v for v in source.weights if not v.path.split("/")[-1].startswith("lora_")]
-    # In order, and not by path: Keras numbers layers without a name anew in each model.
+    # In order, not by path: Keras numbers unnamed layers differently in each model.
     for variable, value in zip(target.weights, plain, strict=True):
         variable.assign(keras.ops.convert_to_numpy(merged.get(value.path, value)))
 
 
 def _projections(model: CrossViT) -> Iterator[keras.layers.Dense]:
-    """The dense layers of all attention, of the encoders first."""
+    """The dense layers of all attention, those of the encoders first."""
     for layers in model.branches.values():
         for block in (block for stage in layers.blocks for block in stage):
             yield from block.attention.projections

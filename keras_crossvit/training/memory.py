@@ -1,4 +1,4 @@
-"""How much memory a training step takes, before it is taken."""
+"""How much memory a training step takes, estimated before it runs."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ def activation_bytes(model: keras.Model) -> int:
     """Bytes that the forward pass of one image keeps for its backward pass.
 
     Counted in the graph of both: the tensors that the backward pass reads from the forward
-    pass. The compiler may need less, and a step needs some room to work in.
+    pass. The compiler may need less, and a step needs some working space.
 
     Args:
         model: A functional model.

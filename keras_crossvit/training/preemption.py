@@ -15,9 +15,9 @@ class Preempted(SystemExit):
 
 @contextlib.contextmanager
 def watch_for_preemption() -> Iterator[threading.Event]:
-    """A context in which SIGTERM sets the `threading.Event` that it gives, and no more.
+    """A context in which SIGTERM only sets the `threading.Event` that it yields.
 
-    Outside of the main thread, where Python takes no signals, the event stays unset.
+    Outside the main thread, where Python handles no signals, the event stays unset.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""How far a run is, and what it has seen since its epoch began."""
+"""How far a run has got, and what it has seen since its epoch began."""
 
 import dataclasses
 import logging
@@ -24,9 +24,9 @@ class Progress:
 
     Args:
         config: The `TrainConfig`.
-        steps: Steps of an epoch.
-        step: Steps that are done or begun.
-        totals: Sums of the epoch's steps that were looked at.
+        steps: Steps per epoch.
+        step: Steps done or started.
+        totals: Sums over the epoch's steps that have been looked at.
         ended: Whether a hook has ended the training.
     """
 
@@ -38,17 +38,17 @@ class Progress:
     speed: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._begun: list[Any] = []  # what steps returned that were not looked at
+        self._begun: list[Any] = []  # what steps returned that have not been looked at
         self._looked_at = self.step
         self._clock: tuple[float, int] | None = None
 
     def add(self, sums: Any, count: int) -> None:
-        """Notes that `count` steps were begun, and what they return."""
+        """Records that `count` steps were started, and what they return."""
         self._begun.append(sums)
         self.step += count
 
     def look(self) -> bool:
-        """Waits for the steps that were begun, and adds up what they returned.
+        """Waits for the steps that were started, and adds up what they returned.
 
         Returns:
             Whether any process wants to end: the same in all of them.
@@ -78,12 +78,12 @@ class Progress:
             self.speed = {"images/s": images / (now - self._clock[0])}
 
     def begin_epoch(self) -> None:
-        """Forgets the epoch that is logged."""
+        """Forgets the epoch that has been logged."""
         self.totals, self.speed, self._clock = Totals(), {}, None
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What belongs into a checkpoint."""
+        """What belongs in a checkpoint."""
         return {
             "step": self.step,
             "totals": dataclasses.astuple(self.totals),
@@ -95,11 +95,11 @@ class Progress:
         }
 
     def restore(self, notes: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Goes back to the moment of a checkpoint, in steps of this run's batch size and data.
+        """Returns to the moment of a checkpoint, in steps of this run's batch size and data.
 
         Args:
             notes: The checkpoint's `notes`.
-            arrays: Its arrays, out of which version 0.1's running means are taken.
+            arrays: Its arrays, from which version 0.1's running means are removed.
         """
         means = [arrays.pop(name) for name in sorted(arrays) if name.startswith("mean ")]
         totals = notes.get("totals")
@@ -131,14 +131,14 @@ class Progress:
 
 
 def compare_data(notes: Mapping[str, Any], source: Source) -> None:
-    """Refuses other classes than a checkpoint's; says that there are more or fewer images.
+    """Refuses classes other than a checkpoint's; logs that there are more or fewer images.
 
     Args:
         notes: The checkpoint's notes.
-        source: The data of the run that goes on.
+        source: The data of the resumed run.
 
     Raises:
-        ValueError: If the data have other classes by now.
+        ValueError: If the data's classes have changed.
     """
     names = notes.get("class_names", source.class_names)
     for number, (was, is_now) in enumerate(zip_longest(names, source.class_names)):
@@ -149,7 +149,7 @@ def compare_data(notes: Mapping[str, Any], source: Source) -> None:
                 f"Received: {source.name}, whose class {number} is {now} instead of {before}"
             )
     images = [source.train.size, source.validation.size]
-    noted = notes.get("images", images)  # version 0.1 noted none
+    noted = notes.get("images", images)  # version 0.1 recorded none
     if noted != images:
         logger.warning(
             "%s has changed: from here on there are %d images to train on and %d held out, "

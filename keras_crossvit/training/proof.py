@@ -14,7 +14,7 @@ _MOST_TRIED = 32  # images that cannot be read
 def classify_held_out_picture(
     source: Source, export: str | os.PathLike[str], output_dir: str | os.PathLike[str]
 ) -> tuple[pathlib.Path, str, list[tuple[str, float]]]:
-    """Writes the first held-out image that can be read to a file, as the SavedModel classifies it.
+    """Writes the first readable held-out image to a file, and classifies it with the SavedModel.
 
     Args:
         source: The `Source` that the model was trained on.
@@ -22,14 +22,14 @@ def classify_held_out_picture(
         output_dir: Where the image is written, as `held_out.png` or `held_out.jpg`.
 
     Returns:
-        `(path, true class name, [(class name, score), ...])`, the highest score first; of an
+        `(path, true class name, [(class name, score), ...])`, the highest score first; for an
         image with several labels their names are joined by "|".
     """
     classify = tf.saved_model.load(export).signatures["classify_bytes"]
     for row in range(min(source.validation.size, _MOST_TRIED)):
         _, (encoded,), (label,) = source.validation.read([row])
         answer = classify(image_bytes=tf.constant([encoded]))
-        if answer["classes"][0, 0] != b"":  # or else it cannot be read
+        if answer["classes"][0, 0] != b"":  # as it is for an unreadable image
             break
     suffix = ".jpg" if tf.io.is_jpeg(encoded) else ".png"
     path = pathlib.Path(output_dir) / f"held_out{suffix}"

@@ -1,4 +1,4 @@
-"""A recipe: the values of a run, by its name or in a Python file of the user's."""
+"""A recipe: the values of a run, by name or in a Python file of the user's."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,7 @@ _PREFIX = "keras_crossvit_recipe_"
 
 
 def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
-    """The recipe of a name, or of a Python file.
+    """The recipe with a name, or from a Python file.
 
     A file is run as a module, and finds other modules in its folder as a script does: it assigns
     a `TrainConfig` to `RECIPE`, and may register fusions, patch embeddings, presets and
@@ -56,7 +56,7 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
     """The module of a recipe file, run once in a process.
 
     Raises:
-        ValueError: If there is no such Python file, or it cannot be run; says why.
+        ValueError: If there is no such Python file, or it cannot be run; the message says why.
     """
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(
@@ -73,7 +73,7 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that dataclasses and saved classes find their module
     folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)  # before all others while it runs, as a script has it
+    sys.path.insert(0, folder)  # before all others while it runs, as for a script
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's own code raises

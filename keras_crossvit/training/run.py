@@ -46,7 +46,7 @@ from keras_crossvit.training.strategy import (
     spans_workers,
 )
 
-_LOOK = 10  # steps between looks at the loss, for which the devices must be waited for
+_LOOK = 10  # steps between looks at the loss, which must wait for the devices
 
 StepHook = Callable[[int, dict[str, float]], Any]
 EpochHook = Callable[[dict[str, float], keras.Model], bool | None]
@@ -57,27 +57,27 @@ def train(
     on_step: StepHook | None = None,
     on_epoch: EpochHook | None = None,
 ) -> dict[str, Any]:
-    """Trains, evaluates and exports; the output folder then holds everything of the run.
+    """Trains, evaluates and exports; the output folder then holds everything about the run.
 
     `config.json` (the values), `checkpoints/`, `log.csv` and `tensorboard/` (the curves),
     `curves.png`, `model.keras` (the final weights and the graph), `export/<version>/` (the
-    SavedModel) and `result.json`. A run that was ended in any way goes on from its last
-    checkpoint when it is started again, and in float32 on a CPU comes to the same weights.
+    SavedModel) and `result.json`. However a run was ended, it goes on from its last checkpoint
+    when restarted, and in float32 on a CPU arrives at the same weights.
 
     Args:
         config: A `TrainConfig`.
-        on_step: Called every ten steps or so with the number of the step and the means of its
-            epoch so far, `{"loss", "accuracy", "top5_accuracy"}`.
-        on_epoch: Called after each epoch with its row of the log and the model. A true answer
-            ends the training there; of several processes all must give the same.
+        on_step: Called every ten steps or so with the step's number and the means of its epoch so
+            far, `{"loss", "accuracy", "top5_accuracy"}`.
+        on_epoch: Called after each epoch with its row of the log and the model. A true return
+            value ends the training there; all processes must return the same.
 
     Returns:
         `{"model", "source", "history", "loss", "accuracy", "top5_accuracy", "export"}`; the loss
-        and accuracies are of all held-out images (top-5 only with more than five classes, here as
-        in `on_step` and the log; of several labels also "mean_average_precision"), `history` holds
-        a dictionary per epoch, `export` is a folder; with `best` also `best_epoch`, from 0, and
-        its value. Of several workers only the first writes and exports; the others have `None`
-        there.
+        and accuracies are over all held-out images (top-5 only with more than five classes, here
+        as in `on_step` and the log; with several labels also "mean_average_precision"), `history`
+        holds a dictionary per epoch, `export` is a folder; with `best` also `best_epoch`, from 0,
+        and its value. With several workers only the first writes and exports; the others have
+        `None` there.
 
     Raises:
         ValueError: If a value of `config` does not fit the data, the devices, or the run
@@ -136,7 +136,7 @@ class Run:
         self.size = step.model.input_shape[1:]
         self.crop_ratio = crop_ratio_for(self.size, config.crop_ratio)
         self.progress = Progress(config, self.steps)
-        self.best_from = 0  # the first epoch since when `config.best` has been what it is
+        self.best_from = 0  # the first epoch since `config.best` last changed
         self.log = RunLog(folder, make_schedule(config, source))
         self.checkpoints = CheckpointWriter(folder and folder / "checkpoints")
 
@@ -146,7 +146,7 @@ class Run:
         on_step: StepHook | None = None,
         on_epoch: EpochHook | None = None,
     ) -> None:
-        """Trains from the step that is reached to the last.
+        """Trains from the current step to the last.
 
         Args:
             stop: Set when the process is to end.
@@ -164,7 +164,7 @@ class Run:
             while not self._owes_an_epoch():
                 count = self._steps_until_something_is_due()
                 if (progress.step + count) % self.steps == 0:
-                    # Begins to read while the last steps are done.
+                    # Starts reading while the last steps run.
                     held_out = step.feed(self._held_out_batches)
                 progress.add(step.train(batches, count, stop.is_set()), count)
 
@@ -186,7 +186,7 @@ class Run:
             self.save()
 
     def _owes_an_epoch(self):
-        """Whether all steps of an epoch are done that is not in the log."""
+        """Whether all steps are done of an epoch that is not yet in the log."""
         return len(self.log.rows) < self.progress.step // self.steps
 
     def _steps_until_something_is_due(self):
@@ -233,11 +233,11 @@ class Run:
             self.config.exif_orientation,
         )
         options = tf.data.Options()
-        options.experimental_warm_start = True  # reads from when there is an iterator
+        options.experimental_warm_start = True  # reads as soon as there is an iterator
         return batches.with_options(options)
 
     def _evaluate(self, batches, bar, stop):
-        """Evaluates, and logs the epoch that is done; returns its row."""
+        """Evaluates, and logs the finished epoch; returns its row."""
         sums, progress = np.zeros(1), self.progress
         self._check_read(progress.totals, "train_split", self.source.train)
         for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
@@ -257,7 +257,7 @@ class Run:
         return self.log.rows[-1]
 
     def _best_epoch(self):
-        """The best epoch since when `config.best` has been what it is, or `None`."""
+        """The best epoch since `config.best` last changed, or `None`."""
         rows = self.log.rows[self.best_from :]
         if self.config.best is None or not rows:
             return None
@@ -267,7 +267,7 @@ class Run:
         """Writes `best.keras` after an epoch that is the best so far."""
         if self._best_epoch() != len(self.log.rows) - 1:
             return
-        with self.step.averaged():  # in every process: to assign is a step of all on JAX
+        with self.step.averaged():  # in every process: on JAX assigning takes all of them
             model = self._final_model()
         if self.folder is not None:
             with write_atomically(self.folder / "best.keras") as aside:
@@ -289,10 +289,10 @@ class Run:
             )
 
     def restore(self, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
-        """Goes back to the moment of a checkpoint.
+        """Returns to the moment of a checkpoint.
 
         Raises:
-            ValueError: If the data have other classes by now.
+            ValueError: If the data's classes have changed.
         """
         notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
         compare_data(notes, self.source)
@@ -308,7 +308,7 @@ class Run:
             print(f"Going on after step {self.progress.step}.", flush=True)
 
     def save(self) -> None:
-        """Begins to write a checkpoint of this moment."""
+        """Starts writing a checkpoint of the current state."""
         if self.folder is not None:
             notes = {
                 **self.progress.notes,
@@ -331,7 +331,7 @@ class Run:
         raise Preempted
 
     def _final_model(self):
-        """A model with the weights of the step's, LoRA's merged."""
+        """A new model with the weights of the step's model, LoRA's merged."""
         model = build_model(self.config, self.source, weights=None)
         copy_weights(self.step.model, model)
         return model

@@ -1,4 +1,4 @@
-"""What Slurm's `srun` tells the tasks that it starts, and how TensorFlow is told it."""
+"""What Slurm's `srun` tells the tasks that it starts, and how to pass it on to TensorFlow."""
 
 import itertools
 import json
@@ -6,17 +6,17 @@ import os
 import re
 from collections.abc import Iterator
 
-# Ports below those that systems give to any connection: 16 for each of 512 jobs.
+# Ports below those that systems assign to any connection: 16 for each of 512 jobs.
 _FIRST_PORT, _JOBS, _PORTS = 20_000, 512, 16
 
 
 def is_step() -> bool:
-    """Whether `srun` has started this process; what runs under `sbatch` alone has no others."""
+    """Whether `srun` has started this process; one under `sbatch` alone has no others with it."""
     return "SLURM_STEP_NUM_TASKS" in os.environ
 
 
 def tasks_of_step() -> int:
-    """How many processes `srun` has started, 1 without it."""
+    """Number of processes that `srun` has started; 1 without it."""
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
 
 
@@ -28,11 +28,11 @@ def one_task_each() -> bool:
 def tf_config(gpus: int) -> str:
     """`TF_CONFIG` of this process, with a worker for each task.
 
-    TensorFlow's own resolver for Slurm is not used: it sorts the machines as texts, so that of
-    node1 to node10 nine get another's address for theirs, and it fails without GPUs.
+    TensorFlow's own resolver for Slurm is not used: it sorts the machines as strings, so that nine
+    of node1 to node10 take another's address for their own, and it fails without GPUs.
 
     Args:
-        gpus: How many GPUs this process sees.
+        gpus: Number of GPUs that this process sees.
 
     Raises:
         ValueError: If tasks share a machine and each sees all of its GPUs.
@@ -54,7 +54,7 @@ def tf_config(gpus: int) -> str:
 
 
 def _names(nodes: str) -> Iterator[str]:
-    """Machines of a list such as "gpu[01-03,7],login"."""
+    """Machines in a list such as "gpu[01-03,7],login"."""
     for node in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes):
         parts = re.split(r"\[([^\]]*)\]", node)  # every second one was in brackets
         choices = [_numbers(x) if place % 2 else [x] for place, x in enumerate(parts)]
@@ -62,7 +62,7 @@ def _names(nodes: str) -> Iterator[str]:
 
 
 def _numbers(ranges: str) -> Iterator[str]:
-    """Those of "01-03,7", with as many digits."""
+    """The numbers in "01-03,7", with leading zeros kept."""
     for part in ranges.split(","):
         first, _, last = part.partition("-")
         for number in range(int(first), int(last or first) + 1):
@@ -70,6 +70,6 @@ def _numbers(ranges: str) -> Iterator[str]:
 
 
 def _counts(tasks: str) -> Iterator[int]:
-    """Tasks of each machine, of "2(x3),1"."""
+    """Tasks of each machine, from "2(x3),1"."""
     for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks):
         yield from [int(count)] * int(times or 1)

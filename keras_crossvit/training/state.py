@@ -1,4 +1,4 @@
-"""Everything that decides how a run goes on: weights, optimizer, averages, random seeds."""
+"""Everything that determines how a run goes on: weights, optimizer, averages, random seeds."""
 
 from collections.abc import Mapping
 
@@ -17,11 +17,11 @@ def restore(
     Args:
         model: The model.
         optimizer: Its optimizer, built.
-        arrays: `{name: array}`, as `variables` names them, of a run on whichever backend.
-        origin: Where it was read from, for the message.
+        arrays: `{name: array}`, as `variables` names them, from a run on any backend.
+        origin: Where they were read from, for the message.
 
     Raises:
-        ValueError: If the variables are others.
+        ValueError: If the variables do not match.
     """
     known = variables(model, optimizer)
     wrong = sorted(known.keys() ^ arrays.keys()) or [
@@ -42,7 +42,7 @@ def variables(
     model: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> dict[str, keras.Variable]:
     """All variables of a model and its optimizer, by the names that checkpoints give them."""
-    # Numbered, since the last part of a path is not its own, and the first parts may hold
+    # Numbered, since the last part of a path is not unique, and the first parts may contain
     # counters of the process ("adam_w_1").
     return {
         f"{group} {number:04d} {variable.path.rpartition('/')[2]}": variable

@@ -17,16 +17,16 @@ from keras_crossvit.training.waiting import waiting_for
 
 _TIMEOUT = 1800  # seconds
 _MARGIN = 60  # seconds after that until JAX would give up by itself
-_KERAS = "KERAS_DISTRIBUTION_"  # how the variables of `keras.distribution.initialize` begin
+_KERAS = "KERAS_DISTRIBUTION_"  # prefix of the variables of `keras.distribution.initialize`
 
 
 def make_strategy(name: str, worker_timeout: int = _TIMEOUT) -> Any:
-    """The strategy of a name of `TrainConfig.strategy`.
+    """The strategy that a value of `TrainConfig.strategy` names.
 
-    "auto" takes what the environment speaks for. On TensorFlow: a TPU that `TPU_NAME` names, the
+    "auto" takes what the environment suggests. On TensorFlow: a TPU that `TPU_NAME` names, the
     workers of `TF_CONFIG` or of Slurm's `srun`, all GPUs of this machine if there are several,
-    and no strategy else; on JAX "data_parallel" if there are several devices or processes.
-    "multiworker" reads `TF_CONFIG` or Slurm's variables; "data_parallel" Slurm's or the variables
+    otherwise no strategy; on JAX "data_parallel" if there are several devices or processes.
+    "multiworker" reads `TF_CONFIG` or Slurm's variables; "data_parallel" reads Slurm's or those
     of `keras.distribution.initialize`.
 
     Args:
@@ -67,7 +67,7 @@ def strategy_from_environment() -> str:
 
 
 def asks_others(name: str) -> bool:
-    """Whether to make the strategy of this name takes other processes, or a TPU."""
+    """Whether making the strategy of this name takes other processes, or a TPU."""
     name = strategy_from_environment() if name == "auto" else name
     return name in ("multiworker", "tpu") or (name == "data_parallel" and _jax_processes() > 1)
 
@@ -132,8 +132,8 @@ def _data_parallel(timeout):
     import jax
 
     if _jax_processes() > 1 and not jax.distributed.is_initialized():
-        # Not by `keras.distribution.initialize`, which leaves both of the last to JAX: it gives
-        # up after 300 seconds, and under Slurm takes one GPU for each task.
+        # Not by `keras.distribution.initialize`, which leaves the last two arguments to JAX: it
+        # gives up after 300 seconds, and under Slurm takes one GPU for each task.
         named = _named_processes()
         coordinator = named.get("coordinator_address")
         with waiting_for([coordinator] if coordinator else [], timeout):
@@ -148,17 +148,17 @@ def _data_parallel(timeout):
             '`strategy="data_parallel"` must have as many devices in each process. Received: '
             f"{', '.join(str(count) for _, count in sorted(counts.items()))}"
         )
-    # The batches are made for this process already, so Keras must not share them out again.
+    # The batches are made for this process already, so Keras must not shard them again.
     strategy = keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)
     if spans_workers(strategy):
-        # While all are here: on CPUs what processes first compute together waits 30 seconds for
-        # the last of them, and all that comes after it without an end.
+        # While all are here: on CPUs the first computation that processes share waits 30 seconds
+        # for the last of them, and all later ones wait without limit.
         gather(strategy, [0])
     return strategy
 
 
 def _named_processes():
-    """Arguments of `jax.distributed.initialize` by Keras' variables; of none JAX finds its own."""
+    """Arguments of `jax.distributed.initialize` from Keras' variables; `{}` lets JAX find them."""
     count, number, addresses = (
         os.environ.get(_KERAS + name) for name in ("NUM_PROCESSES", "PROCESS_ID", "JOB_ADDRESSES")
     )
@@ -177,7 +177,7 @@ def _named_processes():
 
 
 def _gpus_of_the_only_task():
-    """Numbers of a machine's GPUs where Slurm runs one task on each; `None` lets JAX choose."""
+    """Indices of this machine's GPUs if Slurm runs one task on each; `None` lets JAX choose."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "-1").split(",")
     if not slurm.one_task_each() or "-1" in gpus or "" in gpus:
         return None
@@ -185,7 +185,7 @@ def _gpus_of_the_only_task():
 
 
 def _jax_processes():
-    """Processes that the environment names: Keras' own variable, Slurm's srun, a TPU pod."""
+    """Number of processes by the environment: Keras' own variable, Slurm's srun, a TPU pod."""
     if os.environ.get(f"{_KERAS}NUM_PROCESSES"):
         return int(os.environ[f"{_KERAS}NUM_PROCESSES"])
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
@@ -225,7 +225,7 @@ def is_chief(strategy: Any) -> bool:
 def shard_of(strategy: Any) -> Shard:
     """The `Shard` of this process.
 
-    On JAX a process gives its batch to its devices itself, as to one replica.
+    On JAX a process spreads its batch over its devices itself, and counts as one replica.
     """
     if strategy is None:
         return Shard()
@@ -245,26 +245,26 @@ def gather(strategy: Any, numbers: Sequence[int]) -> np.ndarray:
 
     Args:
         strategy: What `make_strategy` returned, of several processes.
-        numbers: Those of this one, below 2**31; each process gives as many.
+        numbers: Those of this one, below 2**31; each process gives the same number.
 
     Returns:
-        int `(N, len(numbers))`; a process may have several rows, all alike.
+        int `(N, len(numbers))`; a process may have several rows, all equal.
     """
     row = np.array([numbers], "int32")
     if isinstance(strategy, keras.distribution.DataParallel):
         from jax.experimental import multihost_utils
 
         return np.asarray(multihost_utils.process_allgather(row, tiled=True))
-    # In a graph, since the strategy warns of its slowness outside of one.
+    # In a graph, since outside one the strategy warns that it is slow.
     rows = tf.function(lambda: strategy.gather(strategy.run(tf.constant, (row,)), 0))
     return np.asarray(rows())
 
 
 @contextlib.contextmanager
 def left_together(strategy: Any) -> Iterator[None]:
-    """A context that JAX's processes leave together, however long the first takes to export.
+    """A context that JAX's processes leave together, however long the first one's export takes.
 
-    Of processes that end by themselves JAX kills all 300 seconds after the first has.
+    Otherwise JAX kills the remaining processes 300 seconds after the first one has exited.
     """
     try:
         yield
@@ -276,7 +276,7 @@ def left_together(strategy: Any) -> Iterator[None]:
 
 
 def replicas_of(strategy: Any) -> int:
-    """Devices, of all processes together, that each compute a part of a batch."""
+    """Number of devices, over all processes, that each compute a part of a batch."""
     if strategy is None:
         return 1
     if isinstance(strategy, keras.distribution.DataParallel):

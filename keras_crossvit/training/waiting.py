@@ -1,7 +1,7 @@
-"""Waiting for other machines, out loud and not for ever.
+"""Waiting for other machines, with messages and not for ever.
 
-Run as a program, it watches a process that waits: what waits inside of TensorFlow or JAX keeps
-Python's lock, so that no thread of that process could say anything.
+Run as a program, it watches a process that waits: code that waits inside TensorFlow or JAX holds
+Python's lock, so no thread of that process could print anything.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _EVERY = 15.0  # seconds between messages
 def waiting_for(addresses: Sequence[str], timeout: float) -> Iterator[None]:
     """A context in which this process waits for others to connect.
 
-    Every 15 seconds it is printed which of them cannot be reached, and after `timeout` seconds
+    Every 15 seconds a message names those that cannot be reached, and after `timeout` seconds
     the process is killed.
 
     Args:

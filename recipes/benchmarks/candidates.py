@@ -1,7 +1,7 @@
 """The candidates: the same work by this package and by timm.
 
 Functions for `turns.worker`: each returns what can be timed, by name. What they need is imported
-inside them, so that a process holds its own candidate's libraries only. Our forward pass, which
+inside them, so that a process holds only its own candidate's libraries. Our forward pass, which
 several engines can run, is in `engines.py`.
 """
 
@@ -26,7 +26,7 @@ def timm_name(name: str) -> str:
 
 
 def timm_inference(name: str, batch_size: int, precision: str, variant: str) -> Timed:
-    """Images/s of timm's forward pass: "eager", "compiled", "cast" whole to bfloat16, "openvino".
+    """Images/s of timm's forward pass: "eager", "compiled", "cast" (all bfloat16), "openvino".
 
     For anything but float32 the first two run under autocast, and OpenVINO in bfloat16.
     """

@@ -45,13 +45,13 @@ def compare_inference(
     Returns:
         A dictionary of medians. `images_per_second` of the compiled forward pass and its
         `spread`; `predict_share` and `evaluate_share`, the speed of these loops over the forward
-        pass's, `None` of exported files; `processor` and `gmacs_per_second`, the rates of
+        pass's, `None` for exported files; `processor` and `gmacs_per_second`, the rates of
         products of 4096 x 4096 matrices on it in float32 and bfloat16; `matrix_product_share`,
         multiply-accumulates per second (as the paper counts them) over that rate, in the
         precision that ours computes in; `timm_images_per_second`, `{variant: median}`;
         `ratio` to the fastest variant, with its lowest and highest `ratios`, and `pytorch_ratio`
-        to the fastest that PyTorch runs. A variant that failed is `None`, and all of timm's
-        figures are where timm or its model is missing.
+        to the fastest that PyTorch runs. A variant that failed is `None`, as are all of timm's
+        figures where timm or its model is missing.
 
     Raises:
         ValueError: If there is no such model, or the engine has no such precision.
@@ -107,7 +107,7 @@ def _inference_turn(rates_of, ours, peers):
 
 
 def _product_type(precision):
-    """In which of the two types most multiply-accumulates of a precision are done."""
+    """The type, of the two, in which a precision does most of its multiply-accumulates."""
     return "float32" if precision == "float32" else "bfloat16"
 
 
@@ -138,7 +138,7 @@ def compare_training(
 
     Returns:
         `images_per_second` (median) and `spread`, `peak_memory_gb` of the process and
-        `first_step_seconds`, from its call to its end; the same of timm under names
+        `first_step_seconds`, from its call to its end; the same for timm under names
         that begin with `timm_`, and `ratio` and `ratios` of the speeds. timm's are `None` where
         timm or its model is missing, or it failed. `processor` and `gmacs_per_second` as in
         `compare_inference`, and `matrix_product_share`, for which the backward pass counts as two
@@ -199,15 +199,15 @@ def compare_first_step(
         name: A preset, as in `make_model`.
         batch_size: Images in a batch.
         precision: As in `compare_training`.
-        repeats: Processes of each, ours and timm's alternately.
+        repeats: Processes for each, ours and timm's alternately.
         jit_compile: As in `compare_training`.
         engine: As in `compare_training`.
 
     Returns:
         Medians `first_step_seconds` and `timm_first_step_seconds`, the latter `None` where timm
         or its model is missing or it failed, and `spread` of ours; medians of what comes before,
-        ours alone: `import_seconds`, which `import keras_crossvit` adds to `import keras`, and
-        `build_seconds`, which the model takes.
+        only for ours: `import_seconds`, which `import keras_crossvit` adds to `import keras`, and
+        `build_seconds`, which building the model takes.
 
     Raises:
         ValueError: If there is no such model.

@@ -1,6 +1,6 @@
 """Our forward pass in each engine that can run it, and what the machine itself can do.
 
-Functions for `turns.worker`, which import inside them what they need.
+Functions for `turns.worker`; what they need is imported inside them.
 """
 
 import os
@@ -22,7 +22,7 @@ _PRODUCT = 4096  # side of the matrices whose product tells how fast the machine
 
 
 def check_engine(engine: str, precision: str, jit_compile: bool) -> None:
-    """Raises `ValueError` if an engine cannot compute in this way."""
+    """Raises `ValueError` if an engine cannot compute this way."""
     if engine not in RUNTIMES:
         if precision == "int8":
             raise ValueError(
@@ -55,9 +55,9 @@ def check_training_engine(engine: str) -> None:
 def our_inference(
     name: str, batch_size: int, precision: str, jit_compile: bool, engine: str
 ) -> Timed:
-    """Images/s of the forward pass and, of a Keras backend, of `predict` and `evaluate`.
+    """Images/s of the forward pass and, for a Keras backend, of `predict` and `evaluate`.
 
-    JAX always compiles; TensorFlow by XLA, and PyTorch by `torch.compile`, with `jit_compile`.
+    JAX always compiles; with `jit_compile` TensorFlow does by XLA, and PyTorch by `torch.compile`.
     In "int8" the rest is bfloat16.
     """
     if engine in RUNTIMES:
@@ -103,7 +103,7 @@ def machine() -> Timed:
 
 
 def processor() -> str:
-    """The processor's name, family and model, as Linux has them; "unknown" elsewhere."""
+    """The processor's name, family and model, as Linux reports them; "unknown" elsewhere."""
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -163,7 +163,7 @@ def _of_file(name, batch_size, precision, engine):
     from keras_crossvit.export import export, load_exported
 
     model = make_model(name)
-    # A new model's biases of 0 and scales of 1 are left out by those who convert it.
+    # Converters leave out a new model's biases of 0 and scales of 1.
     for variable in model.trainable_variables:
         variable.assign_add(keras.random.normal(variable.shape, stddev=0.02))
     images, _ = noise(batch_size, model.input_shape[1:3])

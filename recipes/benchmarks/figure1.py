@@ -1,4 +1,4 @@
-"""Figure 1 of the paper, accuracy against cost, and the speeds that are drawn in it."""
+"""Figure 1 of the paper, accuracy against cost, and the speeds drawn in it."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from benchmarks.turns import median, spread
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FAMILIES = {  # how the names of a family begin -> how it is called, its colour
+_FAMILIES = {  # how the names of a family begin -> what it is called, its colour
     "crossvit": ("CrossViT", "tab:red"),
     "deit": ("DeiT", "tab:blue"),
     "ResNet": ("ResNet", "tab:gray"),
@@ -29,10 +29,10 @@ def measure_inference(
     """Images per second of `predict_on_batch` of several models, batch by batch in turn.
 
     Turns make the models comparable on a machine that has other work as well: what slows one
-    of them down slows all. All of them are in memory together.
+    of them down slows them all. All of them are in memory together.
 
     Args:
-        models: `{name: model}`, each of a fixed input size.
+        models: `{name: model}`, each with a fixed input size.
         batch_size: Images in a batch.
         repeats: Timed batches of each model, after one that is not timed.
 
@@ -79,7 +79,7 @@ def plot_speed(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) 
     Raises:
         ValueError: If no row has a `top1`.
     """
-    from matplotlib.figure import Figure  # no pyplot: it would choose a screen
+    from matplotlib.figure import Figure  # not pyplot, which would need a display
     from matplotlib.ticker import LogLocator, NullLocator
 
     rows = [row for row in rows if row["top1"] is not None]
@@ -113,7 +113,7 @@ def _draw_models(by_cost, by_speed, rows):
         for axis, x in ((by_cost, row["macs"] / 1e9), (by_speed, speed)):
             size = _AREA * row["parameters"] / 1e6
             axis.scatter(x, row["top1"], s=size, color=colour, alpha=0.5, linewidths=0)
-            # The names of CrossViTs stand on the right: their neighbours are of other families.
+            # The names of CrossViTs go on the right: their neighbours are from other families.
             side = 1 if row["model"].startswith("crossvit") else -1
             axis.annotate(
                 row["model"],

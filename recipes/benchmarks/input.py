@@ -1,4 +1,4 @@
-"""Images per second and core that the input pipeline delivers, next to timm's."""
+"""Images per second per core that the input pipeline delivers, next to timm's."""
 
 import io
 import os
@@ -19,14 +19,14 @@ _IMAGE_SIZE = (375, 500)  # the usual one in ImageNet
 _IMAGES = 32
 _CLASSES = 1000
 _ROWS = 6400
-_BATCHES = 4  # in one turn, so that what was made ahead hardly counts
+_BATCHES = 4  # in one turn, so that what was made in advance hardly counts
 
 
 def measure_input(size: int = 240, batch_size: int = 64, repeats: int = 5) -> dict[str, Any]:
     """Measures the reference policy, from JPEG files in memory to mixed batches, on one core.
 
     Two processes on the same core make batches in turn, so that other work on the machine
-    disturbs both alike. Ours is the whole pipeline of a training run. timm's is its own, with
+    disturbs both equally. Ours is the whole pipeline of a training run. timm's is its own, with
     PIL: `create_transform(..., auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25)` and
     `Mixup`.
 
@@ -75,7 +75,7 @@ def _rate(make_batch, batch_size):
 
 
 def _files():
-    """JPEG files: parts of the two photographs that scikit-learn carries."""
+    """JPEG files: parts of the two photographs that come with scikit-learn."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

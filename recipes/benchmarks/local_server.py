@@ -1,7 +1,7 @@
 """A stand-in for TensorFlow Serving on 127.0.0.1: its gRPC interface over an exported model.
 
-The SavedModel is loaded and run as the server does it, by TensorFlow's C++ loader and a session,
-without Keras. Refusals and their words are the server's (predict_util.cc and server_core.cc of
+The SavedModel is loaded and run as the server does, by TensorFlow's C++ loader and a session,
+without Keras. Refusals and their wording are the server's (predict_util.cc and server_core.cc of
 tensorflow/serving), so that a client can be tested against them.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-_ANY_SIZE = [("grpc.max_receive_message_length", -1)]  # as the server; gRPC's default is 4 MiB
+_ANY_SIZE = [("grpc.max_receive_message_length", -1)]  # as in the server; gRPC's default is 4 MiB
 
 
 class RequestError(Exception):

@@ -1,4 +1,4 @@
-"""The data at size: the order of an epoch, what each worker reads, what it costs to resume."""
+"""The data at scale: the order of an epoch, what each worker reads, what it costs to resume."""
 
 import contextlib
 import dataclasses
@@ -36,19 +36,19 @@ _PLAIN = InputConfig(
 
 
 def measure_scale(records: int = 1_000_000, workers: int = 8) -> dict[str, Any]:
-    """Measures the data's way to the workers on a synthetic TensorFlow dataset.
+    """Measures how data reach the workers, on a synthetic TensorFlow dataset.
 
-    Its records are small, are sorted by 100 classes, and lie in TFRecord shards in a temporary
+    Its records are small, sorted by 100 classes, and stored in TFRecord shards in a temporary
     folder. The workers run one after the other in this process, each alone. Batches are of
     4,096, or of a tenth of the records if that is less.
 
     Args:
         records: Images of the dataset, at least 40 for each worker.
-        workers: Number of workers that are compared with one.
+        workers: Number of workers to compare with one.
 
     Returns:
         `{name: figures}`, which `to_markdown` explains. What was measured for one worker and
-        for several is a dictionary by their number.
+        for several is a dictionary keyed by their number.
 
     Raises:
         ValueError: If there are too few records.
@@ -184,7 +184,7 @@ def _shards(workers: int) -> list[Shard]:
 
 
 def _entropy(split: Split, config: InputConfig, workers: int) -> float:
-    """Of the labels of a whole batch, the first, put together from all workers' parts."""
+    """Entropy of the labels of the first whole batch, put together from all workers' parts."""
     counts = np.zeros(_CLASSES)
     for shard in _shards(workers):
         batches = training_batches(split, _CLASSES, _SIZE, config, shard)
@@ -194,7 +194,7 @@ def _entropy(split: Split, config: InputConfig, workers: int) -> float:
 
 
 def _measure_first_batches(split: Split, config: InputConfig) -> dict[str, dict[str, float]]:
-    """The first batch of a run that begins, and of one that resumes before its epoch's last."""
+    """The first batch of a run that begins, and of one resumed before its epoch's last."""
     last = steps_per_epoch(split, config) - 1
     run = dataclasses.replace(config, epochs=2)
     figures = {}
@@ -209,7 +209,7 @@ def _measure_first_batches(split: Split, config: InputConfig) -> dict[str, dict[
 
 
 def _measure_training(split: Split, config: InputConfig, workers: int) -> dict[str, Any]:
-    """The last batches of an epoch, made by so many workers, one after the other."""
+    """The last batches of an epoch, made by `workers` workers, one after another."""
     steps = min(_STEPS, steps_per_epoch(split, config))
     first = steps_per_epoch(split, config) - steps
 
@@ -253,7 +253,7 @@ def _count_rows(batches: tf.data.Dataset) -> int:
 
 @contextlib.contextmanager
 def _counted_reads() -> Iterator[list[int]]:
-    """A list that gets the number of bytes of every read of records."""
+    """A context with a list that gets the size of every read of records, in bytes."""
     sizes: list[int] = []
     read_range = storage.read_range
 
@@ -277,7 +277,7 @@ def _timed(function: Callable, digits: int = 2) -> tuple[float, Any]:
 
 
 def _memory(make: Callable) -> dict[str, float]:
-    """Megabytes that are kept while what `make` returns is there, and those at most."""
+    """Megabytes that are kept while what `make` returns is there, and their peak."""
     tracemalloc.start()
     kept = make()
     figures = [round(size / 1e6, 1) for size in tracemalloc.get_traced_memory()]
@@ -287,14 +287,14 @@ def _memory(make: Callable) -> dict[str, float]:
 
 
 def _order_of_imagenet() -> EpochOrder:
-    """An order that has come to its second epoch, so that it holds two permutations."""
+    """An order that has reached its second epoch, so that it holds two permutations."""
     order = _order(_IMAGENET)
     order(np.array([0, _IMAGENET]))
     return order
 
 
 def _imagenet_paths() -> Iterator[str]:
-    """Paths as long and as many as those of ImageNet's training images."""
+    """Paths like those of ImageNet's training images in length and number."""
     for number in range(_IMAGENET):
         wordnet_id = f"n{number // 1300:08}"
         yield f"{wordnet_id}/{wordnet_id}_{number % 30_000}.JPEG"

@@ -30,8 +30,8 @@ def measure_serving(
     Args:
         model: A classifier of this package.
         concurrency: Numbers of clients, each positive.
-        requests: Timed requests in all for each number of clients, positive; one untimed
-            request of each client goes before.
+        requests: Total number of timed requests for each number of clients, positive; each
+            client sends an untimed one first.
         image_bytes: The image file to send; `None` for a synthetic JPEG of 640 x 480 pixels
             with as much detail as a photograph, about 110 kB.
 
@@ -39,7 +39,7 @@ def measure_serving(
         `{"picture_bytes": ..., "decode_ms": ..., "decode_share": ..., "clients": {n: {"p50_ms",
         "p95_ms", "p99_ms", "images_per_second"}}}`. `picture_bytes` is the size of the image
         file; `decode_ms` is the median time that the server's graph takes to decode and
-        transform it, measured by itself, and `decode_share` its share of the median latency
+        transform it, measured on its own, and `decode_share` its share of the median latency
         with one client, both measured in turns.
 
     Raises:

@@ -47,7 +47,7 @@ def summarize(
     tables: Mapping[int, tuple[str, Sequence[PaperRow]]] | None = None,
     cost: Callable[[str], Mapping[str, int]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Counts every model of the tables that can be built here and compares with the paper.
+    """Counts every model of the tables that can be built here and compares it with the paper.
 
     Args:
         tables: `{number: (title, rows)}`; `benchmarks.paper.TABLES` by default.
@@ -59,7 +59,7 @@ def summarize(
         paper's name), `name` (ours, or `None`), `paper` (`{column: text as printed}`) and, if
         there is a name, `parameters` and `macs` (exact) and `cells`:
         `{"gmacs" and "parameters": {"ours", "paper", "agrees", "reason"}}`, where `ours` is
-        rounded to as many digits as the paper prints and `reason` is `None` if they agree.
+        rounded to the digits that the paper prints and `reason` is `None` if they agree.
     """
     cost = cost or _build_and_count
     known = {}
@@ -94,7 +94,7 @@ def _entry(row, cost):
 
 
 def _compare(row, column, ours, without_positions=None):
-    """One of our figures beside the paper's, rounded to as many digits."""
+    """One of our figures beside the paper's, rounded to the same digits."""
     printed = row.columns[column]
 
     def rounded(value):
@@ -129,7 +129,7 @@ def _table(table, title, rows):
 
 
 def _line(row, shown, reasons):
-    """The cells of a row; reasons that are new are added to `reasons`."""
+    """The cells of a row; new reasons are added to `reasons`."""
     line = [row["model"], f"`{row['name']}`" if row["name"] else "–"]
     for column in _COUNTED:
         cell = row.get("cells", {}).get(column)

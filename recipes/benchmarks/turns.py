@@ -1,4 +1,4 @@
-"""Measurements in turns: each candidate in a process that stands still while others run."""
+"""Measurements in turns: each candidate in a process that is paused while others run."""
 
 import contextlib
 import multiprocessing
@@ -27,7 +27,7 @@ def worker(
             take part.
         *arguments: Values that can be pickled.
         required: Whether there is no comparison without this candidate. If one that is not
-            required fails, stderr says why, and all its further turns give `None`.
+            required fails, stderr says why, and all its later turns give `None`.
 
     Yields:
         `turn(name)`, which calls the function of that name in the process and returns its

@@ -1,13 +1,13 @@
-"""Asks TensorFlow Serving, Triton or KServe what is on pictures.
+"""Asks TensorFlow Serving, Triton or KServe what is in images.
 
     python client.py photo.jpg cat.png
     python client.py photo.jpg --protocol grpc --server gpu-box:8500 --model crossvit
     python client.py photo.jpg --api v2 --model crossvit_15_dagger
 
-Needs no other file of this project: copy it where the pictures are. `--api v1`, TensorFlow
-Serving's, needs Python only, and with gRPC the package tensorflow-serving-api, which brings
-TensorFlow. `--api v2`, Triton's, needs numpy and pillow, since Triton decodes no pictures and
-`read_picture` does it here; with gRPC tritonclient[grpc].
+Needs no other file of this project: copy it to where the images are. `--api v1`, TensorFlow
+Serving's, needs only Python and, with gRPC, the package tensorflow-serving-api, which brings
+TensorFlow. `--api v2`, Triton's, needs numpy and pillow, since Triton decodes no images and
+`read_picture` does so here; with gRPC also tritonclient[grpc].
 """
 
 import argparse
@@ -23,7 +23,7 @@ import urllib.parse
 
 PORTS = {("v1", "rest"): 8501, ("v1", "grpc"): 8500, ("v2", "rest"): 8000, ("v2", "grpc"): 8001}
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-MAX_PIXELS = 2**26  # as TensorFlow Serving's model takes
+MAX_PIXELS = 2**26  # as for TensorFlow Serving's model
 LONGEST = 86400  # seconds for a request, a day
 
 
@@ -32,7 +32,7 @@ class ServerError(Exception):
 
 
 def ask_rest(server, model, files, timeout):
-    """What TensorFlow Serving says to picture files, through REST.
+    """What TensorFlow Serving says about image files, through REST.
 
     Args:
         server: "host:port".
@@ -42,7 +42,7 @@ def ask_rest(server, model, files, timeout):
 
     Returns:
         For each file a list of `(class, score)`, the highest score first; the class is "" if
-        the file is no picture.
+        the file is not an image.
 
     Raises:
         ServerError: If there is no server, no such model, or the server refuses.
@@ -55,7 +55,7 @@ def ask_rest(server, model, files, timeout):
 
 
 def _http(kind, server, model, path, timeout, key, body=None, headers=None):
-    """What stands at `key` of the JSON object that the server answers."""
+    """What is at `key` in the JSON object that the server returns."""
     connection = http.client.HTTPConnection(server, timeout=timeout)
     try:
         connection.request("GET" if body is None else "POST", path, body, headers or {})
@@ -76,7 +76,7 @@ def _http(kind, server, model, path, timeout, key, body=None, headers=None):
 
 
 def ask_grpc(server, model, files, timeout):
-    """The same through gRPC; arguments, result and errors as of `ask_rest`."""
+    """The same through gRPC; arguments, result and errors as in `ask_rest`."""
     try:
         import grpc
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -108,7 +108,7 @@ def ask_grpc(server, model, files, timeout):
 
 
 def ask_v2_rest(server, model, files, timeout):
-    """What Triton says to picture files, through REST; all else is as of `ask_rest`."""
+    """What Triton says about image files, through REST; otherwise as `ask_rest`."""
     path = f"/v2/models/{urllib.parse.quote(model, safe='')}"
     about = "Triton", server, model
 
@@ -127,7 +127,7 @@ def ask_v2_rest(server, model, files, timeout):
 
 
 def ask_v2_grpc(server, model, files, timeout):
-    """The same through gRPC; arguments, result and errors as of `ask_rest`."""
+    """The same through gRPC; arguments, result and errors as in `ask_rest`."""
     try:
         import tritonclient.grpc as triton
     except ImportError as error:
@@ -186,22 +186,22 @@ def _ask_v2(config, server, model, files, infer):
 
 
 def read_picture(data, size, crop_ratio, exif_orientation):
-    """The pixels of a picture file as the model was evaluated on them.
+    """The pixels of an image file as the model was evaluated on them.
 
-    The first frame, as RGB without alpha, of 16 bits the upper 8. The shorter side becomes
+    The first frame, as RGB without alpha; of 16 bits the upper 8. The shorter side becomes
     `floor(size / crop_ratio)` pixels, bicubic with antialiasing, and the centre is kept.
 
     Args:
         data: The file's bytes.
-        size: `(height, width, channels)` of the model's input, 3 channels or 1, grey.
-        crop_ratio: Share of the resized picture's shorter side that is kept, in (0, 1].
-        exif_orientation: Whether the picture is turned upright as its EXIF says.
+        size: `(height, width, channels)` of the model's input, 3 channels or 1 for grey.
+        crop_ratio: Share of the resized image's shorter side that is kept, in (0, 1].
+        exif_orientation: Whether the image is turned upright as its EXIF says.
 
     Returns:
         float32 `(height, width, channels)`, 0..255.
 
     Raises:
-        ValueError: If the file is no whole picture, or has more than `MAX_PIXELS` pixels.
+        ValueError: If the file is not a whole image, or has more than `MAX_PIXELS` pixels.
     """
     import numpy as np
 
@@ -225,20 +225,20 @@ def _crop(image, wanted, crop_ratio):
     reach = 2 * max(sides[0] / resized[0], 1) + 1  # of the kernel, and one for rounding
     above, below = max(math.floor(top - reach), 0), min(math.ceil(bottom + reach), sides[0])
     image = image.crop((0, above, sides[1], below))
-    # Along the rows and rounded, then along the columns: in one step PIL begins with the cheaper.
+    # Along the rows, rounded, then along the columns: in one step PIL starts with the cheaper one.
     bicubic, (height, width) = Image.Resampling.BICUBIC, wanted
     image = image.resize((width, below - above), bicubic, (left, 0, right, below - above))
     return image.resize((width, height), bicubic, (0, top - above, width, bottom - above))
 
 
 def _span(side, resized, wanted):
-    """Where the middle `wanted` of `resized` pixels begin and end in a side of the file's."""
+    """Where the middle `wanted` of `resized` pixels begin and end along the file's side."""
     first = round((resized - wanted) / 2)
     return first * side / resized, min((first + wanted) * side / resized, side)
 
 
 def _open(data, exif_orientation):
-    """A picture file as a PIL image in RGB, upright if asked for."""
+    """An image file as a PIL image in RGB, upright if asked for."""
     import numpy as np
     from PIL import Image
 
@@ -248,7 +248,7 @@ def _open(data, exif_orientation):
         if math.prod(image.size) > MAX_PIXELS:
             raise ValueError(f"{math.prod(image.size)} pixels, more than {MAX_PIXELS}")
         image.load()
-    except Exception as error:  # PIL lets many kinds through for a broken file
+    except Exception as error:  # PIL raises many kinds of error for a broken file
         raise ValueError(f"no whole picture, or too large: {error}") from error
     turn = _turn(image) if exif_orientation else None
     if image.mode.startswith("I"):
@@ -258,7 +258,7 @@ def _open(data, exif_orientation):
 
 
 def _turn(image):
-    """How a PIL image becomes upright as its EXIF says, or `None` if it is."""
+    """How to turn a PIL image upright as its EXIF says, or `None` if it is."""
     from PIL import Image
 
     exif = Image.Exif()
@@ -329,7 +329,7 @@ def _is_address(server):
 
 
 def _show(path, row):
-    """Prints one answer; returns whether the file is no picture."""
+    """Prints one answer; returns whether the file is not an image."""
     if row[0][0] == "":
         print(f"{path}: no whole JPEG, PNG, GIF, BMP or WebP image, or too large", file=sys.stderr)
         return True

@@ -9,7 +9,7 @@ __all__ = ["COLUMNS", "Step", "Totals", "mean_average_precision", "step_class"]
 
 
 def step_class() -> type[Step]:
-    """The `Step` of the Keras backend that runs."""
+    """The `Step` of the current Keras backend."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         from keras_crossvit.training.steps.tensorflow import TensorFlowStep

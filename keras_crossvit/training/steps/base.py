@@ -1,4 +1,4 @@
-"""What a step is, whatever computes it, and what it says of the rows that it saw."""
+"""What a step is, whatever computes it, and what it reports about the rows that it saw."""
 
 import abc
 import contextlib
@@ -23,19 +23,19 @@ class Step(abc.ABC):
     """A model, its optimizer, and the devices of this process that train it.
 
     The loss is averaged over the global batch. What is computed is the same on any number of
-    devices and processes, but for the order of sums and the images that drop path falls on: on
-    TensorFlow each replica draws for itself, and several processes of JAX hold the rows of a
-    batch in another order.
+    devices and processes, except for the order of sums and the images that drop path falls on: on
+    TensorFlow each replica draws for itself, and several JAX processes hold the rows of a batch
+    in another order.
 
     Args:
         model: A functional classifier that returns logits.
-        optimizer: One of `make_optimizer`, built for `model`.
+        optimizer: One from `make_optimizer`, built for `model`.
         strategy: What `make_strategy` returned; the model was made in its scope.
         accumulation_steps: Micro-batches that each replica's batch is split into, computed one
-            after the other before the one update.
-        steps_per_call: The most steps that one call of `train` does.
+            after another before the single update.
+        steps_per_call: Maximum number of steps in one call of `train`.
         jit_compile: Whether XLA compiles TensorFlow's step; JAX always compiles.
-        loss: The loss of a row in training; in evaluation it is that of its `kind` alone.
+        loss: The loss of a row in training; in evaluation only its `kind` counts.
         several_labels: Whether an image may have several labels.
     """
 
@@ -66,45 +66,45 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def train(self, batches: Iterator[Any], count: int, stop: bool = False) -> Tensor:
-        """Does `count` steps, at most `steps_per_call`.
+        """Runs `count` steps, at most `steps_per_call`.
 
         Args:
-            batches: What `feed` made of `training_batches`.
+            batches: What `feed` returned for `training_batches`.
             count: Number of steps.
-            stop: Whether this process wants to end; all of them see how many do.
+            stop: Whether this process wants to end; all processes see how many do.
 
         Returns:
-            `(count, 5)`, on the device, as soon as the steps are begun: for each step the sums,
-            over the rows of the global batch that have a label, of the loss, of the rows whose
-            label is the first, and among the first five; their number; and how many processes
-            want to end.
+            `(count, 5)`, on the device, as soon as the steps are started: for each step the sum
+            of the loss over the rows of the global batch that have a label, the number of rows
+            whose label comes first, of those whose label is among the first five, and of all of
+            them; and how many processes want to end.
         """
 
     @abc.abstractmethod
     def evaluate(self, batches: Iterator[Any], stop: bool = False) -> Tensor:
-        """Computes the next batch, with the moving average of the weights where there is one.
+        """Evaluates the next batch, with the moving average of the weights if there is one.
 
         Args:
-            batches: What `feed` made of `evaluation_batches`.
+            batches: What `feed` returned for `evaluation_batches`.
             stop: As in `train`.
 
         Returns:
-            `(5,)`: sums as those of a step of `train`, each row by its weight. Of several labels
-            the batch's `score_counts` follow, flat.
+            `(5,)`: sums as in a step of `train`, each row times its weight. With several labels
+            the batch's `score_counts` follow, flattened.
         """
 
     @abc.abstractmethod
     def snapshot(self) -> dict[str, Tensor]:
-        """All state that decides how training goes on, `{name: tensor}`, as it is now.
+        """All state that determines how training goes on, `{name: tensor}`, as it is now.
 
-        Steps that come later leave the tensors as they are, so that another thread can read them.
+        Later steps leave the tensors as they are, so that another thread can read them.
         """
 
     def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
         """Assigns the arrays of a `snapshot`, all or nothing.
 
         Raises:
-            ValueError: If the variables are others; `origin` is named.
+            ValueError: If the variables do not match; the message names `origin`.
         """
         state.restore(self.model, self.optimizer, arrays, origin)
 
@@ -113,7 +113,7 @@ class Step(abc.ABC):
         self.optimizer.iterations.assign(step)
 
     def put_average_in_place(self) -> None:
-        """Gives the model the moving average of its weights, where there is one."""
+        """Gives the model the moving average of its weights, if there is one."""
         self.sync()
         if self.average is not None:
             self.average.put_average_in_place(self.model.trainable_variables)
@@ -132,12 +132,12 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def sync(self) -> None:
-        """Brings the state into the variables of the model and the optimizer."""
+        """Writes the state to the variables of the model and the optimizer."""
 
     def held_out_sums(
         self, labels: Tensor, logits: Tensor, weights: Tensor, stops: Tensor
     ) -> Tensor:
-        """What `evaluate` returns, of some rows and the processes that want to end."""
+        """What `evaluate` returns, for some rows and the processes that want to end."""
         losses = self.held_out_loss(labels, logits)
         sums = [row_sums(labels, logits, losses, weights), ops.reshape(stops, (1,))]
         if self.several_labels:
@@ -157,8 +157,8 @@ def row_sums(
     """Loss, top-1 and top-5, summed over the rows, and their number: float32 `(4,)`.
 
     Args:
-        labels: `(B, classes)`; mixed labels count as the class of the highest, and where several
-            are the highest, as those of several labels are, any of them is right.
+        labels: `(B, classes)`; mixed labels count as the class with the highest value, and where
+            several share it, as with several labels, any of them is right.
         logits: `(B, classes)`.
         losses: `(B,)`.
         weights: `(B,)`; `None` for 1 where there is a label, 0 where an image was unreadable.
@@ -171,7 +171,7 @@ def row_sums(
     of_labels = ops.where(is_label, logits, -float("inf"))
     best = ops.max(of_labels, axis=-1, keepdims=True)
     place = ops.cast(ops.argmax(of_labels, axis=-1, keepdims=True), "int32")
-    # Of equal logits the first class comes first, as in `evaluate`.
+    # Among equal logits the first class comes first, as in `evaluate`.
     tied = ops.equal(logits, best) & (np.arange(logits.shape[-1], dtype="int32") < place)
     before = ops.sum(ops.cast((logits > best) | tied, "int32"), axis=-1)
     columns = [losses, right, ops.cast(before < 5, "float32")]
@@ -182,8 +182,8 @@ def row_sums(
 class Totals:
     """Loss and accuracies of all rows since the beginning of an epoch.
 
-    Added up in float64 and in the order of the steps, so that they do not depend on when, or in
-    how many parts of a run, the steps were done.
+    Added up in float64 and in the order of the steps, so that they do not depend on when the
+    steps were done, or in how many parts of a run.
     """
 
     loss: float = 0.0
@@ -200,7 +200,7 @@ class Totals:
 
     @property
     def means(self) -> dict[str, float]:
-        """`{"loss", "accuracy", "top5_accuracy"}`, of the rows that could be read."""
+        """`{"loss", "accuracy", "top5_accuracy"}`, over the rows that could be read."""
         rows = self.rows or float("nan")
         return {
             "loss": self.loss / rows,

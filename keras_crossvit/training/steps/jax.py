@@ -14,17 +14,17 @@ from keras_crossvit.common.typing import Tensor
 from keras_crossvit.training import state
 from keras_crossvit.training.steps.base import COLUMNS, Step, row_sums
 
-_UNDER_WAY = 2  # calls that may be begun and not done: each holds its batches on the device
+_UNDER_WAY = 2  # calls that may be started and unfinished: each holds its batches on the device
 
 
 class JaxStep(Step):
-    """See `Step`. The state lies in arrays, which each call takes and gives back anew."""
+    """See `Step`. The state is held in arrays, which each call consumes and returns anew."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.arrays = self._read_variables()
         teacher = self.loss.teacher
-        # An argument of the step: as a constant in it XLA would compile for minutes.
+        # An argument of the step: were it a constant, XLA would compile for minutes.
         self._teacher_arrays = [] if teacher is None else [v.value for v in teacher.variables]
         self._train = jax.jit(self._steps, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluation_step)
@@ -61,7 +61,7 @@ class JaxStep(Step):
             for variable, array in zip(variables, arrays, strict=True)
         }
         named = state.variables(self.model, self.optimizer)
-        # Copies, since the next call of `train` gives these away.
+        # Copies, since the next call of `train` donates these.
         return {name: jnp.copy(_local(values[id(v)])) for name, v in named.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None:
@@ -81,11 +81,11 @@ class JaxStep(Step):
         )
 
     def _read_variables(self):
-        # Copies, since a call of `train` gives away the arrays that it is given.
+        # Copies, since a call of `train` donates the arrays that it is given.
         return tuple([jnp.copy(v.value) for v in group] for group in self._variables())
 
     def _on_devices(self, array, axis):
-        """What this process has of a global batch, with rows along `axis`, on its devices."""
+        """The process's part of a global batch, with rows along `axis`, on its devices."""
         if self.strategy is None:
             return jax.device_put(array)
         mesh = self.strategy.device_mesh.backend_mesh
@@ -115,7 +115,7 @@ class JaxStep(Step):
             start = jax.tree.map(jnp.zeros_like, trainable), fixed, jnp.zeros(COLUMNS - 1)
             (gradients, fixed, sums), _ = jax.lax.scan(add_part, start, (images, labels))
         trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
-        # A scan gives back what it takes: Keras' variables know their types, its formulas forget.
+        # A scan must return the types that it takes: Keras' formulas lose those of its variables.
         optimizer = jax.tree.map(lambda new, old: new.astype(old.dtype), optimizer, arrays[2])
         return (trainable, fixed, optimizer), jnp.append(sums, jnp.sum(stops))
 
@@ -154,5 +154,5 @@ def _micro_batches(x, parts):
 
 
 def _local(array):
-    """What each process holds of an array that all of them hold alike."""
+    """The process's copy of an array that all of them hold."""
     return array.addressable_data(0)

@@ -12,15 +12,15 @@ from keras_crossvit.models.preprocessing import as_model_takes
 
 
 class Teacher:
-    """A model whose answers are learnt beside the labels.
+    """A model whose answers are learnt alongside the labels.
 
     Args:
-        model: A classifier of the same classes and images, any Keras model. Answers that are
-            probabilities are told from logits by a look at two images of noise.
+        model: A classifier of the same classes and images, any Keras model. Two images of noise
+            tell whether its answers are probabilities or logits.
         kind: "soft" learns its distribution over the classes (Hinton et al., "Distilling the
-            Knowledge in a Neural Network", 2015), "hard" its first class (DeiT, equation 3).
-        alpha: Share of the teacher's part in the loss, in [0, 1].
-        temperature: What the logits are divided by in the soft loss, positive.
+            Knowledge in a Neural Network", 2015), "hard" its top class (DeiT, equation 3).
+        alpha: The teacher's share of the loss, in [0, 1].
+        temperature: Divisor of the logits in the soft loss, positive.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Teacher:
         else:
             noise = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
             found = ops.convert_to_numpy(model(noise.astype("float32"), training=False))
-            # A sum of a thousand in bfloat16 comes to 1 only so nearly.
+            # A sum of a thousand in bfloat16 is only this close to 1.
             self._gives_probabilities = found.min() >= 0 and np.allclose(
                 found.astype("float32").sum(axis=-1), 1, atol=0.05
             )
@@ -48,7 +48,7 @@ class Teacher:
         return self.model.variables
 
     def logits(self, images: Tensor) -> Tensor:
-        """float32 `(B, classes)`, up to a number that is added to a whole row."""
+        """float32 `(B, classes)`, up to a constant added to each row."""
         images = as_model_takes(self.model, images)
         found = ops.cast(self._answers(images, training=False), "float32")
         if self._gives_probabilities:
@@ -58,15 +58,15 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True)
 class RowLoss:
-    """The loss of each row; 0 where the labels are all 0, as those of an unreadable image are.
+    """The loss of each row; 0 where the labels are all 0, as for an unreadable image.
 
     Args:
         kind: "softmax": the cross-entropy with one distribution over all classes. "sigmoid": the
-            binary cross-entropies of the classes, each a question of its own, and their mean,
-            as timm has it.
-        class_weights: float `(classes,)`: of a softmax what each class' part of the cross-entropy
-            is multiplied by, of a sigmoid the part of the rows that have the label; `None` for 1.
-        teacher: A `Teacher`, only of a softmax; `None` for none.
+            mean of the classes' binary cross-entropies, each class a question of its own, as in
+            timm.
+        class_weights: float `(classes,)`: factors, with a softmax of each class' part of the
+            cross-entropy, with a sigmoid of the part of rows that have the label; `None` for 1.
+        teacher: A `Teacher`, only with a softmax; `None` for none.
     """
 
     kind: str = "softmax"
@@ -85,8 +85,8 @@ class RowLoss:
         weights = 1.0 if self.class_weights is None else ops.convert_to_tensor(self.class_weights)
         if self.kind == "sigmoid":
             return _binary(labels, logits, weights)
-        # Not ops.categorical_crossentropy: its gradient on TensorFlow is that of labels that sum
-        # to 1, which weighted ones, and those of images that cannot be read, do not.
+        # Not ops.categorical_crossentropy: its gradient on TensorFlow assumes labels that sum to
+        # 1, which weighted ones, and those of unreadable images, do not.
         losses = -ops.sum(labels * weights * ops.log_softmax(logits), axis=-1)
         if self.teacher is None or teacher is None:
             return losses
@@ -111,9 +111,9 @@ def _binary(labels, logits, weights):
 
 
 def balanced_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
-    """Weights with which all classes count alike, `(classes,)`, for `RowLoss`.
+    """Weights that make all classes count equally, `(classes,)`, for `RowLoss`.
 
-    Of a softmax `N / (classes * rows of the class)`, as scikit-learn has it; of a sigmoid the
+    With a softmax `N / (classes * rows of the class)`, as in scikit-learn; with a sigmoid the
     rows without the label over those with it.
 
     Args:

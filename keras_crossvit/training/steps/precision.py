@@ -10,7 +10,7 @@ _HIGHEST = 16.0  # logits beyond it, on either side, share the outermost bins
 
 
 def score_counts(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
-    """How many rows have a logit in each of 1,024 ranges, which are 1/32 wide.
+    """The number of rows with a logit in each of 1,024 ranges of width 1/32.
 
     Args:
         labels: `(B, classes)` of zeros and ones.
@@ -18,7 +18,7 @@ def score_counts(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
         weights: `(B,)`, how much each row counts.
 
     Returns:
-        float32 `(2, classes, 1024)`: the rows that have the label, and those that have not.
+        float32 `(2, classes, 1024)`: the rows that have the label, and those that do not.
     """
     classes = labels.shape[-1]
     ranges = ops.floor((ops.cast(logits, "float32") + _HIGHEST) * (_BINS / (2 * _HIGHEST)))
@@ -32,11 +32,11 @@ def score_counts(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
 
 
 def mean_average_precision(counts: np.ndarray) -> float:
-    """The mean over the classes that some rows have and others lack; NaN if there is none.
+    """The mean over the classes that some rows have and others lack; NaN if there are none.
 
     Args:
-        counts: Sum of what `score_counts` returned. Scores of one range count as equal, in all
-            else it is scikit-learn's `average_precision_score`.
+        counts: Sum of what `score_counts` returned. Scores in one range count as equal; otherwise
+            this is scikit-learn's `average_precision_score`.
     """
     present, absent = counts[..., ::-1]  # the highest scores first
     found, false = present.cumsum(-1), absent.cumsum(-1)

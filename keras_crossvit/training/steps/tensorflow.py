@@ -43,7 +43,7 @@ class TensorFlowStep(Step):
         return self._evaluate(batches, tf.constant(float(stop)))
 
     def snapshot(self) -> dict[str, Tensor]:
-        # No copies: TensorFlow makes one of a variable that is read elsewhere when it changes it.
+        # No copies: TensorFlow makes one when it changes a variable that is read elsewhere.
         named = state.variables(self.model, self.optimizer)
         return {name: variable.value.read_value() for name, variable in named.items()}
 
@@ -76,7 +76,7 @@ class TensorFlowStep(Step):
             gradients, sums = self._accumulated(images, labels)
         if self.replicas > 1 and hasattr(self.optimizer, "inner_optimizer"):
             # The loss scale must find the same gradients finite everywhere. Keras adds them up
-            # once more, now all the same.
+            # once more, now that they are equal.
             summed, replicas = sum_over_replicas(gradients)
             gradients = [gradient / replicas for gradient in summed]
         self.optimizer.apply(gradients, self.model.trainable_variables)
@@ -105,7 +105,7 @@ class TensorFlowStep(Step):
         return tape.gradient(scaled, variables), row_sums(labels, logits, losses)
 
     def _accumulated(self, images, labels):
-        """The same of all micro-batches together, one after the other."""
+        """The same for all micro-batches together, computed one after another."""
         parts = self.accumulation_steps
         images, labels = (
             tf.reshape(x, (parts, x.shape[0] // parts, *x.shape[1:])) for x in (images, labels)
@@ -124,7 +124,7 @@ class TensorFlowStep(Step):
     def _forward(self, images):
         if self.replicas == 1:
             return self.model(images, training=True)
-        # The replicas share the state of the seeds, and each draws from seeds of its own.
+        # The replicas share the state of the seeds, but each draws from seeds of its own.
         model = self.model
         weights = {id(variable) for variable in model.non_trainable_weights}
         seeds = [v for v in model.non_trainable_variables if id(v) not in weights]

@@ -1,4 +1,4 @@
-"""Comparisons with timm: what is made of the figures, timm's failures, a real run in small."""
+"""Comparisons with timm: what becomes of the figures, timm's failures, a small real run."""
 
 import contextlib
 
@@ -19,7 +19,7 @@ def known_processor(monkeypatch):
 
 
 def turns_of(monkeypatch, rows):
-    """Lets `worker` give known figures: `{function: {name: values of its turns}}`.
+    """Makes `worker` give known figures: `{function: {name: values of its turns}}`.
 
     `timm_inference` has a row for each variant, its last argument.
     """
@@ -88,7 +88,7 @@ def test_shares_in_bfloat16_are_of_its_own_rate(monkeypatch, model):
 
 
 def test_variants_of_timm_that_fail_leave_their_columns_empty(monkeypatch, model, capfd):
-    """With processes: one variant raises in its first turn, the others and ours run on."""
+    """With processes: one variant raises in its first turn, the others and ours carry on."""
     monkeypatch.setattr(compare, "make_model", lambda name: model)
     monkeypatch.setattr(compare, "our_inference", processes.fast)
     monkeypatch.setattr(compare, "machine", processes.fast)

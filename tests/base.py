@@ -43,7 +43,7 @@ def any_design(fusion, patch_embed):
 
 
 def small_model(config=None, **kwargs):
-    """A model of `small_config()` for 5 classes, with weights large enough to matter."""
+    """A model of `small_config()` for 5 classes, weights large enough to matter."""
     arguments = {"weights": None, "classes": 5, **kwargs}
     model = kc.CrossViT(config or small_config(), **arguments)
     return randomize(model, scale=0.2)

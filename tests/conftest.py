@@ -25,8 +25,8 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
-# The commands that tests start in processes of their own compute with oneDNN, so this one does
-# too: otherwise values differ in the last bits on processors where TensorFlow leaves it off.
+# The commands that tests start compute with oneDNN, so this process does too: otherwise their
+# values differ in the last bits on processors where TensorFlow leaves it off.
 crossvit_command.set_environment()
 
 import keras

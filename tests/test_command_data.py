@@ -16,7 +16,7 @@ def opened(run, *given, with_training=False):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder with a training split only, eight images of each class."""
+    """A folder with only a training split, eight images of each class."""
     for name in ("bee", "cow"):
         (tmp_path / "train" / name).mkdir(parents=True)
         for number in range(8):

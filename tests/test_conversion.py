@@ -1,4 +1,4 @@
-"""Checkpoints from one format to another, with the preset found from the weights alone."""
+"""Checkpoints from one format to another, the preset found from the weights alone."""
 
 import keras
 import numpy as np

@@ -121,7 +121,7 @@ def test_int8_of_litert_keeps_the_accuracy(run, tmp_path):
 
 @pytest.mark.main_job
 def test_openvino_keeps_the_accuracy(run, tmp_path):
-    """In float32, in bfloat16, and in int8 from 100 images: within one point of float32."""
+    """In float32, in bfloat16, and in int8 with 100 images: within one point of float32."""
     output, folder = run
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     source = open_source("digits", folder.parent / "data")

@@ -29,7 +29,7 @@ def all_functions(model, images):
 
 
 def test_nothing_changes_the_model():
-    """Weights, what is trainable and the graph stay, and training goes on."""
+    """Weights, what is trainable and the graph stay; training goes on."""
     model = base.small_model(drop_path_rate=0.1, drop_rate=0.1)
     model.get_layer("stage_0").trainable = False
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)

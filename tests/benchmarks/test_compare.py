@@ -88,7 +88,7 @@ def test_shares_in_bfloat16_are_of_its_own_rate(monkeypatch, model):
 
 
 def test_variants_of_timm_that_fail_leave_their_columns_empty(monkeypatch, model, capfd):
-    """With processes: one variant raises in its first turn, the others and ours carry on."""
+    """With processes: one variant raises in its first turn, the others and ours run on."""
     monkeypatch.setattr(compare, "make_model", lambda name: model)
     monkeypatch.setattr(compare, "our_inference", processes.fast)
     monkeypatch.setattr(compare, "machine", processes.fast)

@@ -19,7 +19,7 @@ def warned(caplog):
     """A function that returns the warnings so far, as in a new process."""
     pixels._say_once.cache_clear()
     caplog.set_level(logging.WARNING, logger="keras_crossvit")
-    # TensorFlow's own warnings about retracing may come with any of these calls.
+    # TensorFlow's own retracing warnings come at any of these calls.
     yield lambda: [
         record.getMessage() for record in caplog.records if record.name == "keras_crossvit"
     ]

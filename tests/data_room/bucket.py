@@ -9,7 +9,7 @@ import urllib.parse
 
 
 class Bucket:
-    """The contents of a bucket called "bucket", and the requests made to it.
+    """The contents of a bucket "bucket", and the requests made to it.
 
     Attributes:
         objects: `{name: content}`.

@@ -36,7 +36,7 @@ def one_shade_each(count, height=16, width=24):
 
 @pytest.mark.parametrize("changes", [{"mixup_alpha": 0.8}, {"cutmix_alpha": 1.0}])
 def test_labels_follow_the_pixels(changes):
-    """The mean shade is that of the labels: true of CutMix if lambda is that of the actual box."""
+    """The mean shade is that of the labels: true of CutMix if lambda is that of the real box."""
     augmentation = kerascv(**changes)
     images, found = one_shade_each(8), []
     for seed in range(10):

@@ -148,7 +148,7 @@ def test_mixing_formula_for_each_group(mixup, cutmix):
 
 
 def test_erasing_comes_before_mixing_and_after_randaugment():
-    """The noise of erasing leaves 0..255, which RandAugment's whole-numbered pixels never do."""
+    """Erasing's noise leaves 0..255, which RandAugment's integer pixels never do."""
     image = make_augmentation(policy(erasing_probability=1.0), 10).image
     pixels = tf.constant(random_images(1, 60, 60)[0])
     results = [image(pixels, tf.constant([seed, 0])).numpy() for seed in range(6)]

@@ -155,7 +155,7 @@ def test_a_share_is_held_out_of_each_class_and_always_the_same():
 
 @pytest.mark.parametrize("where", [0, 50, 100])
 def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
-    """Otherwise a model that is trained further would be validated on what it was trained on."""
+    """A model trained further would otherwise be validated on what it was trained on."""
     labels = np.arange(100) % 2
     names = [f"{number}.png" for number in range(100)]
     before = {names[row] for row in hold_out_rows(names, labels, 0.2)[1]}
@@ -165,7 +165,7 @@ def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
 
 
 def test_paths_that_end_alike_are_told_apart_by_their_beginning():
-    """Otherwise the first ones would be held out, and others as soon as one is added."""
+    """The first ones would otherwise be held out, and others once one is added."""
     names = [f"/data/train/ant/sample_{number:04}/rgb/image.png" for number in range(100)]
     labels = np.zeros(100, int)
     _, held_out = hold_out_rows(names, labels, 0.2, "/data/train")

@@ -222,7 +222,7 @@ def test_png_with_plain_texts(decode):
 
 @pytest.mark.parametrize("scans", [20, 101])
 def test_a_training_crop_has_the_same_limits(scans):
-    """The crop decodes only a part of a JPEG, by a different route from `decode`."""
+    """The crop decodes only a part of a JPEG, by another route than `decode`."""
     from keras_crossvit.data.random_crop import random_resized_crop
 
     file = repeat_last_scan(flat("JPEG", 4096, progressive=True), scans)

@@ -48,7 +48,7 @@ def test_a_sorted_source_is_mixed_over_all_of_an_epoch():
     batch = labels[EpochOrder(100_000, 100_000, seed=3)(np.arange(4096))]
     shares = np.bincount(batch, minlength=100) / 4096
     entropy = -(shares * np.log2(shares)).sum()
-    assert entropy > 6.6  # out of 6.64 bits
+    assert entropy > 6.6  # of 6.64 bits
 
 
 def test_repeated_augmentation_takes_another_third_in_each_epoch():

@@ -106,7 +106,7 @@ def test_fallback_is_the_middle(height, width, box):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_part_of_a_file_is_pils(file_format):
-    """The same part, found with the ramp at the same seed and resized by PIL, is the result."""
+    """The result is the part that the ramp shows at the same seed, resized by PIL."""
     options = FORMATS[file_format]
     pixels = photo()[100:228, 200:328]
     file, where = encoded(pixels, file_format, **options), encoded(ramp(128, 128), "PNG")

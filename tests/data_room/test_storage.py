@@ -112,7 +112,7 @@ def test_index_of_a_bucket_that_cannot_be_written(bucket, tmp_path, monkeypatch,
     index_shards(["gs://bucket/a.tfrecord"], [3])
     assert "the index of records is kept in" in caplog.text
     bucket.forget_requests()
-    monkeypatch.chdir(tmp_path)  # whatever the working directory
+    monkeypatch.chdir(tmp_path)  # from any working directory
     assert read_record(index_shards(["gs://bucket/a.tfrecord"], [3])[0], 2) == b"aa"
     assert bucket.bytes_read == 18
 

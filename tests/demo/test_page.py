@@ -25,7 +25,7 @@ NAMES = ("flower", "temple")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """The two photographs as files, beside two files that are not images."""
+    """Files of the two photographs, and two that are not images."""
     from sklearn.datasets import load_sample_image
 
     folder = tmp_path_factory.mktemp("photographs")
@@ -97,7 +97,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The page, which must not request anything from elsewhere."""
+    """The page, which must request nothing from elsewhere."""
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(PATIENCE)
     asked = []

@@ -234,7 +234,7 @@ class TestInt8:
         np.testing.assert_allclose(run(images[:1]), run(images)[:1], atol=1e-2)
 
     def test_saved_model(self, tmp_path):
-        """What is served is what `model.quantize` computes; the model itself stays as it is."""
+        """What is served is what `model.quantize` computes; the model is unchanged."""
         from keras_crossvit.export.formats import quantized
 
         classifier = base.small_model(base.small_config(num_stages=1))

@@ -72,7 +72,7 @@ def test_checkpointing_changes_neither_output_nor_gradients(rate):
 
 
 def gradient_list(layer, x):
-    """Gradients of the sum of squares with respect to the weights and the input."""
+    """Gradients of the sum of squares with respect to weights and input."""
     import tensorflow as tf
 
     x = tf.constant(x)
@@ -124,6 +124,6 @@ def test_every_weight_has_a_gradient(layer):
     )
     assert norms
     assert None not in norms.values(), norms
-    # The bias of the keys cancels in the softmax; everything else must learn.
+    # The bias of the keys cancels in the softmax; all else must learn.
     still = {path for path, norm in norms.items() if norm < 1e-3}
     assert still <= {path for path in norms if path.endswith("key/bias")}

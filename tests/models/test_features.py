@@ -264,7 +264,7 @@ def test_pyramid(model, tmp_path):
     for level, stride in strides.items():
         grid = (-(-40 // stride), -(-64 // stride))
         assert found[level].shape == (2, *grid, 8) == (2, *pyramid.output[level].shape[1:])
-        # The last layer is a norm, still with its initial weights.
+        # The last layer is a norm with its initial weights.
         np.testing.assert_allclose(found[level].mean(axis=-1), 0, atol=1e-5)
     own = {id(x) for x in model.weights}
     new = [x for x in pyramid.trainable_variables if id(x) not in own]

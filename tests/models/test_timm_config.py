@@ -138,7 +138,7 @@ def test_a_folder_that_timm_wrote(tmp_path):
 
 
 def test_a_folder_of_timm_that_is_not_square(tmp_path):
-    """Timm splits 120 x 480 pixels into 10 x 40 and 7 x 28 patches: numbers that are squares."""
+    """Timm splits 120 x 480 pixels into 10 x 40 and 7 x 28 patches: square numbers."""
     model = model_of("crossvit_9", (120, 480))
     assert model.grids == {"small": (10, 40), "large": (7, 28)}
     config = config_of(model, tmp_path)

@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: what is in them, and that the wheel works by itself."""
+"""The wheel and the source distribution: what is in them, and that the wheel works alone."""
 
 import json
 import os

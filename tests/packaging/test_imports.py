@@ -1,4 +1,4 @@
-"""The package's rooms import each other one way only: as the table in CONTRIBUTING.md says."""
+"""The package's rooms import each other one way, as the table in CONTRIBUTING.md says."""
 
 import ast
 import graphlib
@@ -22,7 +22,7 @@ def files_of(room):
 
 
 def imported_rooms(path):
-    """The rooms of the package that a file imports, including inside functions.
+    """The rooms of the package that a file imports, also inside functions.
 
     A name that the package itself holds, as in `from keras_crossvit import presets`, counts as
     a room of that name, so that it is found in no row.

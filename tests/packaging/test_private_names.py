@@ -119,7 +119,7 @@ CLASSES = [x for x in PUBLIC if inspect.isclass(x) and issubclass(x, keras.layer
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_no_attribute_takes_a_name_of_keras(cls):
-    """Taking one of Keras' names, `_is_quantized` in 3.16, would break what Keras does with it."""
+    """A name of Keras' own, `_is_quantized` in 3.16, would break what Keras does with it."""
     taken = set(dir(keras.layers.Layer()))
     if cls is kc.CrossViT:
         x = keras.Input((1,))

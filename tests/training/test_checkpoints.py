@@ -202,7 +202,7 @@ def test_what_stops_a_write_is_raised_in_the_run(tmp_path):
     writer.write(1, ARRAYS, {"step": 1})
     with pytest.raises(FileExistsError):
         writer.write(2, ARRAYS, {"step": 2})
-    writer.wait()  # it is raised only once
+    writer.wait()  # it is raised once
 
 
 def test_without_a_folder_nothing_is_written():

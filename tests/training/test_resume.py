@@ -1,4 +1,4 @@
-"""A run that is ended in any way resumes, and reaches the same weights bit for bit."""
+"""A run that ends in any way resumes, and reaches the same weights bit for bit."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def end():
 
 @pytest.fixture(scope="module")
 def undisturbed(folder, values):
-    """Weights and table of a run that was never interrupted."""
+    """Weights and table of an uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, "export_saved_model", _pretend_to_export)
         (folder / "undisturbed").mkdir()

@@ -22,7 +22,7 @@ NAMES = ("ant", "bee", "cat")
 
 
 def rounded(logits):
-    """Logits as far as the counts tell them apart."""
+    """Logits as the counts distinguish them."""
     return np.floor(np.clip(logits, -16, 16 - 1e-3) * 32)
 
 

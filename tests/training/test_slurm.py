@@ -21,7 +21,7 @@ STEP = {
 @pytest.fixture
 def environment(monkeypatch):
     """A function that sets the variables of a step, with some others."""
-    monkeypatch.setenv("TF_CONFIG", "")  # so that it is put back afterwards
+    monkeypatch.setenv("TF_CONFIG", "")  # so that it is restored
 
     def set_all(**others):
         for name, value in {**STEP, **others}.items():

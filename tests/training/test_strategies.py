@@ -1,4 +1,4 @@
-"""Training is alike on any devices, processes and backend; a lost worker comes back."""
+"""All devices, processes and backends train alike; a lost worker comes back."""
 
 import concurrent.futures
 import json
@@ -20,8 +20,8 @@ from tests.base import pixels, run_python
 from tests.training.processes import finish, run, started, wait_for, weights
 from tests.training.tiny import MODEL
 
-# 22 steps with everything on except drop path, whose draws each replica makes for itself. With
-# SGD, since AdamW divides gradients by their size, and so makes their rounding just as large.
+# 22 steps with everything on but drop path, whose draws each replica makes for itself. With SGD,
+# since AdamW divides gradients by their size, and so makes their rounding just as large.
 VALUES = {
     "output_dir": "run",
     "drop_path_rate": 0.0,

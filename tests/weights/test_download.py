@@ -80,7 +80,7 @@ def hub(tmp_path_factory):
     server.server_close()
 
 
-# The hub's client waits 23 seconds between its attempts; the test does not.
+# The hub's client waits 23 seconds between its tries; the test does not.
 DOWNLOAD = """
 import sys, time
 time.sleep = lambda seconds: None

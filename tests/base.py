@@ -32,7 +32,7 @@ def small_config(**changes):
 
 
 def any_design(fusion, patch_embed):
-    """A small configuration whose patches, of 12 and 16 pixels, all patch embeddings make."""
+    """A small configuration with patches of 12 and 16 pixels, which all patch embeddings make."""
     return small_config(
         small=kc.BranchConfig(48, 12, embed_dim=16, depth=1, num_heads=2, mlp_ratio=2),
         large=kc.BranchConfig(48, 16, embed_dim=24, depth=1, num_heads=3, mlp_ratio=2),

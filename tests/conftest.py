@@ -1,4 +1,4 @@
-"""Set up before any test imports Keras; fixtures that several folders use."""
+"""Setup before any test imports Keras, and fixtures that several folders use."""
 
 import gc
 import logging
@@ -9,7 +9,7 @@ import crossvit_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # values are those of a CPU
-# XLA compiles longer than it computes here; without optimisation it is quicker.
+# XLA spends longer compiling than computing here; without optimisation it is quicker.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
@@ -17,7 +17,7 @@ os.environ.setdefault(
 
 # The tests run side by side, and their models are too small for more than one thread.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-# What JAX compiled for one test, or one process of it, another need not compile again.
+# What JAX compiled for one test, or one of its processes, another need not compile again.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
     str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"),
@@ -25,7 +25,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
-# The processes that tests start as commands compute with oneDNN: so does this one, or else their
+# The commands that tests start compute with oneDNN, so this process does too: otherwise their
 # values differ in the last bits on processors where TensorFlow leaves it off.
 crossvit_command.set_environment()
 
@@ -37,12 +37,12 @@ from tests import base
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """A worker for each core, but at most four: each takes up to 3 GB, and starts others."""
+    """A worker per core, but at most four: each takes up to 3 GB, and starts other processes."""
     return max(2, min(4, os.cpu_count() or 1))
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take longest begin first, so that no worker has one left when all else is done.
+    """Starts with the files that take longest, so that none is left when all else is done.
 
     A worker takes a whole file at a time, in this order.
     """
@@ -54,14 +54,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spares the collector of garbage the million objects of TensorFlow, which stay."""
+    """Spares the garbage collector TensorFlow's million objects, which stay."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _objects_that_stay():
-    """Spares it what earlier files left, too: Keras collects garbage once a quantised layer."""
+    """Spares it what earlier files left, too: Keras collects garbage once per quantised layer."""
     yield
     gc.collect()
     gc.freeze()
@@ -69,7 +69,7 @@ def _objects_that_stay():
 
 @pytest.fixture(autouse=True)
 def _same_start():
-    """Every test begins with the same seed, policy and messages, whatever ran before."""
+    """Every test begins with the same seed, policy and logging, whatever ran before."""
     keras.utils.set_random_seed(0)
     logging.disable(logging.NOTSET)
     package = logging.getLogger("keras_crossvit")

@@ -1,6 +1,6 @@
 """The reference values of `tests/data` and the rule that makes their weights and inputs.
 
-A weight depends on its name in timm and on its shape alone, so building a model's weights
+A weight depends only on its name in timm and on its shape, so building a model's weights
 through the package's name table checks the names, too.
 """
 
@@ -31,7 +31,7 @@ _RULES = (
 
 
 def weight(name, shape):
-    """The array of a parameter, timm's name, in PyTorch's layout."""
+    """The array of a parameter, by timm's name, in PyTorch's layout."""
     random = np.random.RandomState(zlib.crc32(name.encode()))
     noise = random.standard_normal(shape).astype("float32")
     return next(scale(noise) for pattern, scale in _RULES if re.search(pattern, name))
@@ -60,7 +60,7 @@ def values():
 
 
 def variant_model(variant, **kwargs):
-    """The model of a variant such as "9_dagger_240", logits of normalised images."""
+    """The model of a variant such as "9_dagger_240": logits of normalised images."""
     preset, size = f"crossvit_{variant}".rsplit("_", 1)
     return kc.CrossViT(
         kc.CrossViTConfig.preset(preset),

@@ -1,4 +1,4 @@
-"""The formulas of the paper in NumPy, float64, written without a look at the package."""
+"""The formulas of the paper in NumPy, float64, written without looking at the package."""
 
 import math
 
@@ -81,7 +81,7 @@ def mlp(x, w):
 
 
 def transformer_block(x, w, num_heads):
-    """Equation 1, second and third line."""
+    """Equation 1, second and third lines."""
     x = x + self_attention(layer_norm(x, w, "norm1"), below(w, "attention"), num_heads)
     return x + mlp(layer_norm(x, w, "norm2"), below(w, "mlp"))
 

@@ -8,7 +8,7 @@ from keras_crossvit.commands.shared import add_data, find_data
 
 
 def opened(run, *given, with_training=False):
-    """The source that `evaluate` and `export` open for the arguments, of a run's values."""
+    """The source that `evaluate` and `export` open for the arguments and a run's values."""
     parser = argparse.ArgumentParser()
     add_data(parser, "to test with")
     return find_data(parser.parse_args([*given]), run, with_training)
@@ -16,7 +16,7 @@ def opened(run, *given, with_training=False):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of images to train on alone, eight of each class."""
+    """A folder with only a training split, eight images of each class."""
     for name in ("bee", "cow"):
         (tmp_path / "train" / name).mkdir(parents=True)
         for number in range(8):
@@ -26,7 +26,7 @@ def pictures(tmp_path):
 
 @pytest.mark.parametrize("with_training", [False, True])
 def test_a_runs_own_data_are_held_out_as_in_the_run(pictures, with_training):
-    """An export is calibrated by the others, and measured on what the run did not train on."""
+    """An export is calibrated on the others, and measured on what the run did not train on."""
     run = {"dataset": pictures, "train_split": "train", "validation_split": 0.25}
     for given in ([], ["--dataset", pictures]):
         source = opened(run, *given, with_training=with_training)

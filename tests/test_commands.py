@@ -30,7 +30,7 @@ LABELS = ("ant", "bee", "cat", "dog", "eel")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder as a run leaves it, and a folder of images with a class fewer, in another order."""
+    """A folder as a run leaves it, and a folder of images, one class fewer, in another order."""
     folder = tmp_path_factory.mktemp("commands")
     model = base.small_model(labels=LABELS)
     (folder / "run").mkdir()
@@ -77,7 +77,7 @@ def answers(run, split="validation"):
 
 
 def test_evaluate_needs_only_the_folder_of_a_run(run, command):
-    """The classes go by their names, though the data lack one."""
+    """The classes are matched by name, though the data lack one."""
     _, labels, scores = answers(run)
     found = json.loads(command("evaluate", run / "run"))
     assert (found["pictures"], found["unreadable"]) == (12, 1)
@@ -93,7 +93,7 @@ def test_evaluate_needs_no_training_split(run, command, tmp_path):
 
 
 def test_the_best_epoch_is_evaluated_as_the_run(run, command):
-    """By the data and the crop of the run whose folder it lies in."""
+    """With the data and the crop of the run whose folder it is in."""
     (run / "run" / "best.keras").write_bytes((run / "run" / "model.keras").read_bytes())
     assert command("evaluate", run / "run" / "best.keras") == command("evaluate", run / "run")
 
@@ -262,7 +262,7 @@ def test_which_file_recipe_must_be(name, run, command):
 
 
 def test_a_folder_without_a_model(command, tmp_path):
-    """As the checkpoints of a run, and a run that has not ended."""
+    """Such as the checkpoints of a run, or a run that has not ended."""
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "step-0000000001.safetensors").write_bytes(b"")
     message = refusal(command, "export", tmp_path, "--output-dir", tmp_path / "export")

@@ -1,4 +1,4 @@
-"""Checkpoints from one format to another, the preset found by the weights alone."""
+"""Checkpoints from one format to another, the preset found from the weights alone."""
 
 import keras
 import numpy as np
@@ -96,7 +96,7 @@ def test_sides_and_channels_are_kept(shape, tmp_path):
 
 
 def test_activation_and_labels_are_kept(tmp_path):
-    """Of a model of several labels, whose answers a softmax would turn into others."""
+    """Of a model with several labels, whose answers a softmax would change."""
     config = kc.CrossViTConfig.preset("crossvit_digits")
     arguments = {"classifier_activation": "sigmoid", "labels": ("a", "b"), "classes": 2}
     other = randomize(kc.CrossViT(config, weights=None, **arguments))

@@ -1,4 +1,4 @@
-"""The console script: what it says of its commands, and the environment that they run in."""
+"""The console script: what it says about its commands, and the environment they run in."""
 
 import sys
 

@@ -31,7 +31,7 @@ def pictures():
 
 
 def test_every_figure_by_hand(pictures):
-    """Against the model's own answers, with one file that is no picture among them."""
+    """Against the model's own answers, with one file among them that is not an image."""
     model = small_model()
     labels = [0, 1, 2, 3] * 3
     data = split([*pictures[:11], b"no picture"], labels)
@@ -60,7 +60,7 @@ def test_every_figure_by_hand(pictures):
 
 @pytest.mark.parametrize("several", [False, True])
 def test_a_model_without_preprocessing_gets_normalised_images(pictures, several):
-    """The same weights, the same figures, of the model and of its features."""
+    """The same weights, the same figures, for the model and for its features."""
     model = small_model(classifier_activation="sigmoid" if several else "softmax")
     other = kc.CrossViT(
         model.config,
@@ -105,7 +105,7 @@ def test_other_number_of_classes(pictures):
 
 
 def test_classes_in_another_order_than_the_models(pictures):
-    """They would be compared by number, and every figure be wrong."""
+    """They would be compared by number, and every figure would be wrong."""
     model = small_model(labels=NAMES[::-1])
     with pytest.raises(ValueError, match=r"the model's labels: .*Received: 'ant' where .*elk"):
         evaluate(model, split(pictures[:1], [0]), NAMES)
@@ -170,7 +170,7 @@ def test_images_with_several_labels(pictures):
     assert alone["per_class"]["bee"]["threshold"] == pytest.approx(bee["threshold"], rel=1e-4)
     assert result["branches"]["small"].keys() == {"mean_average_precision", "auc", "f1"}
     row = result["thresholds"][4]
-    chosen = scores >= row["threshold"] - 1e-6  # a score itself, of batches of another size
+    chosen = scores >= row["threshold"] - 1e-6  # a score itself, from batches of another size
     assert row["recall"] == pytest.approx((chosen * truth).sum() / truth.sum())
     assert row["precision"] == pytest.approx((chosen * truth).sum() / chosen.sum())
     assert result["branches"]["small"]["auc"] == pytest.approx(
@@ -179,7 +179,7 @@ def test_images_with_several_labels(pictures):
 
 
 def test_several_labels_of_a_model_that_gives_logits(pictures):
-    """Each class for itself, as of the same model with a sigmoid; a softmax would couple them."""
+    """Each class by itself, as for the same model with a sigmoid; a softmax would couple them."""
     model, logits = (
         small_model(classifier_activation=activation) for activation in ("sigmoid", None)
     )

@@ -1,4 +1,4 @@
-"""The main job, as `make train` does it: train on real pictures, export, classify a file."""
+"""The main job, as `make train` does it: train on real images, export, classify a file."""
 
 import csv
 import gc
@@ -79,7 +79,7 @@ def test_int8_keeps_the_accuracy(run):
     labels = np.concatenate([one_hot.numpy().argmax(1) for _, one_hot, _ in batches])
     float32 = (model.predict(batches, verbose=0).argmax(1) == labels).mean()
     assert f"{float32:.2%} top-1" in output  # the saved model is the evaluated one
-    gc.freeze()  # quantize collects garbage once a layer, and TensorFlow holds much of it
+    gc.freeze()  # quantize collects garbage once per layer, and TensorFlow holds much of it
     model.quantize("int8")
     int8 = (model.predict(batches, verbose=0).argmax(1) == labels).mean()
     assert abs(int8 - float32) <= 0.01
@@ -121,7 +121,7 @@ def test_int8_of_litert_keeps_the_accuracy(run, tmp_path):
 
 @pytest.mark.main_job
 def test_openvino_keeps_the_accuracy(run, tmp_path):
-    """In float32, in bfloat16, and in int8 by 100 images: within one point of float32."""
+    """In float32, in bfloat16, and in int8 with 100 images: within one point of float32."""
     output, folder = run
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     source = open_source("digits", folder.parent / "data")

@@ -17,8 +17,8 @@ from tests import base
 NOTEBOOKS = sorted((base.ROOT / "notebooks").glob("*.ipynb"))
 LARGEST = 400_000  # bytes of a notebook, with its pictures
 
-# What was trained comes out a little different on another processor: a number with a percent
-# sign may differ by so many points. All other text is the same on all machines.
+# Trained results differ a little on another processor: a number with a percent sign may differ
+# by this many points. All other text is the same on all machines.
 POINTS = 15
 _PERCENT = re.compile(r"\b(\d+)%")
 
@@ -50,7 +50,7 @@ def assert_same_pictures(value, outputs):
 
 
 def assert_own_problem(names):
-    """What the text of notebook 06 says of its figures holds here too."""
+    """What the text of notebook 06 says about its figures holds here too."""
     shares, probes = names["shares"], names["probes"]
     assert shares["the file"] > shares["nothing"] + 0.05 > 0.4
     assert min(probes["neighbours"], probes["linear probe"]) > probes["neighbour, pixels"]
@@ -71,7 +71,7 @@ def assert_own_problem(names):
 
 
 def assert_fine_tuning_pays(names):
-    """Notebook 02: the same few pictures take a trained model further than a new one."""
+    """Notebook 02: the same few images take a trained model further than a new one."""
     last = {name: history["val_accuracy"][-1] for name, history in names["histories"].items()}
     assert last["fine-tuned"] > last["from nothing"] + 0.05
 

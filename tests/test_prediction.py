@@ -1,4 +1,4 @@
-"""Which files are classified, and what is refused before."""
+"""Which files are classified, and what is refused beforehand."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ from tests import base
 
 
 def test_images_of_a_folder(tmp_path):
-    """Without hidden ones; through links; those to nothing are named when they are read."""
+    """Without hidden ones; through links; broken links are named when they are read."""
     for name in ("b.JPG", "a/c.png", ".hidden.png", ".folder/d.png", "notes.txt"):
         file = tmp_path / "pictures" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def test_one_path_is_no_list(files):
 
 @pytest.mark.parametrize("measure", ["classify", "evaluate", "branches", "features"])
 def test_a_model_that_answers_nan(measure, tmp_path):
-    """It would else be right for all images of the first class."""
+    """Otherwise it would be right for all images of the first class."""
     model = base.small_model()
     model.branches["large"].norm.gamma.assign(float("nan") * model.branches["large"].norm.gamma)
     picture = tmp_path / "a.png"

@@ -1,4 +1,4 @@
-"""Every command of the README and every snippet of it and of the documentation runs."""
+"""Every command in the README and every snippet in it and in the documentation runs."""
 
 import pathlib
 import re
@@ -42,7 +42,7 @@ SNIPPETS = [
 
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory):
-    """A folder with what the snippets speak of: a photograph, pictures, a checkpoint."""
+    """A folder with what the snippets mention: a photograph, pictures, a checkpoint."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -77,7 +77,7 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
     for registry in (AUGMENTATIONS, FUSIONS, PRESETS):
         monkeypatch.setattr(registry, "_entries", {**registry._entries})
     monkeypatch.chdir(surroundings)
-    monkeypatch.syspath_prepend(surroundings)  # as for a script that lies there
+    monkeypatch.syspath_prepend(surroundings)  # as for a script in that folder
     names = {}
     exec(compile(snippet, page, "exec"), names)
 
@@ -122,7 +122,7 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
 
 
 def train_and_reload(model):
-    """The fusion from outside of the package learns, and comes back from a file."""
+    """The fusion from outside the package learns, and comes back from a file."""
     side = model.input_shape[1]
     images = np.random.default_rng(0).uniform(0, 255, (4, side, side, 3)).astype("float32")
     fuse = model.get_layer("stage_0").fuse

@@ -19,14 +19,14 @@ GRIDS = {"small": (5, 8), "large": (2, 4)}  # rows, columns of patches
 
 
 def shallow_config(**changes):
-    """Both branches with one encoder a stage."""
+    """Both branches with one encoder per stage."""
     config = base.small_config()
     return dataclasses.replace(config, large=dataclasses.replace(config.large, depth=1), **changes)
 
 
 @pytest.fixture(scope="module")
 def wide():
-    """A model for pictures of 40 x 64 pixels; tests must not change it."""
+    """A model for images of 40 x 64 pixels; tests must not change it."""
     return base.small_model(input_shape=(40, 64, 3))
 
 
@@ -37,7 +37,7 @@ def value(model, point):
 
 
 def below(layer):
-    """`{path below a layer inside of a model: float64 array}`."""
+    """`{path below a layer inside a model: float64 array}`."""
     return {
         variable.path.split(f"/{layer.name}/", 1)[1]: np.array(variable, "float64")
         for variable in layer.weights
@@ -79,7 +79,7 @@ def test_cross_attention_is_equation_6(wide, branch):
         np.testing.assert_allclose(
             stage[branch].patches, expected[..., 1:].reshape(shape), atol=1e-5
         )
-        assert expected.std() > 0.01  # not all alike
+        assert expected.std() > 0.01  # not all the same
 
 
 def test_cross_attention_with_depth_2_is_that_of_the_first_module():
@@ -152,7 +152,7 @@ def test_feature_maps_are_the_tokens(wide, stage):
 
 
 def logit_slope(model, branch, channel, classes, step=0.02):
-    """The derivative of the logit by a token, the mean over the patches, by central differences.
+    """The derivative of the logit with respect to a token (patch mean), by central differences.
 
     What enters the first encoder is moved through the position embeddings of the patches.
     """

@@ -1,4 +1,4 @@
-"""`keras_crossvit.visualize` on any model and backend, without a change to it; its pictures."""
+"""`keras_crossvit.visualize` on any model and backend, without changing the model; its plots."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ WIDE = base.pixels(2, 40, 64)
 
 @pytest.fixture(scope="module")
 def wide():
-    """A model for pictures of 40 x 64 pixels; tests must not change it."""
+    """A model for images of 40 x 64 pixels; tests must not change it."""
     return base.small_model(input_shape=(40, 64, 3))
 
 
@@ -29,7 +29,7 @@ def all_functions(model, images):
 
 
 def test_nothing_changes_the_model():
-    """Weights, what is trainable, the graph, and training goes on."""
+    """Weights, what is trainable and the graph stay; training goes on."""
     model = base.small_model(drop_path_rate=0.1, drop_rate=0.1)
     model.get_layer("stage_0").trainable = False
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
@@ -214,7 +214,7 @@ np.savez(sys.argv[1], *keras.tree.flatten(values))
 
 
 def one_encoder():
-    """The least that has a gradient: JAX compiles each operation when it meets it first."""
+    """The least that has a gradient: JAX compiles each operation when it first meets it."""
     return base.small_model(base.small_config(small=None, fusion="none", num_stages=1))
 
 

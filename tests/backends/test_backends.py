@@ -31,7 +31,7 @@ for variant in variants:
 print("logits")
 """
 
-# On PyTorch `+=` would write into what a layer was given: hence the copies.
+# On PyTorch `+=` would write into a layer's inputs: hence the copies.
 FIT = """
 from tests import base
 config = base.small_config(num_stages=1)

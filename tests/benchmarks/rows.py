@@ -1,4 +1,4 @@
-"""A table of the paper in small: rows and what the models in them cost."""
+"""A table of the paper in miniature: rows and what the models in them cost."""
 
 from benchmarks.paper import PaperRow
 

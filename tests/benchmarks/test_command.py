@@ -123,7 +123,7 @@ def test_command_refuses_what_it_cannot_measure_with(monkeypatch, capsys, option
 
 
 def test_commands_of_the_pages_are_ones_that_the_recipe_takes(monkeypatch):
-    """Those that measure long are run by hand, but every option that is written exists."""
+    """Those that take long are run by hand, but every option written exists."""
     pages = [*(base.ROOT / "docs").glob("*.md"), base.ROOT / "recipes" / "benchmark.py"]
     written = []
     for page in pages:

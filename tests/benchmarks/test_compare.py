@@ -1,4 +1,4 @@
-"""Comparisons with timm: what is made of the figures, timm's failures, a real run in small."""
+"""Comparisons with timm: what becomes of the figures, timm's failures, a small real run."""
 
 import contextlib
 
@@ -19,7 +19,7 @@ def known_processor(monkeypatch):
 
 
 def turns_of(monkeypatch, rows):
-    """Lets `worker` give known figures: `{function: {name: values of its turns}}`.
+    """Makes `worker` give known figures: `{function: {name: values of its turns}}`.
 
     `timm_inference` has a row for each variant, its last argument.
     """

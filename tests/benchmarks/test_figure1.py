@@ -7,7 +7,7 @@ from benchmarks import figure1
 
 
 class Clock:
-    """A clock that models move when they predict."""
+    """A clock that models advance when they predict."""
 
     def __init__(self):
         self.now, self.log = 0.0, []

@@ -1,4 +1,4 @@
-"""What is made of the input pipeline's figures, and of a timm that fails."""
+"""What becomes of the input pipeline's figures, and of a timm that fails."""
 
 from benchmarks import input as benchmark
 from tests.benchmarks import processes

@@ -26,7 +26,7 @@ def test_macs_of_transposed_and_separable_convolutions():
 
 
 def test_macs_of_a_feature_model(model):
-    """What lies inside a stage is computed by the stage: the same work, but for the heads'."""
+    """Points inside a stage are computed by the stage: the same work, except for the heads."""
     heads = 5 * (16 + 24)
     tokens = ["small/norm", "large/norm", "stage_0/small/block_0"]
     assert kc.count_macs(kc.feature_model(model, tokens)) == kc.count_macs(model) - heads

@@ -1,4 +1,4 @@
-"""The figures of the data at size, at a small one."""
+"""The figures for data at scale, here at a small size."""
 
 import tempfile
 
@@ -32,7 +32,7 @@ def test_each_worker_reads_its_share_and_nothing_else(figures):
 
 def test_a_run_that_resumes_reads_no_more_than_one_that_begins(figures):
     start, end = (figures["first_batch"][name]["mb"] for name in ("start", "end"))
-    ahead = 8 * 32 + 3 * figures["batch_size"]  # rows, of chunks and batches that are read ahead
+    ahead = 8 * 32 + 3 * figures["batch_size"]  # rows of the chunks and batches read ahead
     record = figures["training"][1]["mb"][0] / 1000
     assert 100 * record - 0.001 <= min(start, end)
     assert max(start, end) <= ahead * record
@@ -43,7 +43,7 @@ def test_the_order_is_another_permutation_in_each_epoch(figures):
     both = figures["distinct_images_of_two_epochs_with_3_repeats"]
     assert both == pytest.approx(1000 * 5 / 9, rel=0.1)
     assert abs(figures["rank_correlation"]) < 3 / np.sqrt(1000)
-    # 100 labels drawn from 1,000 images, of which 10 have each: 5.94 bits on average.
+    # 100 labels drawn from 1,000 images, 10 with each label: 5.94 bits on average.
     for bits in figures["entropy_of_a_batch_bits"].values():
         assert 5.7 < bits < 6.2
     assert len(set(figures["entropy_of_a_batch_bits"].values())) == 1
@@ -51,7 +51,7 @@ def test_the_order_is_another_permutation_in_each_epoch(figures):
 
 def test_order_and_paths_are_kept_once(figures):
     order, paths = figures["order_of_imagenet_mb"], figures["paths_of_imagenet_mb"]
-    assert order["kept"] == pytest.approx(0.16, abs=0.06)  # two permutations of 8 bytes a number
+    assert order["kept"] == pytest.approx(0.16, abs=0.06)  # two permutations, 8 bytes per number
     assert 10_000 * len("n00000000/n00000000_0.JPEG") / 1e6 < paths["kept"] < 0.6
 
 

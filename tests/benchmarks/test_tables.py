@@ -17,7 +17,7 @@ TABLES_PAGE = base.ROOT / "docs" / "tables.md"
 
 
 def cells(name, gmacs, parameters, cost):
-    """The compared cells of a table of one row."""
+    """The compared cells of a one-row table."""
     tables = {9: ("A title", [paper_row(name, gmacs, parameters)])}
     ((entry,),) = ((table["rows"]) for table in summarize(tables, lambda _: cost))
     return entry["cells"]
@@ -35,10 +35,10 @@ def test_cells_that_differ_say_why():
     found = cells("crossvit_tiny", "1.6", "6.9", counted)["parameters"]
     assert (found["ours"], found["agrees"]) == ("7.0", False)
     assert "leaves out position embeddings and class tokens" in found["reason"]
-    # Neither with nor without positions, and nobody knows why.
+    # Differs both with and without positions, and nobody knows why.
     found = cells("x", "1.7", "6.8", counted)
     assert found["gmacs"]["reason"] == found["parameters"]["reason"] == "not explained"
-    # What counting alone does not tell is known by name.
+    # Reasons that counting alone cannot give are known by name.
     counted = cost(31_308_176, 6_598_863_360, positions=153_216)
     assert (
         "smaller projections"
@@ -108,7 +108,7 @@ def test_the_page_holds_every_row_and_explains_every_difference():
 
 
 def test_tables_and_the_exact_counts_agree_on_what_the_paper_prints():
-    """Two lists of the paper's figures, typed apart: here and in tests/paper/test_tables.py."""
+    """The paper's figures are typed twice: here and in tests/paper/test_tables.py."""
     printed = {name: (params.strip("*"), macs) for name, _, _, params, macs in ROWS}
     for _, rows in TABLES.values():
         for row in rows:

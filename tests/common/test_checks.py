@@ -1,4 +1,4 @@
-"""Checks of arguments: what passes, and what the message says of what does not."""
+"""Argument checks: what passes, and what the message says about what does not."""
 
 import dataclasses
 import pathlib

@@ -16,7 +16,7 @@ def test_contents_replace_the_file_at_once(tmp_path):
         aside.write_text("new")
         assert path.read_text() == "old"
         assert aside.parent == tmp_path
-        assert aside.name.endswith("values.json")  # some writers choose their format by the ending
+        assert aside.name.endswith("values.json")  # some writers choose their format by the suffix
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["values.json"]
 

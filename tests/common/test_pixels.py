@@ -1,4 +1,4 @@
-"""Images in 0..1 where 0..255 is expected are spoken of, once."""
+"""Images in 0..1 where 0..255 is expected are warned about, once."""
 
 import logging
 
@@ -16,10 +16,10 @@ WARNING = (
 
 @pytest.fixture
 def warned(caplog):
-    """Function that returns the warnings so far, as in a new process."""
+    """A function that returns the warnings so far, as in a new process."""
     pixels._say_once.cache_clear()
     caplog.set_level(logging.WARNING, logger="keras_crossvit")
-    # TensorFlow's own warnings, of retracing, come at any of these calls.
+    # TensorFlow's own retracing warnings come at any of these calls.
     yield lambda: [
         record.getMessage() for record in caplog.records if record.name == "keras_crossvit"
     ]

@@ -49,7 +49,7 @@ def test_a_definition_that_is_run_again_replaces_itself(registry):
 
 
 def definition(name, module):
-    """A class as if it stood in a module."""
+    """A class as if defined in a module."""
     return type(name, (keras.layers.Layer,), {"__module__": module, "__qualname__": name})
 
 

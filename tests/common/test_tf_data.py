@@ -4,7 +4,7 @@ from tests.base import run_python
 
 
 def test_a_program_can_end_while_its_pipeline_is_in_python():
-    """Two of three runs would never end if the pipeline called `tf.numpy_function` itself."""
+    """Two out of three runs would never end if the pipeline called `tf.numpy_function` itself."""
     code = """if True:
         import time
         import tensorflow as tf

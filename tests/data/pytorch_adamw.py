@@ -4,7 +4,7 @@
 
 writes `pytorch_adamw.npz` beside this file (needs torch): the weights of a small network after
 400 steps on scikit-learn's digits, the losses of 100 more with a new optimizer, and the weights
-at the end. From trained weights, as gradients are small there and an epsilon counts for most.
+at the end. From trained weights, since gradients are small there and epsilon matters most.
 """
 
 import pathlib

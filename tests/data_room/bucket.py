@@ -9,14 +9,14 @@ import urllib.parse
 
 
 class Bucket:
-    """What is in a bucket called "bucket", and what was asked of it.
+    """The contents of a bucket "bucket", and the requests made to it.
 
     Attributes:
         objects: `{name: content}`.
-        requests: How often each kind of request came: "list", "stat", "read", "write".
-        bytes_read: How many bytes of objects were sent.
+        requests: Number of requests of each kind: "list", "stat", "read", "write".
+        bytes_read: Number of bytes of objects that were sent.
         writable: Whether objects can be written.
-        address: Of the server, for the environment variable STORAGE_EMULATOR_HOST.
+        address: The server's, for the environment variable STORAGE_EMULATOR_HOST.
     """
 
     def __init__(self):
@@ -33,7 +33,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def served():
-    """A `Bucket` behind a server of this process, in the context."""
+    """A `Bucket` behind a server in this process, within the context."""
     bucket = Bucket()
 
     handler = type("Handler", (_Handler,), {"bucket": bucket})

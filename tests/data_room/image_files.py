@@ -42,7 +42,7 @@ def transformed(pixels, size, crop_ratio):
     else:  # timm's ResizeKeepRatio
         ratio = min(height / target[0], width / target[1])
         resized = (round(height / ratio), round(width / ratio))
-    # In two steps: in one, Pillow 13 begins with the columns of a high and narrow image.
+    # In two steps: in one, Pillow 13 begins with the columns of a tall, narrow image.
     for sides in ((height, resized[1]), resized):
         image = image.resize(sides[::-1], Image.Resampling.BICUBIC)
     top, left = (round((have - want) / 2) for have, want in zip(resized, size, strict=True))

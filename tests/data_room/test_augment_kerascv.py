@@ -1,4 +1,4 @@
-"""KerasCV's layers with their faults mended."""
+"""KerasCV's layers with their faults fixed."""
 
 import numpy as np
 import pytest

@@ -63,7 +63,7 @@ def layers_batches(layers):
 
 
 def test_same_batches_without_kerascv(layers_batches, without_kerascv, caplog):
-    """Bit for bit, and said in the log once."""
+    """Bit for bit, with one message in the log."""
     with caplog.at_level(logging.WARNING):
         without = full_batches()
         make_augmentation(policy(), 10)

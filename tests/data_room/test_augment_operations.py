@@ -14,7 +14,7 @@ GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 @pytest.fixture(scope="module")
 def photos():
-    """Two photographs, one of them neither square nor of sides that four divides."""
+    """Two photographs, one of them neither square nor with sides divisible by four."""
     from sklearn.datasets import load_sample_images
 
     china, flower = load_sample_images().images
@@ -67,7 +67,7 @@ def test_operation_is_pils(photos, name):
                 assert ours.dtype == np.uint8
                 theirs = np.asarray(pil(name, image, magnitude, sign))
                 difference = np.abs(ours.astype(int) - theirs.astype(int))
-                # PIL's geometry is float64: a sum just below a whole number is cut elsewhere.
+                # PIL's geometry is float64: a sum just below a whole number truncates differently.
                 assert difference.max() <= (1 if name in GEOMETRIC else 0), (magnitude, sign)
                 assert difference.mean() < 0.1, (magnitude, sign)
 
@@ -81,7 +81,7 @@ def test_operations_are_the_fifteen():
 
 
 def test_operations_on_one_colour():
-    """No histogram to stretch, no detail to sharpen: the image stays, but for its border."""
+    """No histogram to stretch, no detail to sharpen: all but the border stays as it is."""
     pixels = tf.fill([20, 24, 3], tf.constant(77, tf.uint8))
     for name in ("AutoContrast", "Equalize", "Color", "Contrast", "Sharpness"):
         np.testing.assert_array_equal(OPERATIONS[name](pixels, 9.0), pixels, name)

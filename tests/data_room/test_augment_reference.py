@@ -1,4 +1,4 @@
-"""The reference policy: what is drawn how often, the erased box, and the mixing formulas."""
+"""The reference policy: what is drawn and how often, the erased box, the mixing formulas."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ SEEDS = np.stack([np.arange(4000), np.full(4000, 7)], 1)
 
 
 def drawn(draw, seeds=SEEDS):
-    """What a function of a seed draws for many seeds, each stacked."""
+    """What a function of a seed draws for many seeds, each value stacked."""
     results = list(tf.data.Dataset.from_tensor_slices(seeds).map(draw).as_numpy_iterator())
     return [np.stack(values) for values in zip(*results, strict=True)]
 
@@ -87,7 +87,7 @@ def test_erasing_probability_and_noise():
         if changed.any():
             rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
             box = result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            assert changed.sum() == box.shape[0] * box.shape[1]  # a rectangle, and all of it
+            assert changed.sum() == box.shape[0] * box.shape[1]  # a full rectangle
             erased.append((box.reshape(-1, 3) / 255 - MEAN) / STD)
     assert 32 < len(erased) < 70
     noise = np.concatenate(erased)
@@ -115,7 +115,7 @@ def test_mixing_draws():
     np.testing.assert_allclose(
         lam[cut], 1 - ((bottom - top) * (right - left) / 600)[cut], atol=1e-6
     )
-    # The sides before they are cut have the ratio sqrt(1 - U(0, 1)): 2/3 on average.
+    # Before they are clipped, the sides have the ratio sqrt(1 - U(0, 1)): 2/3 on average.
     inside = cut & (top > 0) & (bottom < 20)
     assert 0.2 < ((bottom - top)[inside] / 20).mean() < 0.5
     assert (boxes[~cut][:, 2:] == boxes[~cut][:, :2]).all()
@@ -148,7 +148,7 @@ def test_mixing_formula_for_each_group(mixup, cutmix):
 
 
 def test_erasing_comes_before_mixing_and_after_randaugment():
-    """Erased noise leaves 0..255, which RandAugment's whole pixels never do."""
+    """Erasing's noise leaves 0..255, which RandAugment's integer pixels never do."""
     image = make_augmentation(policy(erasing_probability=1.0), 10).image
     pixels = tf.constant(random_images(1, 60, 60)[0])
     results = [image(pixels, tf.constant([seed, 0])).numpy() for seed in range(6)]

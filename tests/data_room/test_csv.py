@@ -1,4 +1,4 @@
-"""Tables of labels, and shares that are held out."""
+"""Tables of labels, and held-out shares."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from keras_crossvit.data.sources.held_out import hold_out_rows
 
 @pytest.fixture
 def table(tmp_path):
-    """Writes a table beside images 0.png to 7.png, of the shades 10 i; returns `csv:FILE`."""
+    """Writes a table beside images 0.png to 7.png, with the shades 10 i; returns `csv:FILE`."""
     for number in range(8):
         pixels = np.full((4, 4, 3), 10 * number, "uint8")
         (tmp_path / f"{number}.png").write_bytes(tf.io.encode_png(pixels).numpy())
@@ -84,7 +84,7 @@ def test_a_wrong_row_is_named(table, rows, message):
 
 
 def test_spaces_around_a_split_and_rows_of_others(table, caplog):
-    """A split that nothing reads is not lost without a word."""
+    """A split that nothing reads is not dropped silently."""
     rows = "0.png,a,train", "1.png,b,train ", "2.png,a,val", "3.png,b,Train"
     source = open_source(table("path,label,split", *rows))
     assert (source.train.size, source.validation.size) == (2, 1)
@@ -95,12 +95,12 @@ def test_spaces_around_a_split_and_rows_of_others(table, caplog):
     open_source(table("path,label,split", *rows), validation_split=0.5)
     (said,) = caplog.messages
     assert said.endswith("splits that are not read: 'test' of 1 rows")
-    open_source(table("path,label,split", *rows), train_split=None)  # as to evaluate
+    open_source(table("path,label,split", *rows), train_split=None)  # as for evaluation
     assert len(caplog.messages) == 1
 
 
 def test_an_image_in_two_splits(table):
-    """A model would be validated on what it was trained on; a split that is not read may do it."""
+    """A model would be validated on what it was trained on; unread splits may repeat images."""
     path = table("path,label,split", "0.png,a,train", "1.png,a,val", "0.png,a,val", "0.png,a,all")
     with pytest.raises(ValueError, match="row 4, must not name an image that row 2 has in"):
         open_source(path)
@@ -109,7 +109,7 @@ def test_an_image_in_two_splits(table):
 
 
 def test_an_image_of_several_rows_is_trained_on_or_validated_on(table):
-    """Rows may occur again, so that they count more."""
+    """Rows may be repeated, so that they count for more."""
     for share in (0.2, 0.3, 0.4, 0.5):
         rows = [f"{number % 8}.png,{'ab'[number % 2]}" for number in range(24)]
         source = open_source(table("path,label", *rows), validation_split=share)
@@ -125,7 +125,7 @@ def test_an_image_of_several_rows_is_trained_on_or_validated_on(table):
 
 
 def test_rows_of_separators_alone_are_blank(table):
-    """As spreadsheets end a table."""
+    """Spreadsheets end tables with them."""
     path = table("path,label", "0.png,a", ",", "1.png,a", ",", ",,")
     source = open_source(path, validation_split=0.5)
     assert (source.train.size, source.validation.size) == (1, 1)
@@ -155,7 +155,7 @@ def test_a_share_is_held_out_of_each_class_and_always_the_same():
 
 @pytest.mark.parametrize("where", [0, 50, 100])
 def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
-    """Or a model that is trained on would be validated on what it was trained on."""
+    """A model trained further would otherwise be validated on what it was trained on."""
     labels = np.arange(100) % 2
     names = [f"{number}.png" for number in range(100)]
     before = {names[row] for row in hold_out_rows(names, labels, 0.2)[1]}
@@ -165,7 +165,7 @@ def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
 
 
 def test_paths_that_end_alike_are_told_apart_by_their_beginning():
-    """Or the first ones would be held out, and others as soon as one is added."""
+    """The first ones would otherwise be held out, and others once one is added."""
     names = [f"/data/train/ant/sample_{number:04}/rgb/image.png" for number in range(100)]
     labels = np.zeros(100, int)
     _, held_out = hold_out_rows(names, labels, 0.2, "/data/train")
@@ -181,7 +181,7 @@ def test_paths_that_end_alike_are_told_apart_by_their_beginning():
 
 
 def test_paths_that_end_alike_in_two_classes_stay_as_they_are():
-    """Only within a class does it matter: a run that goes on holds out what it held out."""
+    """It matters only within a class: a run that resumes holds out what it held out."""
     labels = np.repeat([0, 1], 50)
     names = [f"/data/{label}/raw/{row % 50}.png" for row, label in enumerate(labels)]
     _, held_out = hold_out_rows(names, labels, 0.2)
@@ -192,7 +192,7 @@ def test_paths_that_end_alike_in_two_classes_stay_as_they_are():
 
 
 def test_a_share_is_held_out_of_images_with_several_labels():
-    """Though nearly every image has a set of labels of its own; rare and common ones alike."""
+    """Though nearly every image has its own set of labels; of rare and common ones equally."""
     draws = np.random.default_rng(0).random((2000, 80))
     labels = (draws < np.linspace(0.01, 0.07, 80)).astype("float32")
     train, held_out = hold_out_rows(map(str, range(2000)), labels, 0.2)

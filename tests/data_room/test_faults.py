@@ -31,7 +31,7 @@ def png(number):
 
 @pytest.fixture
 def shards(tmp_path):
-    """The TFRecord files of a dataset "little", which lies in `tmp_path`: twice four records."""
+    """The TFRecord files of a dataset "little" in `tmp_path`: two of four records each."""
     folder = tmp_path / "little" / "1.0.0"
     folder.mkdir(parents=True)
     image = tfds.features.Image(shape=(4, 4, 3), encoding_format="png")
@@ -59,7 +59,7 @@ def open_little(shards):
 
 
 def good_rows(split):
-    """The numbers of the images that training and evaluation both get, which are their shades."""
+    """The numbers, told by the shades, of the images that training and evaluation both get."""
     trained, evaluated = set(), set()
     for images, labels in training_batches(split, 2, (4, 4), CONFIG):
         trained |= numbers_of(images, labels.numpy().sum(1))
@@ -175,7 +175,7 @@ def test_an_index_that_cannot_be_written_goes_to_a_cache_folder(
     shards, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    # A folder of the index's name, since a test may run as a user who may write everywhere.
+    # A folder with the index's name, since tests may run as a user who can write everywhere.
     (shards[0].parent / "keras_crossvit_record_index.npz" / "taken").mkdir(parents=True)
     first = index_shards([*map(str, shards)], [4, 4])
     (cached,) = (tmp_path / "cache" / "keras_crossvit").iterdir()
@@ -187,7 +187,7 @@ def test_an_index_that_cannot_be_written_goes_to_a_cache_folder(
     assert (caplog.messages, cached.stat().st_mtime_ns) == ([], written)  # nothing is done again
     assert read_record(again[1], 2) == read_record(first[1], 2)
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(shards[0]))  # no folder: nothing can be written
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shards[0]))  # not a folder: nothing can be written
     split = open_little(shards)
     assert "the index of records is not kept, since neither " in caplog.messages[-1]
     assert good_rows(split) == set(range(8))

@@ -1,4 +1,4 @@
-"""WebP, and the orientation that EXIF notes: pixel by pixel what Pillow makes of a file."""
+"""WebP, and orientation by EXIF: pixel by pixel what Pillow makes of a file."""
 
 import io
 import struct
@@ -31,7 +31,7 @@ def graph_orientation():
 
 
 def tiff(orientation, order=">", tag=0x0112, kind=3, count=1, before=0):
-    """What an EXIF segment holds after its name; `before` are the entries before the one."""
+    """What an EXIF segment holds after its name, with `before` entries before this one."""
     magic = b"MM\0*" if order == ">" else b"II*\0"
     others = b"".join(
         struct.pack(order + "HHII", 0x0100 + number, 4, 1, 6) for number in range(before)
@@ -47,7 +47,7 @@ def with_exif(content, file_format="JPEG", pixels=None):
 
 
 def upright(file):
-    """RGB as Pillow reads and turns it."""
+    """RGB as Pillow reads and rotates it."""
     return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB"))
 
 
@@ -196,7 +196,7 @@ def test_a_training_crop_is_that_of_the_upright_image(file_format, orientation):
 
 
 def test_stored_box():
-    """Of the numbered pixels of a stored image, those that the box shows once it is upright."""
+    """It holds the numbered pixels that the box shows once the image is upright."""
     stored = np.arange(5 * 7).reshape(5, 7, 1).repeat(3, -1).astype("uint8")
     for orientation in ORIENTATIONS:
         file = with_exif(tiff(orientation), "PNG", stored)
@@ -210,7 +210,7 @@ def test_stored_box():
 
 @pytest.mark.parametrize("exif_orientation", [True, False])
 def test_training_evaluation_and_serving_agree(exif_orientation):
-    """One image, whole, through the three ways that pixels take to a model."""
+    """One whole image, along the three ways in which pixels reach a model."""
     file = with_exif(tiff(6), "PNG", noise(32, 32))
     expected = upright(file) if exif_orientation else decoded(file)
     assert (upright(file) != decoded(file)).any()

@@ -22,7 +22,7 @@ def decode():
 
 
 def with_sides(name, width, height):
-    """The file of a format whose header claims other sides."""
+    """A format's file, with a header that claims other sides."""
     file = bytearray(FILES[name])
     if name == "JPEG":
         frame = file.index(b"\xff\xc0")
@@ -134,7 +134,7 @@ def flat(file_format, side, mode="L", **options):
 
 
 def test_a_film_behind_a_photograph(decode):
-    """Phones' motion photos: in 9 MB of film the two bytes that begin a scan occur by chance."""
+    """Phones' motion photos: in 9 MB of video the two bytes that begin a scan occur by chance."""
     photo = encoded(noise(), "JPEG")
     film = np.random.default_rng(0).bytes(9_000_000)
     assert film.count(b"\xff\xda") > 100
@@ -174,7 +174,7 @@ def test_more_work_than_a_small_file_may_make(decode, file):
         (repeat_last_scan(flat("JPEG", 1024, progressive=True), 60), 1024),
         (flat("GIF", 2800), 2800),
         (flat("WEBP", 4096, lossless=True), 4096),
-        # What follows a PNG stands for the bytes of a photograph of this size.
+        # What follows the PNG stands in for the bytes of a photograph of this size.
         (flat("PNG", 5000) + bytes(1_050_000), 5000),
     ],
     ids=["PNG", "JPEG", "JPEG of many scans", "GIF", "WEBP", "PNG of 1 MB"],
@@ -186,7 +186,7 @@ def test_large_images_that_are_read(decode, file, side):
 
 
 def test_arithmetic_jpeg_counts_more(decode):
-    """Its scans take four times as long. PIL writes none, so that one is made by its marker."""
+    """Its scans take four times as long. PIL writes none, so one is made by its marker."""
     file = flat("JPEG", 2100, progressive=True)
     assert decode(file).shape == (2100, 2100, 3)
     file = file.replace(b"\xff\xc2\x00", b"\xff\xca\x00")
@@ -222,7 +222,7 @@ def test_png_with_plain_texts(decode):
 
 @pytest.mark.parametrize("scans", [20, 101])
 def test_a_training_crop_has_the_same_limits(scans):
-    """Of a JPEG the crop decodes a part alone, by another way than `decode`."""
+    """The crop decodes only a part of a JPEG, by another route than `decode`."""
     from keras_crossvit.data.random_crop import random_resized_crop
 
     file = repeat_last_scan(flat("JPEG", 4096, progressive=True), scans)

@@ -106,7 +106,7 @@ def test_evaluation_transform_is_timms(size, crop_ratio):
         assert ours.shape == (*size, 3)
         assert ours.dtype == np.float32
         difference = np.abs(ours - theirs)
-        # Of 255. PIL computes in fixed point, so that a few pixels round the other way.
+        # Out of 255. PIL computes in fixed point, so a few pixels round the other way.
         assert difference.max() <= 2, pixels.shape
         assert difference.mean() < 0.01, pixels.shape
 
@@ -125,7 +125,7 @@ def test_thin_images():
 
 
 def test_thin_and_high_images():
-    """The same the other way: the rows that the crop leaves out are not resized first."""
+    """The other way round: the rows that the crop leaves out are not resized first."""
     import resource
 
     pixels = np.tile(np.arange(400_001, dtype="uint32")[:, None, None] % 251, (1, 1, 3))

@@ -1,4 +1,4 @@
-"""The arrows between the lower rooms: data stands on common alone, and common on nothing."""
+"""Imports between the lower rooms: data builds on common alone, and common on nothing."""
 
 import ast
 import pathlib

@@ -46,7 +46,7 @@ def textured(count=24):
 
 
 def epochs(config, count=2, data=None, **arguments):
-    """The labels of the first epochs, a list of batches each."""
+    """The labels of the first epochs, each a list of batches."""
     data = data or split()
     steps = steps_per_epoch(data, config)
     batches = training_batches(data, 10, SIZE, config, **arguments).take(count * steps)
@@ -81,7 +81,7 @@ def test_training_shuffles_anew_each_epoch_and_by_the_seed():
     assert [len(batch) for batch in first] == [4, 4]  # the last two images are left out
     assert first != second
     assert len({label for batch in first for label in batch}) == 8
-    tf.random.set_seed(5)  # the global seed has no part in it
+    tf.random.set_seed(5)  # the global seed plays no part in it
     assert epochs(PLAIN) == [first, second]
     assert epochs(dataclasses.replace(PLAIN, seed=1)) != [first, second]
 
@@ -137,7 +137,7 @@ def test_same_seed_same_batches_in_any_number_of_calls(augment):
 )
 def test_parts_together_are_the_whole_batch(workers, replicas, group):
     """Each row is made by one worker: cropped, erased and mixed as in one process."""
-    # Without RandAugment, whose graph takes seconds to make.
+    # Without RandAugment, whose graph takes seconds to build.
     config = dataclasses.replace(FULL, randaugment_magnitude=0, mixing_batch_size=group)
     whole = list(training_batches(textured(), 24, SIZE, config).take(3))
     parts = []

@@ -21,7 +21,7 @@ IMAGE = tf.io.encode_png(np.zeros((4, 4, 3), "uint8")).numpy()
 
 
 class Counted(MemorySplit):
-    """A split of black images that notes which of them are read."""
+    """A split of black images that records which of them are read."""
 
     def __init__(self, count):
         super().__init__([IMAGE] * count, np.arange(count) % 10)
@@ -96,12 +96,12 @@ def test_a_run_that_goes_on_reads_nothing_of_what_was():
     ending = training_batches(rest, 10, (4, 4), config, first_step=990)
     for ours, theirs in zip(ending.take(5), every[990:], strict=True):
         np.testing.assert_array_equal(ours[1], theirs)
-    assert len(rest.loaded) <= 80  # ten steps are left of the run
+    assert len(rest.loaded) <= 80  # ten steps of the run are left
 
 
 @pytest.fixture
 def shards(tmp_path):
-    """Two TFRecord files of five records each; the data of record i is i times the letter."""
+    """Two TFRecord files of five records each; the data of record i is the letter, i times."""
     paths = [str(tmp_path / f"{name}.tfrecord") for name in "ab"]
     for path, letter in zip(paths, (b"a", b"b"), strict=True):
         with tf.io.TFRecordWriter(path) as writer:

@@ -1,4 +1,4 @@
-"""The random crop: where it lies, what PIL makes of the same part, and files that are broken."""
+"""The random crop: where it lies, what PIL makes of the same part, and broken files."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_whole_area_takes_all_of_a_square(side):
 
 @pytest.mark.parametrize(("height", "width", "box"), [(20, 90, (0, 32, 20, 27)), (90, 20, None)])
 def test_fallback_is_the_middle(height, width, box):
-    """No part of this shape has 9 tenths of the area: as much of the middle as is allowed."""
+    """No part of this shape has 9 tenths of the area: as much of the middle as allowed."""
     top, left, rows, columns = box or (32, 0, 27, 20)
     if box:
         left = (width - columns) // 2
@@ -106,7 +106,7 @@ def test_fallback_is_the_middle(height, width, box):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_part_of_a_file_is_pils(file_format):
-    """Found by the ramp at the same seed, the part resized by PIL is the result."""
+    """The result is the part that the ramp shows at the same seed, resized by PIL."""
     options = FORMATS[file_format]
     pixels = photo()[100:228, 200:328]
     file, where = encoded(pixels, file_format, **options), encoded(ramp(128, 128), "PNG")
@@ -118,7 +118,7 @@ def test_part_of_a_file_is_pils(file_format):
         part = Image.fromarray(decoded(file)[top:bottom, left:right])
         expected = np.asarray(part.resize((60, 50), Image.Resampling.BICUBIC)).astype(int)
         ours = random_resized_crop(file, (50, 60), (0.3, 0.8), seeds, False).numpy()
-        # At the border of a JPEG's part colours are interpolated from within it alone.
+        # At the border of a JPEG's part, colours are interpolated only from within it.
         assert np.abs(ours - expected)[2:-2, 2:-2].mean() < (1 if file_format == "JPEG" else 0.05)
 
 
@@ -136,7 +136,7 @@ def test_broken_files(file_format):
     file = encoded(photo()[:60, :70], file_format, **FORMATS[file_format])
     crop = tf.function(lambda data, seed: random_resized_crop(data, (8, 8), (0.1, 0.2), seed))
     assert crop(tf.constant(file), tf.constant([0, 0])).shape == (8, 8, 3)
-    # Whatever part is drawn, also one above the place where the file ends.
+    # Whatever part is drawn, even one above the place where the file ends.
     for length in (0, 2, 20, len(file) // 2, len(file) * 3 // 4, len(file) - 40):
         for seed in range(4):
             with pytest.raises(tf.errors.InvalidArgumentError):

@@ -43,7 +43,7 @@ def test_folder(folder):
 
 
 def test_hidden_files_and_folders_are_left_out(folder):
-    """Checkpoints of notebooks are no class, and previews no images to train on."""
+    """Notebook checkpoints are not a class, and previews are not images to train on."""
     write(folder / "train" / ".ipynb_checkpoints" / "0.png", 1)
     write(folder / "train" / "ant" / ".thumbnails" / "0.png", 2)
     write(folder / "train" / "ant" / "._0.png", 3)
@@ -66,14 +66,14 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path_fact
 
 
 def test_a_pipe_is_no_image(folder):
-    """It could be waited for without end."""
+    """Reading it could block forever."""
     os.mkfifo(folder / "train" / "ant" / "3.png")
     (folder / "train" / "ant" / "4.png").symlink_to(folder / "train" / "ant" / "3.png")
     assert open_source(f"folder:{folder}").train.size == 6
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
-    """By a stand-in, since a test may run as a user who may read everything."""
+    """With a stand-in, since tests may run as a user who can read everything."""
     scan, closed = os.scandir, str(folder / "train" / "bee")
 
     def refuse(path):
@@ -103,7 +103,7 @@ def test_splits_to_validate_on_come_before_the_one_to_test_on(folder, caplog, na
     source = open_source(f"folder:{folder}")
     assert source.validation.name(0).startswith(str(folder / name))
     assert caplog.messages == [f"folder:{folder}: splits that are not read: 'test'"]
-    open_source(f"folder:{folder}", train_split=None, validation_split="test")  # as to evaluate
+    open_source(f"folder:{folder}", train_split=None, validation_split="test")  # as for evaluation
     assert len(caplog.messages) == 1
 
 
@@ -128,7 +128,7 @@ def test_a_folder_to_validate_on_may_lack_a_class(folder):
 
 
 def test_classes_that_are_not_the_models(tmp_path, caplog):
-    """A model's classes go by their names, or all by their order, which the log says."""
+    """A model's classes are matched by name, or all by order, which the log says."""
     for split in ("train", "validation"):
         for name, count in (("bee", 3), ("cat", 3), ("dog", 3), ("eel", 4)):
             for number in range(count):
@@ -138,7 +138,7 @@ def test_classes_that_are_not_the_models(tmp_path, caplog):
     assert renumbered.labels().tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
     assert renumbered.read([12, 0]).labels.tolist() == [4, 1]
     assert not caplog.records
-    assert source.with_classes(("1", "2", "3", "4")) is source  # as many, of other names
+    assert source.with_classes(("1", "2", "3", "4")) is source  # as many, with other names
     (said,) = caplog.messages
     assert said.endswith("which are taken in their order: bee as 1, and so on")
     ids = dataclasses.replace(source, class_names=("n00000001", "n00000002"))
@@ -255,7 +255,7 @@ def test_what_images_in_memory_must_be(images, labels, message):
 
 
 def test_no_label_stays_none():
-    """-1 means that to tensorflow-datasets; it is not the last class."""
+    """-1 means "no label" to tensorflow-datasets; it is not the last class."""
     split = MemorySplit([b"a", b"b", b"c"], [-1, 0, 1])
     source = Source("mine", ("ant", "bee"), split, split).with_classes(["bee", "cow", "ant"])
     np.testing.assert_array_equal(source.validation.labels(), [-1, 2, 0])

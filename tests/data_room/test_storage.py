@@ -16,7 +16,7 @@ from tests.data_room.bucket import served
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A bucket, `gs://bucket`, on a server of this process."""
+    """A bucket, `gs://bucket`, on a server in this process."""
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read on import
     gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -45,7 +45,7 @@ def shade(file):
 
 
 def records(letter, tmp_path):
-    """A TFRecord file of three records, of no, one and two letters."""
+    """A TFRecord file of three records, of zero, one and two letters."""
     path = str(tmp_path / "records")
     with tf.io.TFRecordWriter(path) as writer:
         for number in range(3):
@@ -101,7 +101,7 @@ def test_a_record_of_a_bucket_is_a_request_of_its_bytes(bucket, tmp_path):
     assert bucket.requests["write"] == 0
     bucket.forget_requests()
     assert read_record(shards[0], 1) == b"a"
-    # 16 bytes around the data, and nothing else is asked for.
+    # 16 bytes around the data, and nothing else is requested.
     assert (bucket.requests, bucket.bytes_read) == ({"read": 1}, 17)
 
 
@@ -112,7 +112,7 @@ def test_index_of_a_bucket_that_cannot_be_written(bucket, tmp_path, monkeypatch,
     index_shards(["gs://bucket/a.tfrecord"], [3])
     assert "the index of records is kept in" in caplog.text
     bucket.forget_requests()
-    monkeypatch.chdir(tmp_path)  # wherever it is asked for
+    monkeypatch.chdir(tmp_path)  # from any working directory
     assert read_record(index_shards(["gs://bucket/a.tfrecord"], [3])[0], 2) == b"aa"
     assert bucket.bytes_read == 18
 
@@ -120,7 +120,7 @@ def test_index_of_a_bucket_that_cannot_be_written(bucket, tmp_path, monkeypatch,
 def test_a_remote_folder(bucket):
     for number in range(40):
         bucket.objects[f"images/train/{'ab'[number % 2]}/{number:02}.png"] = image(number)
-    bucket.objects["images/train/a/"] = b""  # as the console of a cloud marks a folder
+    bucket.objects["images/train/a/"] = b""  # as a cloud's console marks a folder
     bucket.objects["images/train/a/notes.txt"] = b"no image"
     bucket.forget_requests()
     source = open_source("folder:gs://bucket/images", validation_split=0.25)

@@ -41,7 +41,7 @@ def test_features_of_another_kind(monkeypatch, image, label, message):
 
 
 def test_images_of_16_bits_are_read_by_their_upper_8(tmp_path):
-    """As those of a folder are."""
+    """Like those of a folder."""
     image = FEATURES.Image(shape=(4, 4, 1), dtype=np.uint16, encoding_format="png")
     features = FEATURES.FeaturesDict({"image": image, "label": LABEL})
     pixels = np.full((4, 4, 1), 200 * 256 + 255, "uint16")

@@ -16,7 +16,7 @@ LABELS = ("ant", "bee", "cat", "dog", "eel")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Three pictures, of which the second is to be turned upright, and a file that is none."""
+    """Three images, the second of which is to be turned upright, and a file that is not one."""
     folder = tmp_path_factory.mktemp("pictures")
     paths = [folder / f"{name}.jpg" for name in "abc"]
     turned = Image.Exif()

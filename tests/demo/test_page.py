@@ -25,7 +25,7 @@ NAMES = ("flower", "temple")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """The two photographs as files, beside two that are none."""
+    """Files of the two photographs, and two that are not images."""
     from sklearn.datasets import load_sample_image
 
     folder = tmp_path_factory.mktemp("photographs")
@@ -97,7 +97,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The page, which must not ask for anything elsewhere."""
+    """The page, which must request nothing from elsewhere."""
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(PATIENCE)
     asked = []
@@ -112,7 +112,7 @@ def page(browser, address):
 
 
 def drop(page, *files, number=0):
-    """Gives files to one of the page's places for them."""
+    """Puts files into one of the page's file inputs."""
     page.locator("input[type=file]").nth(number).set_input_files([str(file) for file in files])
 
 
@@ -124,7 +124,7 @@ def label(page, name):
 
 
 def picture(page, name, other_than=None):
-    """The address of a drawn picture, once there is one, and another one than before."""
+    """The address of a drawn image, once there is one, and one other than before."""
     image = page.locator(f"#{name} img")
     image.wait_for()
     if other_than:

@@ -10,12 +10,12 @@ LABELS = ["tench", "crane", "Äffchen", "crane", "a b"]  # names may repeat, as 
 
 
 def picture(seed=0, file_format="PNG", height=50, width=70):
-    """The bytes of a picture file."""
+    """The bytes of an image file."""
     return encoded(base.pixels(1, height, width, seed=seed)[0].astype("uint8"), file_format)
 
 
 def probabilities(model, files, crop_ratio=0.875):
-    """What the Keras model says to picture files."""
+    """What the Keras model says about image files."""
     size = model.input_shape[1:3]
     images = [evaluation_transform(decode(file), size, crop_ratio) for file in files]
     return model.predict(np.stack(images), verbose=0)

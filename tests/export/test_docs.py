@@ -1,4 +1,4 @@
-"""The export commands that the documents give are ones that the command takes."""
+"""The export commands given in the documents are ones that the command accepts."""
 
 import re
 import shlex

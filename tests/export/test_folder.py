@@ -15,7 +15,7 @@ def test_what_it_holds(export):
     assert sorted(path.name for path in export.parent.iterdir()) == ["1"]
     assert (export / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines() == LABELS
     assert (export / "saved_model.pb").is_file()
-    assert export.stat().st_mode & 0o755 == 0o755  # the server is another user
+    assert export.stat().st_mode & 0o755 == 0o755  # the server runs as another user
 
 
 def test_warmup_requests(export, signatures):
@@ -32,7 +32,7 @@ def test_warmup_requests(export, signatures):
         )
         assert all(len(value) == 1 for value in answer.values())
         if "scores" in answer:
-            assert answer["indices"].numpy().min() >= 0  # the picture was read
+            assert answer["indices"].numpy().min() >= 0  # the image was read
         seen.add(request.model_spec.signature_name)
     assert seen == {"serving_default", "classify_bytes", "features"}
 
@@ -44,7 +44,7 @@ def test_failure_leaves_nothing(classifier, tmp_path, monkeypatch):
     def fail(folder, *arguments):
         folder.mkdir()
         (folder / "saved_model.pb").write_bytes(b"half")
-        # What a server sees meanwhile: nothing that is a version.
+        # What a server sees meanwhile: no new version.
         assert [path.name for path in tmp_path.iterdir() if path.name.isdecimal()] == ["1"]
         raise OSError("disk full")
 

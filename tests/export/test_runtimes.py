@@ -47,9 +47,9 @@ np.savez(sys.argv[3], **answers)
 
 @pytest.fixture(scope="module")
 def model():
-    """One stage, which has all operations: conversion takes seconds a stage.
+    """One stage, which has all operations: conversion takes seconds per stage.
 
-    Its name begins those of all operations, and must not be taken for a layer's.
+    Its name begins the names of all operations, and must not be taken for a layer's.
     """
     config = base.small_config(num_stages=1)
     return base.small_model(config, classifier_activation=None, name="my_resize")
@@ -186,7 +186,7 @@ class TestInt8:
             assert 1e-4 < difference < 0.1 * np.abs(expected).max()
 
     def test_activations(self, model, tmp_path):
-        """With samples the products of weights and activations are integers."""
+        """With samples, the products of weights and activations are integers."""
         from ai_edge_litert.interpreter import Interpreter
 
         samples = base.pixels(8, seed=5)
@@ -206,7 +206,7 @@ class TestInt8:
         import nncf  # noqa: F401, since its import sets levels
         import openvino
 
-        handler = logging.NullHandler()  # of the program around it
+        handler = logging.NullHandler()  # of the surrounding program
         log = logging.getLogger("nncf")
         log.addHandler(handler)
         level, samples = log.level, base.pixels(64, seed=5)
@@ -223,18 +223,18 @@ class TestInt8:
             if op.get_type_name() in in_8_bits:
                 sources = [i.get_source_output().get_node().get_type_name() for i in op.inputs()]
                 in_8_bits[op.get_type_name()] += "FakeQuantize" in sources
-        # By weights: four in each of two encoders, six for each branch of a fusion, two heads.
+        # With weights: four in each of two encoders, six for each branch of a fusion, two heads.
         assert in_8_bits == {"MatMul": 2 * 4 + 2 * 6 + 2, "ScaledDotProductAttention": 0}
         images = base.pixels(40)
         expected = model.predict(images, verbose=0)
         run = load_exported(path)
         difference = np.abs(run(images) - expected)
         assert difference.max() > 1e-4
-        assert difference.mean() < 0.25 * expected.std()  # of noise by random weights
+        assert difference.mean() < 0.25 * expected.std()  # of noise from random weights
         np.testing.assert_allclose(run(images[:1]), run(images)[:1], atol=1e-2)
 
     def test_saved_model(self, tmp_path):
-        """What is served is what `model.quantize` computes; the model itself stays."""
+        """What is served is what `model.quantize` computes; the model is unchanged."""
         from keras_crossvit.export.formats import quantized
 
         classifier = base.small_model(base.small_config(num_stages=1))

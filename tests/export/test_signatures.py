@@ -65,7 +65,7 @@ class TestSignatures:
         assert np.abs(answer["scores"] - stored).max() > 1e-4
 
     def test_older_servers_know_every_operation(self, signatures):
-        """TensorFlow 2.20 and later decode WebP; its own operation would shut out all others."""
+        """TensorFlow 2.20 and later decode WebP; its own operation would shut out older ones."""
         graph = signatures["classify_bytes"].graph.as_graph_def()
         functions = [node.op for function in graph.library.function for node in function.node_def]
         assert "DecodeImage" in functions
@@ -103,7 +103,7 @@ class TestSignatures:
 
 
 class TestOtherModels:
-    """Models whose input or output is another; one export in all, since each takes seconds."""
+    """Models with other inputs or outputs; one export in all, since each takes seconds."""
 
     def test_normalised_input_and_logits(self, classifier, tmp_path):
         """The signatures stay: pixels in, probabilities out."""

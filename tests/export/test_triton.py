@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def model_of(**arguments):
-    """One stage, which has all operations: conversion takes seconds a stage."""
+    """One stage, which has all operations: conversion takes seconds per stage."""
     return base.small_model(base.small_config(num_stages=1), **arguments)
 
 
@@ -46,7 +46,7 @@ class TestRepository:
         assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == LABELS
         assert [path.name for path in folder.parent.iterdir()] == ["small-one"]
         for path in folder.rglob("*"):
-            assert path.stat().st_mode & 0o444 == 0o444  # the server is another user
+            assert path.stat().st_mode & 0o444 == 0o444  # the server runs as another user
 
     def test_config(self, served):
         config = served.config
@@ -82,7 +82,7 @@ class TestRepository:
             served.infer({"images": base.pixels(5)})
 
     def test_onnx_is_for_the_server_of_the_compose_file(self, folder):
-        """What ONNX Runtime 1.27, that of Triton 26.07, was seen to run."""
+        """What ONNX Runtime 1.27, the one in Triton 26.07, was seen to run."""
         import onnx
 
         file = onnx.load(folder / "1" / "model.onnx")
@@ -135,12 +135,12 @@ class TestVersions:
         before = [path.stat().st_ino for path in files]
         second = export_triton(model, tmp_path, LABELS)
         assert [first.name, second.name] == ["1", "2"]
-        assert [path.stat().st_ino for path in files] == before  # nothing to load anew
+        assert [path.stat().st_ino for path in files] == before  # nothing to load again
         third = export_triton(model, tmp_path, LABELS[::-1], max_batch_size=2)
         assert third.name == "3"
         assert "max_batch_size: 2" in files[0].read_text()
         assert files[1].read_text(encoding="utf-8").splitlines() == LABELS[::-1]
-        assert len(list(first.parent.iterdir())) == 5  # and nothing aside
+        assert len(list(first.parent.iterdir())) == 5  # and nothing else
 
     def test_failure_leaves_what_was_there(self, model, tmp_path, monkeypatch):
         folder = export_triton(model, tmp_path, LABELS).parent

@@ -11,7 +11,7 @@ _TYPES = {model_config_pb2.TYPE_FP32: ("tensor(float)", np.float32)}
 
 
 class RefusedError(Exception):
-    """A request that Triton refuses as an invalid argument, with the beginning of its words."""
+    """A request that Triton refuses as an invalid argument, with the beginning of its message."""
 
 
 class TritonModel:
@@ -46,7 +46,7 @@ class TritonModel:
             self.infer(inputs)
 
     def _check(self, tensors, configured):
-        """The file has what the configuration says, after a free number of images."""
+        """The file's tensors are as configured, with a free number of images first."""
         found = {tensor.name: (tensor.type, tensor.shape[1:]) for tensor in tensors}
         assert found == {c.name: (_TYPES[c.data_type][0], list(c.dims)) for c in configured}
         assert not any(isinstance(tensor.shape[0], int) for tensor in tensors)

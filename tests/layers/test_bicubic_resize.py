@@ -68,7 +68,7 @@ def test_works_in_float32_under_a_mixed_policy(policy):
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_batches_of_any_number_of_channels(channels):
-    """In a graph: TensorFlow computes some products of batches wrongly, see the layer."""
+    """In a graph: TensorFlow gets some batched products wrong, see the layer."""
     images = np.random.default_rng(0).uniform(0, 255, (4, 240, 40, channels)).astype("float32")
     expected = np.einsum(
         "yh,bhwc,xw->byxc", bicubic_matrix(240, 224), images, bicubic_matrix(40, 28)

@@ -1,4 +1,4 @@
-"""Stochastic depth: which samples it drops, and by what it scales the others."""
+"""Stochastic depth: which samples it drops, and by how much it scales the others."""
 
 import keras
 import numpy as np

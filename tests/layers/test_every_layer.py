@@ -67,7 +67,7 @@ CASES = {
 
 
 def public_layers():
-    """Every layer in the package's lists that can be made, so not the base classes."""
+    """Every layer in the package's lists that can be instantiated, so not the base classes."""
     public = [getattr(layers, name) for name in layers.__all__]
     registered = [*layers.FUSIONS.values(), *layers.PATCH_EMBEDS.values()]
     own = [x for x in registered if x.__module__.startswith("keras_crossvit.")]
@@ -93,7 +93,7 @@ def test_passes_keras_own_layer_test(name):
         expected_num_seed_generators=case.seeds,
         expected_num_losses=0,
         # tf.data takes a list for one tensor, so Keras' training check cannot feed two branches:
-        # theirs is in test_multi_scale_block.py.
+        # their check is in test_multi_scale_block.py.
         run_training_check=case.input_shape is not BOTH,
     )
 

@@ -73,7 +73,7 @@ def test_bfloat16_stays_near_float32(name):
 
 @pytest.fixture
 def _gpu_without_libdevice(monkeypatch):
-    """Stands the CPU in for a GPU whose XLA lacks CUDA's files."""
+    """Makes the CPU stand in for a GPU whose XLA lacks CUDA's files."""
     module = sys.modules[kernels.mlp.__module__]
 
     def fail(x):
@@ -102,7 +102,7 @@ def test_a_gpu_for_which_xla_cannot_compile_trains_without_it():
         traced = gradients.get_concrete_function(kernels.mlp, True)
     library = traced.graph.as_graph_def().library.function
     assert not any("_XlaMustCompile" in function.attr for function in library)
-    # Not warned of again: the tests make an error of the package's warnings.
+    # No second warning: the tests turn the package's warnings into errors.
     for value, expected in zip(traced(), gradients(portable.mlp), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
     both("layer_norm")
@@ -129,7 +129,7 @@ def test_dense_of_shapes_that_are_not_known(shape):
 
 
 def test_what_the_backward_pass_of_an_encoder_keeps():
-    """Nine widths and the hidden layer of each token, and no map of attention."""
+    """Nine widths and the hidden layer of each token, and no attention map."""
     length, width, hidden = 50, 8, 24
     tokens = keras.Input((length, width))
     block = TransformerBlock(num_heads=2, mlp_ratio=hidden / width)

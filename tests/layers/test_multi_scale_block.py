@@ -135,7 +135,7 @@ FITTED.remove(layers.NoFusion)  # it has no weights
 @pytest.mark.parametrize("layer_class", FITTED)
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_fit_changes_every_weight(layer_class, policy):
-    """What `run_layer_test` does for layers of one input."""
+    """What `run_layer_test` does for layers with one input."""
     arguments = {"small_num_heads": 2, "large_num_heads": 3}
     if layer_class is layers.MultiScaleBlock:
         arguments["large_depth"] = 2
@@ -152,7 +152,7 @@ def test_fit_changes_every_weight(layer_class, policy):
         for v, old in zip(layer.weights, before, strict=True)
         if np.array_equal(keras.ops.convert_to_numpy(v), old)
     ]
-    # The bias of the keys has a gradient of zero but for rounding.
+    # The bias of the keys has a gradient of zero, apart from rounding.
     assert not [path for path in still if not path.endswith("key/bias")]
     for v in layer.weights:
         assert v.dtype == "float32"

@@ -8,7 +8,7 @@ from tests import reference
 
 
 def conv(x, kernel, bias, stride, pad):
-    """A convolution with the same zeros on all sides, window by window; `x` is `(H, W, C)`."""
+    """A convolution with equal zero padding on all sides, window by window; `x` is `(H, W, C)`."""
     x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
     side = kernel.shape[0]
     rows = (x.shape[0] - side) // stride + 1

@@ -23,7 +23,7 @@ def test_mlp_is_linear_gelu_linear():
     layer = layers.Mlp(mlp_ratio=1.6)
     layer.build((None, 7, 12))
     w = reference.arrays(reference.randomize(layer))
-    assert w["fc1/kernel"].shape == (12, 19)  # 19.2, cut
+    assert w["fc1/kernel"].shape == (12, 19)  # 19.2, truncated
     x = reference.tokens(2, 7, 12)
     np.testing.assert_allclose(layer(x), reference.mlp(x, w), rtol=1e-4, atol=1e-4)
 
@@ -72,7 +72,7 @@ def test_checkpointing_changes_neither_output_nor_gradients(rate):
 
 
 def gradient_list(layer, x):
-    """Gradients of the sum of squares by the weights and by the input."""
+    """Gradients of the sum of squares with respect to weights and input."""
     import tensorflow as tf
 
     x = tf.constant(x)

@@ -1,4 +1,4 @@
-"""Every wrong argument ends in one error that names it, what is allowed and what came."""
+"""Every wrong argument ends in one error that names it, what is allowed and what was given."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def other_channels(*shape, **kwargs):
     return model(input_tensor=keras.Input(shape), **kwargs)
 
 
-# What is called -> parts of the message: the argument, what is allowed, what came.
+# What is called -> parts of the message: the argument, what is allowed, what was given.
 WRONG_MODELS = {
     "policies of layers": (
         lambda: model(dtype=keras.dtype_policies.DTypePolicyMap()),

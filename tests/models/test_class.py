@@ -1,4 +1,4 @@
-"""What a CrossViT knows of itself, and what its configuration keeps."""
+"""What a CrossViT knows about itself, and what its configuration keeps."""
 
 import dataclasses
 import json
@@ -63,7 +63,7 @@ def test_roles_that_a_model_does_not_have():
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_layer_of_every_design_is_built(fusion, patch_embed, dtype):
-    """`model.quantize` refuses a layer that is not, also one that has no variables."""
+    """`model.quantize` refuses a layer that is not, even one without variables."""
     model = kc.CrossViT(base.any_design(fusion, patch_embed), weights=None, classes=2, dtype=dtype)
     assert [layer.name for layer in model._flatten_layers() if not layer.built] == []
     if patch_embed == "t2t":

@@ -221,7 +221,7 @@ def test_exported(model, values, tmp_path):
     assert_equal(found, {name: values[name] for name in names})
 
 
-# Of the last encoder, all that follows its attention has no part in a rollout.
+# In the last encoder, what follows its attention plays no part in a rollout.
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_a_loss_on_attention_trains_the_encoders():
     model = base.small_model(drop_path_rate=0.2, gradient_checkpointing=True)
@@ -264,11 +264,11 @@ def test_pyramid(model, tmp_path):
     for level, stride in strides.items():
         grid = (-(-40 // stride), -(-64 // stride))
         assert found[level].shape == (2, *grid, 8) == (2, *pyramid.output[level].shape[1:])
-        # The last layer is a norm, still at its start.
+        # The last layer is a norm with its initial weights.
         np.testing.assert_allclose(found[level].mean(axis=-1), 0, atol=1e-5)
     own = {id(x) for x in model.weights}
     new = [x for x in pyramid.trainable_variables if id(x) not in own]
-    # Per branch: three deconvolutions and a norm, and a convolution with a norm a level.
+    # Per branch: three deconvolutions and a norm, and a convolution with a norm per level.
     assert len(new) == 2 * (3 * 2 + 2 + 4 * 3) + 4 * 3
     pyramid.save(tmp_path / "pyramid.keras")
     assert_equal(run(keras.saving.load_model(tmp_path / "pyramid.keras")), found, atol=0)

@@ -63,7 +63,7 @@ def intermediates():
 
 
 # (reference, layer, branch of a pair of outputs, tokens, tolerance); the reference's float32
-# resize is the looser side, so what follows from it has more room.
+# resize is the less exact side, so what follows from it has more leeway.
 INTERMEDIATES = [
     ("patch_embed.0", "small_patch_embed", None, 5, 2e-5),
     ("patch_embed.1", "large_patch_embed", None, 5, 2e-5),

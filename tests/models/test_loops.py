@@ -16,7 +16,7 @@ def models():
     model = base.small_model()
     pair = model, keras.Model(model.input, model.output)
     for one in pair:
-        # Eagerly: nothing here hangs on the graphs, which take long to make.
+        # Eagerly: nothing here depends on the graphs, which take long to build.
         one.compile(
             "sgd",
             "sparse_categorical_crossentropy",
@@ -50,7 +50,7 @@ def test_arrays_give_what_keras_gives(models, batch_size, kind):
 
 @pytest.fixture
 def calls(models, monkeypatch):
-    """The arguments that Keras' own methods are called with, instead of doing anything."""
+    """The arguments that Keras' own methods are called with; they do nothing here."""
     calls = []
     for name in ("fit", "evaluate", "predict"):
         monkeypatch.setattr(
@@ -94,7 +94,7 @@ def test_datasets_are_not_tuned_unless_they_say_so(models, calls):
     ours.fit(own, validation_data=own)
     assert calls[4]["x"] is own
     assert calls[4]["validation_data"] is own
-    assert [call["shuffle"] for call in calls[2:]] == [False] * 3  # Keras warns of True
+    assert [call["shuffle"] for call in calls[2:]] == [False] * 3  # Keras warns about True
 
 
 def test_rows_come_in_a_new_order_in_each_epoch(models, calls):

@@ -122,7 +122,7 @@ def test_non_square_input_equals_the_square_model_on_what_it_sees():
     tall = base.small_model(input_shape=(80, 40, 3), include_top=False)
     grids = [[m.get_layer(f"{b}_patch_embed").grid for b in BRANCHES] for m in (wide, tall)]
     assert grids == [[(5, 10), (2, 4)], [(10, 5), (4, 2)]]
-    # Turned image, turned kernels and turned positions: the same class tokens.
+    # Transposed image, kernels and positions: the same class tokens.
     for branch, grid in zip(BRANCHES, grids[0], strict=True):
         embed = [m.get_layer(f"{branch}_patch_embed").convs[0].kernel for m in (wide, tall)]
         embed[1].assign(np.array(embed[0]).transpose(1, 0, 2, 3))
@@ -183,7 +183,7 @@ def test_dropout_before_the_heads_and_drop_path_work_in_training_only():
         model = base.small_model(classifier_activation=None, **rates)
         np.testing.assert_allclose(model(x), plain(x), atol=1e-6)
         assert np.abs(model(x, training=True) - plain(x, training=True)).max() > 0.1
-    # Other kernels in training: equal but for rounding, of logits up to 2.
+    # Training uses other kernels: equal apart from rounding, with logits up to 2.
     np.testing.assert_allclose(plain(x, training=True), plain(x), atol=3e-6)
 
 

@@ -1,4 +1,4 @@
-"""Published weights at other classes, other channels, and an image for each branch."""
+"""Published weights with other classes, other channels, and an image for each branch."""
 
 import keras
 import numpy as np

@@ -170,7 +170,7 @@ def test_push_to_hub(model, monkeypatch):
 
 
 def test_a_space(model, tmp_path, monkeypatch):
-    """The hub reads the card; `app.py` runs the command on the folder that it lies in."""
+    """The hub reads the card; `app.py` runs the command on the folder that it is in."""
     folder = tmp_path / "a space"
     model.save_pretrained(folder, space=True, details={"data": "five animals"})
     card = RepoCard.load(folder / "README.md")

@@ -1,4 +1,4 @@
-"""A quantised model comes back from a file as it was saved, whatever of it was quantised how."""
+"""A quantised model comes back from a file as saved, whichever layers were quantised, and how."""
 
 import inspect
 
@@ -49,7 +49,7 @@ def test_some_layers_or_in_another_way(arguments, layers, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
 def test_all_layers_by_the_mode_alone():
-    """Is noted by the mode, as in all files so far."""
+    """Recorded as the mode, as in all files so far."""
     model = base.small_model(base.small_config(num_stages=1))
     assert quantized_layers(model) is None
     model.quantize("int8")

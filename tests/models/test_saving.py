@@ -49,7 +49,7 @@ def test_saved_model_loads_in_safe_mode_with_the_same_values(form, tmp_path):
 
 
 def test_saved_model_loads_in_a_fresh_process(fresh_model, tmp_path):
-    """With its optimizer, too, of which nothing else was imported there."""
+    """With its optimizer, too, which nothing else there imports."""
     x, model = base.pixels(), fresh_model
     model.compile(make_optimizer(model, 1e-3, 0.05, total_steps=9, warmup_steps=3), "mse")
     model.save(tmp_path / "model.keras")

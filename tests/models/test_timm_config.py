@@ -24,8 +24,8 @@ def config_of(model, folder):
     return json.loads((folder / "config.json").read_text())
 
 
-# What timm multiplies the sides by: the middle of the scales that give, rounded down, what this
-# package's branches see, e.g. 228 and 224 pixels of 224.
+# What timm multiplies the sides by: the middle of the scales that, after rounding down, give what
+# this package's branches see, e.g. 228 and 224 pixels of 224.
 OF_224 = [(228 / 224 + 229 / 224) / 2, (224 / 224 + 225 / 224) / 2]
 OF_400 = [(396 / 400 + 397 / 400) / 2, (384 / 400 + 385 / 400) / 2]
 HEADLESS = {"include_top": False}
@@ -49,7 +49,7 @@ HEADLESS = {"include_top": False}
             *("deit_tiny", (96, 96), {**HEADLESS, "pooling": "max"}),
             *("deit_tiny_patch16_224", {"global_pool": "max", "fc_norm": False}),
         ),
-        # Not to be built in timm, which does not know these names: sides of which no scale gives
+        # timm cannot build these and does not know these names: sides for which no scale gives
         # what the branches see, features that timm lacks, two inputs, an architecture of ours.
         ("crossvit_9", (224, 256), {}, "crossvit_9", {}),
         ("deit_tiny", (97, 130), {}, "deit_tiny", {}),
@@ -138,7 +138,7 @@ def test_a_folder_that_timm_wrote(tmp_path):
 
 
 def test_a_folder_of_timm_that_is_not_square(tmp_path):
-    """Timm gives 120 x 480 pixels 10 x 40 and 7 x 28 patches, whose numbers are squares."""
+    """Timm splits 120 x 480 pixels into 10 x 40 and 7 x 28 patches: square numbers."""
     model = model_of("crossvit_9", (120, 480))
     assert model.grids == {"small": (10, 40), "large": (7, 28)}
     config = config_of(model, tmp_path)

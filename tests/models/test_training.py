@@ -78,7 +78,7 @@ def test_fit_changes_every_weight(fresh_model):
     )
     fresh_model.fit(base.pixels(8), labels(), verbose=0)
     for variable, old in zip(fresh_model.weights, before, strict=True):
-        # The gradient of a key's bias is zero but for rounding.
+        # The gradient of a key's bias is zero, apart from rounding.
         assert variable.path.endswith("key/bias") or not np.array_equal(variable, old)
 
 

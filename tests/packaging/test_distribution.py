@@ -83,7 +83,7 @@ def test_source_distribution_holds_what_the_tests_need(distributions):
 
 
 def modules():
-    """The files that a wheel has to hold: the modules, ImageNet's names, the mark of types."""
+    """The files that a wheel has to hold: the modules, ImageNet's names, the typing marker."""
     package = base.ROOT / "keras_crossvit"
     others = package / "py.typed", package / "models" / "imagenet_labels.txt"
     return [*package.rglob("*.py"), *others]
@@ -93,7 +93,7 @@ def modules():
 def installed(distributions, tmp_path_factory):
     """The Python of an environment with the wheel, and what the README says to install with it.
 
-    uv takes the place of pip, and of nothing else: the environment is empty and everything
+    uv stands in for pip, and for nothing else: the environment is empty and everything
     comes from the registry. It links files from its cache where pip copies 2 GB.
     """
     wheel, _ = distributions

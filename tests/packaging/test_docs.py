@@ -59,7 +59,7 @@ def test_public_names(site, module):
 
 @pytest.mark.main_job
 def test_an_entry(site):
-    """One entry word for word: signature, code spans, arguments, those of the call, errors."""
+    """One entry word for word: signature, code spans, arguments, call arguments, errors."""
     text = text_of(site / "docs" / "api" / "keras_crossvit.layers.html")
     signature = "CrossAttention(num_heads: int, qkv_bias: bool = True, **kwargs: Any)"
     assert f"class keras_crossvit.layers.{signature}" in text

@@ -1,4 +1,4 @@
-"""The rooms of the package import each other one way: by the table in CONTRIBUTING.md."""
+"""The package's rooms import each other one way, as the table in CONTRIBUTING.md says."""
 
 import ast
 import graphlib

@@ -1,4 +1,4 @@
-"""What the files about the package say of it agrees with the package."""
+"""What the files about the package say about it agrees with the package."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The package asks for nothing that Python has on Linux alone."""
+"""The package needs nothing that Python has only on Linux."""
 
 import ast
 import pathlib
@@ -34,7 +34,7 @@ def test_what_is_looked_for_is_found(name, tmp_path):
 
 def test_every_file_runs_on_windows():
     found = {path.name: NOT_ON_WINDOWS & set(used(path)) for path in FILES}
-    # It kills a process of several on TensorFlow or JAX, which have none on Windows.
+    # It kills one of a run's several processes, which TensorFlow and JAX lack on Windows.
     assert {name: names for name, names in found.items() if names} == {
         "waiting.py": {"signal.SIGKILL"}
     }

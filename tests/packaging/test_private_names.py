@@ -35,7 +35,7 @@ def private_imports(tree):
 
 
 def own_names(tree):
-    """Private names that a file defines: functions, module's names, attributes that it assigns."""
+    """Private names that a file defines: functions, variables, attributes that it assigns."""
     defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -62,7 +62,7 @@ def package_names():
 
 
 def overrides(path):
-    """Private methods that a class of this file has in the place of a foreign base's."""
+    """Private methods of a foreign base that a class of this file overrides."""
     module, found = module_of(path), set()
     for _, cls in inspect.getmembers(module, inspect.isclass):
         if cls.__module__ != module.__name__:

@@ -18,7 +18,7 @@ for name, config in CONFIGS.items():
     np.save(f"{sys.argv[1]}/{name}.npy", keras.ops.convert_to_numpy(logits))
 """
 
-# PyTorch alone: it is the one whose "+=" changes a tensor that the gradient needs.
+# PyTorch only: there "+=" changes a tensor that the gradient needs.
 FIT = """
 import numpy as np
 from tests import base

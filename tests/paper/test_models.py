@@ -74,7 +74,7 @@ def test_checkpoint_gives_the_same_model(config, tmp_path):
 def test_fit_lowers_the_loss(config):
     model = base.small_model(dataclasses.replace(config, num_stages=1), drop_path_rate=0.1)
     optimizer = keras.optimizers.Adam(0.003)
-    # One trace, and no XLA: most of the time of so small a model goes there.
+    # One trace, and no XLA: so small a model spends most of its time there.
     optimizer.build(model.trainable_variables)
     model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     x, labels = images(config, 4), np.arange(4)

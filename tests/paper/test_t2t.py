@@ -13,7 +13,7 @@ SPLITS = {12: ((7, 4, 2), (3, 3, 0), (3, 1, 1)), 16: ((7, 4, 2), (3, 2, 1), (3, 
 
 
 def unfold(x, kernel, stride, padding):
-    """All windows of `(B, H, W, C)`, one after the other, each flat."""
+    """All windows of `(B, H, W, C)`, one after the other, each flattened."""
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = range(0, x.shape[1] - kernel + 1, stride)
     columns = range(0, x.shape[2] - kernel + 1, stride)
@@ -136,7 +136,7 @@ def test_macs():
     def attention(length, width):  # linear layers; features, products with values and sums
         return length * (3 * 64 * width + 3 * 64**2 + 32 * (4 * 64 + 1))
 
-    # 48 x 48: 12 x 12 tokens of 7 x 7 x 3, 4 x 4 of 3 x 3 x 64, 4 x 4 of as many.
+    # 48 x 48: 12 x 12 tokens of 7 x 7 x 3, 4 x 4 of 3 x 3 x 64, 4 x 4 of the same.
     expected = attention(144, 147) + attention(16, 576) + 16 * 576 * 8
     assert layers.T2TPatchEmbed(12, 8).macs((None, 48, 48, 3)) == expected
 

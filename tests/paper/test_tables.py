@@ -9,8 +9,8 @@ from tests import base
 pytestmark = pytest.mark.slow
 
 # preset, our parameters, our MACs, the paper's M parameters and G FLOPs. A star: the paper
-# counted without position embeddings and class tokens. Two stars: it does not agree (why:
-# in the docstring of the fusion, and for row E below).
+# counted without position embeddings and class tokens. Two stars: it does not agree (the
+# docstring of the fusion says why; for row E see below).
 TABLE_2 = """
 deit_tiny            5717416    1253683200    5.7   1.3
 crossvit_tiny        7014800    1562734080    6.9*  1.6
@@ -48,7 +48,7 @@ crossvit_small_c  28190864  6332969088  28.0*  6.3
 crossvit_small_d  29078480  5617772928  28.9*  5.6
 crossvit_small_e  31308176  6598863360  31.1** 6.6
 """
-# The paper prints no cost of these. Without class tokens the counts of CrossViT-S, less two
+# The paper prints no costs for these. Without class tokens: the counts of CrossViT-S, less two
 # class tokens and their positions, (192 + 384) * 2.
 SECTION_4_3 = """
 crossvit_small_no_class_token  26855120  5588452224  -  -

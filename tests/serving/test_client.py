@@ -31,13 +31,13 @@ def run(monkeypatch, capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(CLIENT), run_name="__main__")
     said = capsys.readouterr()
-    # A message as the status is what Python prints before it ends with 1.
+    # If the status is a message, Python prints it and exits with 1.
     status = ended.value.code
     return said.out, said.err + (status if isinstance(status, str) else ""), status
 
 
 def write(folder, count):
-    """Picture files of all formats and some sizes, as `{path: bytes}`."""
+    """Image files of all formats and several sizes, as `{path: bytes}`."""
     files = {}
     for index in range(count):
         file_format = ("JPEG", "PNG", "GIF", "BMP")[index % 4]

@@ -65,7 +65,7 @@ def test_prints_the_top_classes(classifier, ask, tmp_path, protocol):
 
 @PROTOCOLS
 def test_files_that_are_no_pictures(ask, tmp_path, protocol):
-    """One among others, and none at all: each is named, and the others are answered."""
+    """Among images and alone: each is named, and the others are answered."""
     good, cut, text = (tmp_path / name for name in ("good.png", "cut.png", "text.jpg"))
     good.write_bytes(picture())
     cut.write_bytes(picture()[:-30])
@@ -166,7 +166,7 @@ class TestPixels:
             got = read(file, list(size), crop_ratio, exif_orientation)
             assert got.dtype == np.float32
             difference = np.abs(got - pixels)
-            # Of 255. PIL computes in fixed point, so that a few pixels round the other way.
+            # Out of 255. PIL computes in fixed point, so a few pixels round the other way.
             assert difference.max() <= 2
             assert difference.mean() < mean
 
@@ -206,8 +206,8 @@ class TestPixels:
         self.compare(read, files, (24, 24, 3), exif_orientation=exif_orientation)
 
     def test_a_line(self, read):
-        """Only the crop is computed: all of it at this width would be 24 x 24 million pixels."""
-        # Enlarged 27 times, whole rows are at the very half.
+        """Only the crop is computed: at this width the whole would be 24 x 24 million pixels."""
+        # Enlarged 27 times, whole rows fall exactly on a half.
         self.compare(read, [encoded(noise(1_000_000, 1), "PNG")], (24, 24, 3), mean=0.5)
 
     @pytest.mark.parametrize("file", [b"", b"text", picture()[:-40], picture(0, "JPEG")[:300]])

@@ -14,7 +14,7 @@ TYPES = descriptor_pb2.FieldDescriptorProto
 
 
 def message(name, **fields):
-    """A message that tensorflow-serving-api lacks: `{field: (type, repeated)}`, by its .proto."""
+    """A message that tensorflow-serving-api lacks: `{field: (type, repeated)}`, per its .proto."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{name}.proto", package="test", syntax="proto3"
     )
@@ -136,7 +136,7 @@ def test_triton(services, triton):
     """Beside TensorFlow Serving, but only when it is asked for."""
     assert set(services) == {"serving", "triton"}
     assert triton["profiles"] == ["triton"]
-    # Whose ONNX Runtime reads the export: tests/export/test_triton.py.
+    # Its ONNX Runtime reads the export: tests/export/test_triton.py.
     assert triton["image"] == "nvcr.io/nvidia/tritonserver:26.07-py3"
     (mount,) = triton["volumes"]
     assert mount == "${TRITON_DIR:-../../export_triton}:/models:ro"
@@ -149,7 +149,7 @@ def test_ports_of_triton_are_for_this_machine_only(triton):
 
 
 class TestKServe:
-    """The structure: both were seen to be valid by the schema of InferenceService, of 2 MB."""
+    """The structure: both were found valid against the 2 MB schema of InferenceService."""
 
     @pytest.mark.parametrize(
         ("file", "model_format", "runtime", "protocol", "service"),

@@ -1,4 +1,4 @@
-"""The servers that stand for TensorFlow Serving: all signatures, and what they refuse."""
+"""The servers that stand in for TensorFlow Serving: all signatures, and what they refuse."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from tests import base
 
 @pytest.fixture
 def predict(addresses):
-    """A request to the gRPC server by the official stubs."""
+    """A request to the gRPC server through the official stubs."""
     with grpc.insecure_channel(addresses["grpc"]) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 

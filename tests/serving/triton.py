@@ -1,6 +1,6 @@
 """Triton's protocol V2 over a `TritonModel`, as far as its clients see it: HTTP and gRPC.
 
-Refusals and their words are the server's (its tests in qa/ and src/http_server.cc).
+Refusals and their wording are the server's (its tests in qa/ and src/http_server.cc).
 """
 
 import concurrent.futures
@@ -40,7 +40,7 @@ def _read(body, header_length):
 
 
 def _answer(model, method, path, body, header_length):
-    """The status and the JSON object that Triton answers."""
+    """The status and the JSON object that Triton answers with."""
     name, what = re.fullmatch(r"/v2/models/([^/]+)/(config|infer)", path).groups()
     if name != model.name:
         return 404, {"error": _unknown(name)}
@@ -123,7 +123,7 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 @contextlib.contextmanager
 def serve_v2_grpc(model):
-    """As `serve_v2_rest`, through gRPC."""
+    """Like `serve_v2_rest`, through gRPC."""
     workers = concurrent.futures.ThreadPoolExecutor(8)
     server = grpc.server(workers, options=_ANY_SIZE)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Service(model), server)

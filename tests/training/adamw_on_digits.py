@@ -11,7 +11,7 @@ NAMES = ["0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"]
 
 
 def two_layers(figures):
-    """The network there, with the weights that it has at the start."""
+    """The same network, with the weights that it starts from."""
     inputs = keras.Input((64,))
     x = keras.layers.Dense(32, name="hidden")(inputs)
     x = keras.layers.LayerNormalization(epsilon=1e-6)(x)
@@ -26,7 +26,7 @@ def follow(optimizer=None):
     """`(losses, PyTorch's losses)` of the 100 steps; with `make_optimizer`'s AdamW by default."""
     with np.load(FIGURES) as figures:
         model, theirs = two_layers(figures), figures["losses"]
-    # The final rate is the highest, so that the rate is the same in all steps.
+    # The final rate is the highest, so the rate is the same in all steps.
     rates = {"learning_rate": LEARNING_RATE, "final_learning_rate": LEARNING_RATE}
     model.compile(
         optimizer
@@ -38,6 +38,6 @@ def follow(optimizer=None):
     digits = load_digits()
     losses = []
     for step in range(STEPS):
-        model.reset_metrics()  # else Keras reports the mean of all steps so far
+        model.reset_metrics()  # otherwise Keras reports the mean of all steps so far
         losses.append(float(model.train_on_batch(*batch(digits, step))))
     return np.array(losses), theirs

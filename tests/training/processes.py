@@ -59,7 +59,7 @@ def weights(folder):
 
 
 def wait_for(condition, process, folder, seconds=240):
-    """Waits until `condition()`, or fails with the output of the process if that ends."""
+    """Waits until `condition()`, or fails with the process's output if the process ends."""
     end = time.monotonic() + seconds
     while not condition():
         output = (folder / "output.txt").read_text(errors="replace")

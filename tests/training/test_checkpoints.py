@@ -100,7 +100,7 @@ def test_put_aside_keeps_what_is_there(tmp_path):
         (tmp_path / "best.keras").write_text(f"best of {number}")
         (tmp_path / "export" / str(number)).mkdir(parents=True)
         put_aside(tmp_path)
-    put_aside(tmp_path)  # there is nothing
+    put_aside(tmp_path)  # there is nothing left
     assert files(tmp_path) == ["before.1", "before.2", "export"]
     assert files(tmp_path / "before.1") == ["best.keras", "checkpoints"]
     assert (tmp_path / "before.2" / "best.keras").read_text() == "best of 1"
@@ -169,7 +169,7 @@ def test_a_thread_writes_them_in_order(tmp_path):
 
 
 def run_that_fails(folder):
-    """As by a user's hook, or a loss that is not a number."""
+    """As with a user's hook, or a loss that is not a number."""
     with CheckpointWriter(folder) as writer:
         writer.write(1, ARRAYS, {"step": 1})
         raise FloatingPointError
@@ -202,7 +202,7 @@ def test_what_stops_a_write_is_raised_in_the_run(tmp_path):
     writer.write(1, ARRAYS, {"step": 1})
     with pytest.raises(FileExistsError):
         writer.write(2, ARRAYS, {"step": 2})
-    writer.wait()  # says it once
+    writer.wait()  # it is raised once
 
 
 def test_without_a_folder_nothing_is_written():

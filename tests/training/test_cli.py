@@ -111,7 +111,7 @@ def test_a_folder_with_broken_files_is_trained_to_the_end(train, tmp_path, caplo
         str(tmp_path / "pictures" / "train" / "ant" / "0.jpg"),
         str(tmp_path / "pictures" / "validation" / "bee" / "4.jpg"),
     ]
-    # Nine held-out pictures can be read, so the accuracy is a ninth of a whole number.
+    # Nine held-out images can be read, so the accuracy is in whole ninths.
     ninths = result["accuracy"] * 9
     assert ninths == pytest.approx(round(ninths), abs=1e-4)
     assert "SavedModel: run/export/1" in capsys.readouterr().out

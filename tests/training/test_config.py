@@ -17,7 +17,7 @@ RECIPE = TrainConfig(
     learning_rate=1e-3,
 )
 
-# Older runs go on by these names, and commands with `--set` use them.
+# Older runs resume by these names, and commands with `--set` use them.
 NAMES = """
     accumulation_steps augment batch_size best channels checkpoint_steps class_weights clip_norm
     crop_area crop_ratio cutmix_alpha data_dir dataset distillation distillation_alpha

@@ -35,7 +35,7 @@ def test_softmax_is_the_cross_entropy():
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_gradients_are_those_of_the_values(kind):
-    """Also of labels that do not sum to 1: weighted, several, or none, of an unreadable image."""
+    """Also for labels that do not sum to 1: weighted, several, or none (an unreadable image)."""
     loss = RowLoss(kind, np.array([2, 0.5, 1], "float32"))
     labels = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 1], [0.3, 0.3, 0]], "float32")
 

@@ -42,7 +42,7 @@ def test_rate_without_warmup_begins_at_its_highest():
 
 
 def test_only_kernels_decay():
-    """With gradients of zero AdamW moves what decays, by rate x decay, and nothing else."""
+    """With zero gradients, AdamW moves what decays, by rate x decay, and nothing else."""
     model = kc.CrossViT(kc.CrossViTConfig.preset("crossvit_digits"), weights=None, classes=10)
     before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
     optimizer = make_optimizer(model, 0.4, 0.05, total_steps=30, warmup_steps=0)
@@ -81,7 +81,7 @@ def test_it_comes_built():
     model = small()
     optimizer = make_optimizer(model, 0.1, 0.05, total_steps=3, warmup_steps=1)
     assert optimizer.built
-    # Two moments for each variable, and the number of the step.
+    # Two moments for each variable, and the step number.
     assert len(optimizer.variables) == 2 * len(model.trainable_variables) + 1
 
 
@@ -92,7 +92,7 @@ def test_adamw_is_the_formula():
     weights = [np.array(v, "float64") for v in model.trainable_variables]
     m, v = ([np.zeros_like(w) for w in weights] for _ in range(2))
     for step in range(1, 4):
-        gradients = gradients_of(model, seed=step, scale=1e-7)  # where epsilon counts
+        gradients = gradients_of(model, seed=step, scale=1e-7)  # where epsilon matters
         optimizer.apply(gradients)
         for i, gradient in enumerate(np.array(g, "float64") for g in gradients):
             weights[i] *= 1 - 0.01 * 0.1 * (weights[i].ndim == 2)
@@ -122,7 +122,7 @@ def test_sgd_is_pytorchs():
 
 @pytest.mark.parametrize(("norm", "scale"), [(0.5, 0.5 / 5), (7.0, 1.0)])
 def test_all_gradients_together_are_clipped(norm, scale):
-    """SGD's first step is the gradient times the rate; that of norm 5 is cut to `norm`."""
+    """SGD's first step is rate times gradient; a gradient of norm 5 is clipped to `norm`."""
     model = small()
     before = [np.array(v) for v in model.trainable_variables]
     gradients = [np.zeros(v.shape, "float32") for v in model.trainable_variables]
@@ -146,7 +146,7 @@ def test_variables_without_a_gradient_are_left_out_of_the_clipping():
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.03), ("float64", 1e-4)])
 def test_adamw_of_other_types(dtype, tolerance):
-    """As in float32, but for the rounding of the state."""
+    """As in float32, except for the rounding of the state."""
     moved = {}
     for policy in ("float32", dtype):
         inputs = keras.Input((3,))
@@ -250,7 +250,7 @@ class TestLayerDecay:
 
     @pytest.mark.parametrize("name", ["adamw", "sgd"])
     def test_a_step_is_as_much_smaller(self, name):
-        """The first step of AdamW is as long as the rate, that of SGD as rate times gradient."""
+        """The first step of AdamW is as large as the rate, that of SGD as rate times gradient."""
         model = small_model(small_config(num_stages=3))
         before = [np.array(v) for v in model.trainable_variables]
         optimizer = make_optimizer(model, 0.4, 0.0, 30, 0, optimizer=name, layer_decay=0.5)

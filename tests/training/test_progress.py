@@ -114,7 +114,7 @@ def test_other_classes_are_refused(names, difference):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([177, 20], "177 and 20, and the order"),  # as many steps of an epoch
+        ([177, 20], "177 and 20, and the order"),  # as many steps per epoch
         ([176, 21], "176 and 21, and the order"),
         ([176, 20], None),
         (None, None),  # of version 0.1
@@ -136,7 +136,7 @@ def test_an_end_by_a_hook_holds_for_its_number_of_epochs(epochs, ended):
 
 
 def test_the_labels_of_a_held_out_image(monkeypatch, tmp_path):
-    """One, or several joined, of the first that can be read; the export's tests have the rest."""
+    """One, or several joined, of the first that can be read; the export's tests cover the rest."""
 
     def answer(image_bytes):
         names = ["", ""] if image_bytes[0] == b"no image" else ["bee", "ant"]

@@ -1,4 +1,4 @@
-"""Recipes in files of the user's."""
+"""Recipes in the user's own files."""
 
 import pathlib
 import textwrap

@@ -1,4 +1,4 @@
-"""The recipes: the paper's values, and commands that can be given as they are written."""
+"""The recipes: the paper's values, and commands that work as written."""
 
 import pathlib
 import re

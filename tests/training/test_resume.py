@@ -1,4 +1,4 @@
-"""A run that is ended in any way goes on, to the same weights bit for bit."""
+"""A run that ends in any way resumes, and reaches the same weights bit for bit."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def end():
 
 @pytest.fixture(scope="module")
 def undisturbed(folder, values):
-    """Weights and table of a run that was never ended."""
+    """Weights and table of an uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, "export_saved_model", _pretend_to_export)
         (folder / "undisturbed").mkdir()
@@ -87,7 +87,7 @@ def weights_of(result):
 
 
 def table(folder):
-    """The rows of the log, but for the speed."""
+    """The rows of the log, without the speed."""
     with open(folder / "run" / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{name: value for name, value in row.items() if name != "images/s"} for row in rows]
@@ -130,7 +130,7 @@ def test_killed_torn_and_preempted(folder, values, undisturbed, here, caplog, ca
     usual = TensorFlowStep.evaluate
     disturbed = {
         reached: lambda self, *given: (end(), usual(self, *given))[1],
-        11: lambda self, batches, stop: usual(self, batches, True),  # as another process asks
+        11: lambda self, batches, stop: usual(self, batches, True),  # as if another process asked
     }
     for step, evaluate in disturbed.items():
         with monkeypatch.context() as patch:
@@ -154,7 +154,7 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
         main({"tiny": RECIPE}, command(values, weight_decay=0.1))
     saved, result = place / "run" / "model.keras", place / "run" / "result.json"
     before = saved.read_bytes()
-    go({**values, "parallel_calls": 1})  # decides nothing of the course
+    go({**values, "parallel_calls": 1})  # has no effect on the course
     assert saved.read_bytes() == before
     written = json.loads(result.read_text())
     assert written["accuracy"] == pytest.approx(float(table(place)[-1]["val_accuracy"]))
@@ -179,7 +179,7 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
     assert "Going on after step 44." in capsys.readouterr().out
     assert [row["epoch"] for row in result["history"]] == [0, 1, 2]
     assert steps(place)[-1] == 66
-    assert result["best_epoch"] == 2  # of those since when the best is kept
+    assert result["best_epoch"] == 2  # of the epochs since the best is kept
     assert (place / "run" / "best.keras").is_file()
     changed = [
         np.abs(a - b).max() for a, b in zip(weights_of(result), undisturbed[0], strict=True)
@@ -188,7 +188,7 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
 
 
 def test_two_runs_in_one_folder(values, here):
-    """The second is told by whom the folder is used, and changes nothing."""
+    """The second is told who is using the folder, and changes nothing."""
     place = here("shared")
     config, _ = parse_config({"tiny": RECIPE}, command(values))
     with run.run_folder(config, writes=True):

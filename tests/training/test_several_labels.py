@@ -1,4 +1,4 @@
-"""Images of several labels: mean average precision, counted and in a run's log."""
+"""Images with several labels: mean average precision, counted and in a run's log."""
 
 import csv
 import dataclasses
@@ -22,7 +22,7 @@ NAMES = ("ant", "bee", "cat")
 
 
 def rounded(logits):
-    """Logits as the counts tell them apart."""
+    """Logits as the counts distinguish them."""
     return np.floor(np.clip(logits, -16, 16 - 1e-3) * 32)
 
 

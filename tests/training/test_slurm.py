@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_crossvit.training import slurm, strategy
 
 STEP = {
-    "SLURM_JOB_ID": "1027",  # of ports: 20,000 + 16 * (1027 - 2 * 512)
+    "SLURM_JOB_ID": "1027",  # for ports: 20,000 + 16 * (1027 - 2 * 512)
     "SLURM_STEP_NUM_TASKS": "3",
     "SLURM_STEP_NODELIST": "node[9-10],login",
     "SLURM_STEP_TASKS_PER_NODE": "1(x3)",
@@ -21,7 +21,7 @@ STEP = {
 @pytest.fixture
 def environment(monkeypatch):
     """A function that sets the variables of a step, with some others."""
-    monkeypatch.setenv("TF_CONFIG", "")  # which is then put back
+    monkeypatch.setenv("TF_CONFIG", "")  # so that it is restored
 
     def set_all(**others):
         for name, value in {**STEP, **others}.items():
@@ -31,7 +31,7 @@ def environment(monkeypatch):
 
 
 def test_the_strategy_takes_the_workers(environment, monkeypatch):
-    """In the order of the machines, of which node10 would come before node9 as a text."""
+    """In the order of the machines; sorted as text, node10 would come before node9."""
     environment()
     made = []
     monkeypatch.setattr(

@@ -71,7 +71,7 @@ def test_it_trains_alike(plain, options):
 
 
 def test_unreadable_rows_count_for_nothing():
-    """Rows without a label, as of images that cannot be read: in no sum, in no gradient."""
+    """Rows without a label, as for unreadable images, are in no sum and in no gradient."""
     labels = LABELS.copy()
     labels[3:] = 0
     logits = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
@@ -88,7 +88,7 @@ def test_top_five_of_more_classes():
     sums = np.asarray(row_sums(labels, logits, np.ones(7, "float32")))
     np.testing.assert_array_equal(sums, [7, 1, 5, 7])
     sums = np.asarray(row_sums(labels, np.zeros((7, 7), "float32"), np.ones(7, "float32")))
-    np.testing.assert_array_equal(sums, [7, 1, 5, 7])  # of equal ones the first come first
+    np.testing.assert_array_equal(sums, [7, 1, 5, 7])  # among equal ones the first come first
 
 
 def test_rows_of_weight_zero_count_for_nothing():
@@ -210,7 +210,7 @@ def test_memory_of_variables_and_activations():
     assert less < image
 
 
-# What a TPU's compiler takes, as of all that a step may ask for.
+# What a TPU's compiler takes, out of all that a step may use.
 ARITHMETIC = """
 Add AddN AddV2 Any ArgMax AssignAddVariableOp AssignSubVariableOp AssignVariableOp
 BatchMatMulV2 BiasAdd BiasAddGrad Bitcast BitwiseAnd BroadcastGradientArgs BroadcastTo Cast

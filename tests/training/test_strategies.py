@@ -1,4 +1,4 @@
-"""Any devices, processes and backend train alike; a lost worker comes back."""
+"""All devices, processes and backends train alike; a lost worker comes back."""
 
 import concurrent.futures
 import json
@@ -20,8 +20,8 @@ from tests.base import pixels, run_python
 from tests.training.processes import finish, run, started, wait_for, weights
 from tests.training.tiny import MODEL
 
-# 22 steps with everything on but drop path, whose draws each replica makes for itself. By SGD,
-# since AdamW divides gradients by their size, and so makes their rounding as large.
+# 22 steps with everything on but drop path, whose draws each replica makes for itself. With SGD,
+# since AdamW divides gradients by their size, and so makes their rounding just as large.
 VALUES = {
     "output_dir": "run",
     "drop_path_rate": 0.0,
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def values(folder):
-    """The values of all runs: the same start on any backend, whose initial draws are its own."""
+    """The values of all runs: the same start on any backend, as each has its own initial draws."""
     model = kc.CrossViT(MODEL, weights=None, classes=10)
     model.save(folder / "start.keras")
     start = {"data_dir": str(folder / "data"), "weights": str(folder / "start.keras")}
@@ -84,7 +84,7 @@ def test_two_devices_are_one(folder, values, alone):
 
 @pytest.mark.main_job
 def test_two_workers_are_one_and_a_killed_chief_joins_again(folder, values, alone):
-    """The chief is killed and started again; the other starts itself again, and both go on."""
+    """The chief is killed and restarted; the other restarts itself, and both go on."""
     ports, output_dir = free_ports(), str(folder / "workers" / "run")
     values = {**values, "output_dir": output_dir, "strategy": "multiworker"}
     chief, other = folder / "workers" / "0", folder / "workers" / "1"
@@ -201,7 +201,7 @@ def test_jax_trains_alike_and_its_export_serves(folder, values, alone):
 
 @pytest.mark.main_job
 def test_eight_devices_of_jax_are_one_also_when_preempted(folder, values, alone):
-    """In two parts, by SIGTERM in between; with micro-batches, and several steps a call."""
+    """In two parts, with SIGTERM in between; with micro-batches, and several steps per call."""
     here = folder / "eight"
     devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     values = {**values, "strategy": "data_parallel", "steps_per_call": 2}
@@ -252,7 +252,7 @@ def test_processes_of_jax(environment, processes, monkeypatch):
 
 
 def test_replicas_draw_masks_of_their_own(tmp_path):
-    """Two replicas drop other paths of the same images, and leave the seeds as one would."""
+    """Two replicas drop different paths of the same images, and leave the seeds as one would."""
     code = """if True:
         import sys
         import numpy as np

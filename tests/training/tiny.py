@@ -1,4 +1,4 @@
-"""A run of seconds: a CrossViT of a few thousand parameters on the first digits.
+"""A run of a few seconds: a CrossViT of a few thousand parameters on the first digits.
 
     python -m tests.training.tiny --recipe tiny --output-dir run [...]
 

@@ -67,7 +67,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """`(address, what was asked for)` of a hub that has the weights of `golden.assign`."""
+    """`(address, what was requested)` of a hub that has the weights of `golden.assign`."""
     path = tmp_path_factory.mktemp("hub") / "model.safetensors"
     kc.save_checkpoint(golden.assign(golden.variant_model("9_dagger_240")), path)
     seen = []
@@ -113,7 +113,7 @@ def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
     gets = [(name, start > 0) for method, name, start in seen if method == "GET"]
     assert gets == [
         (REPOSITORIES[0], False),
-        (REPOSITORIES[0], True),  # goes on where it broke off
+        (REPOSITORIES[0], True),  # resumes where it broke off
         (REPOSITORIES[1], False),
     ]
     seen.clear()
@@ -128,7 +128,7 @@ def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
 
 @pytest.mark.parametrize("failures", [4, 5])
 def test_transfer_that_breaks_off_is_tried_five_times(failures, monkeypatch):
-    """Older versions of the hub's client do not go on by themselves."""
+    """Older versions of the hub's client do not resume by themselves."""
     broken, asked = type("RemoteProtocolError", (Exception,), {}), []
 
     def hf_hub_download(*arguments):
@@ -147,7 +147,7 @@ def test_transfer_that_breaks_off_is_tried_five_times(failures, monkeypatch):
 
 
 def test_missing_network_is_a_connection_error(tmp_path):
-    printed = download("http://127.0.0.1:9", tmp_path, "imagenet")  # nobody listens there
+    printed = download("http://127.0.0.1:9", tmp_path, "imagenet")  # nothing listens there
     assert printed.startswith("`weights='imagenet'` could not be loaded: timm/crossvit_9_dagger_2")
     assert ALLOWED in printed
     assert not list(tmp_path.glob("*.npy"))

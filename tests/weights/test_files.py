@@ -1,4 +1,4 @@
-"""Files that are read: PyTorch's, and those that are no checkpoints."""
+"""Files that are read: PyTorch's, and those that are not checkpoints."""
 
 import os
 import pickle

@@ -35,7 +35,7 @@ def files(models, tmp_path_factory):
         kc.save_checkpoint(model, f"{stem}.safetensors")
         model.save(f"{stem}.keras")
         model.save_pretrained(stem)
-        old = folder / f"{stem.name}-old"  # without a header, as versions before wrote it
+        old = folder / f"{stem.name}-old"  # without a header, as earlier versions wrote it
         model.save_pretrained(old)
         weights = old / "model.safetensors"
         save_file(load_file(weights), weights, metadata={"format": "pt"})
@@ -82,7 +82,7 @@ def test_a_file_of_the_same_grid_is_copied_bit_for_bit(models, files):
 
 
 def test_a_file_that_does_not_say_it_is_of_a_square(models, files, caplog):
-    """That a number of patches fits the model as well is said: the square is a guess."""
+    """The log says so even if the number of patches fits the model: the square is a guess."""
     bare = files[SQUARE, "old folder"] / "model.safetensors"
     with caplog.at_level(logging.WARNING, "keras_crossvit"):
         made = loaded(bare, WIDE)

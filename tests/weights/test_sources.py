@@ -86,7 +86,7 @@ def test_same_classes_load_without_a_word(files, caplog):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
 def test_what_weights_do_not_show(suffix, tmp_path, caplog):
-    """Labels are taken where there are none; another deviation or other labels are said."""
+    """Labels are taken over where there are none; other deviations or labels are logged."""
     path, names = tmp_path / f"saved{suffix}", tuple("vwxyz")
     saved = base.small_model(std=(0.1, 0.2, 0.3), labels=list(names))
     saved.save(path) if suffix == ".keras" else kc.save_checkpoint(saved, path)

@@ -59,7 +59,7 @@ def features_of(
     if not any(map(len, labels)):
         raise ValueError(
             "`split` must hold images that can be read. "
-            f"Received: {split.size} files of which none can"
+            f"Received: {split.size} files, none of which can"
         )
     return np.concatenate(features), np.concatenate(labels)
 

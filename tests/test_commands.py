@@ -112,7 +112,7 @@ def test_a_model_of_the_hub_is_read_as_its_folder(run, command, tmp_path, monkey
 
 
 def test_probes(run, command):
-    """Of ten training features and held-out ones; nearest neighbours by hand."""
+    """Of twelve training features and held-out ones; nearest neighbours by hand."""
     model = keras.saving.load_model(run / "run" / "model.keras")
     heads = [layers.head.input for layers in model.branches.values()]
     body = keras.Model(model.input, heads)

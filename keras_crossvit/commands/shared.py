@@ -29,8 +29,9 @@ class FoundModel:
 
     Args:
         model: The model.
-        values: The values of its run, as `TrainConfig` names them; empty for a file other than
-            a run's `model.keras` and `best.keras`.
+        values: The values of its run, as `TrainConfig` names them, or what a `config.json` of
+            `save_pretrained` says; empty for a file other than a run's `model.keras` and
+            `best.keras`.
     """
 
     model: CrossViT
@@ -51,9 +52,10 @@ def add_model(parser: argparse.ArgumentParser, command: str) -> None:
         help=f"what to {command}: the folder of a run, a folder of save_pretrained, a .keras "
         "file, or hf://OWNER/NAME",
     )
-    parser.add_argument("--model", metavar="NAME", help="a preset, with --weights, not MODEL")
-    parser.add_argument("--weights", help="imagenet, imagenet-408 or a file")
-    parser.add_argument("--classes", type=int, help="of --weights; by default the data's, or 1000")
+    add = parser.add_argument
+    add("--model", metavar="NAME", help="a preset, with --weights, instead of MODEL")
+    add("--weights", help="imagenet, imagenet-408 or a file")
+    add("--classes", type=int, help="classes of --weights; by default the data's, or 1000")
     add_recipe(parser)
 
 
@@ -115,7 +117,7 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
         return _open(arguments.source)
     except NotRegisteredError as error:
         raise ValueError(
-            "`MODEL` must be made of what is registered; a design of your own must be registered "
+            "`MODEL` must be made of registered parts; a design of your own must be registered "
             f"first: --recipe FILE.py. Received: {arguments.source}, where {error}"
         ) from error
 
@@ -138,8 +140,8 @@ def _open(source):
         return FoundModel(_load(path / "model.keras"), values)
     if not any((path / name).is_file() for name in _WEIGHTS):
         raise ValueError(
-            "`MODEL` must be a folder that holds a model: model.keras, as of a run that has "
-            f"ended, or config.json with model.safetensors. Received: {source}, which holds none"
+            "`MODEL` must be a folder that holds a model: model.keras, as a finished run has "
+            f"it, or config.json with model.safetensors. Received: {source}, which holds none"
         )
     return FoundModel(_from_pretrained(path), _with_crop(values))
 

@@ -79,8 +79,8 @@ class Registry(collections.abc.Mapping):
             known = keras.saving.get_registered_object(f"{PACKAGE}>{cls.__name__}")
             if known is not None and not _same(known, cls):
                 raise ValueError(
-                    f"A {self._kind} must be a class whose own name is new, under which Keras "
-                    f"saves it. Received: {cls.__name__}, which is {known!r}"
+                    f"A {self._kind} must be a class with a name that is new to Keras, which "
+                    f"saves it under that name. Received: {cls.__name__}, which is {known!r}"
                 )
             return keras.saving.register_keras_serializable(PACKAGE)(enter(cls))
 

@@ -65,10 +65,11 @@ def training_batches(
         first_step: Steps that the run has already done.
 
     Returns:
-        `tf.data.Dataset` of images `(B, height, width, 3)`, float32, about 0..255 (erased
-        pixels hold noise of any value), and smoothed labels `(B, classes)` that sum to 1. Each
-        epoch has `steps_per_epoch` batches. An image that cannot be read is named in the log;
-        its row is black and its labels are 0, so that it adds nothing to the loss.
+        `tf.data.Dataset` of images `(B, height, width, channels)`, float32, about 0..255 (erased
+        pixels hold noise of any value), and labels `(B, classes)`: smoothed and of sum 1, or for
+        several labels an image as they are, but for mixing. Each epoch has `steps_per_epoch`
+        batches. An image that cannot be read is named in the log; its row is black and its labels
+        are 0, so that it adds nothing to the loss.
 
     Raises:
         ValueError: If the batches cannot be split as `shard` says, or the augmentation does not
@@ -152,9 +153,9 @@ def evaluation_batches(
         exif_orientation: As in `InputConfig`.
 
     Returns:
-        `tf.data.Dataset` of images `(B, height, width, 3)`, float32, 0..255, one-hot labels
-        `(B, classes)` and weights `(B,)`: 1, or 0 for a row that fills the batch up and for an
-        image that cannot be read, which is named in the log.
+        `tf.data.Dataset` of images `(B, height, width, channels)`, float32, 0..255, labels
+        `(B, classes)` of zeros and ones, and weights `(B,)`: 1, or 0 for a row that fills the
+        batch up and for an image that cannot be read, which is named in the log.
 
     Raises:
         ValueError: If the batches cannot be split as `shard` says.

@@ -16,8 +16,8 @@ def check_classifier(model: CrossViT, pairs: bool = False, files: bool = False) 
         files: Whether its images must be what image files hold.
 
     Raises:
-        ValueError: If `model` is not a classifier of this package, does not have a single input,
-            or has one with other than 1 or 3 channels.
+        ValueError: If `model` is not a classifier of this package, or takes an image for each
+            branch or other than 1 or 3 channels where that may not be.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(

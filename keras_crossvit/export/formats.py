@@ -13,7 +13,7 @@ from keras_crossvit.export.runtimes import export_litert, export_onnx, export_op
 from keras_crossvit.export.saved_model import export_saved_model
 from keras_crossvit.export.triton import export_triton
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.quantization import quantization_mode, quantize
+from keras_crossvit.models.quantization import quantization_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def quantized(model: CrossViT) -> CrossViT:
     copy = CrossViT.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     if quantization_mode(copy) is None:  # otherwise it is already quantised
-        quantize(copy, "int8")
+        copy.quantize("int8")
     return copy
 
 

@@ -56,7 +56,7 @@ def export_saved_model(
     Args:
         model: A classifier of this package, `include_top=True`.
             If its `classifier_activation` is `None` or "linear", the probabilities are the
-            softmax of its output, otherwise they are its output.
+            softmax of its output, with one class the sigmoid; otherwise they are its output.
         directory: Folder of the versions; created if it does not exist.
         labels: The class names in order, without line breaks; `None` for the model's own, or, if
             it has none, "0", "1", ...

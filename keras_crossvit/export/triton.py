@@ -86,7 +86,7 @@ def export_triton(
     Args:
         model: A classifier of this package that computes in float32, for images of 1 or 3
             channels. If its `classifier_activation` is `None` or "linear", the probabilities are
-            the softmax of its output, otherwise they are its output.
+            the softmax of its output, with one class the sigmoid; otherwise they are its output.
         directory: The model repository; created if it does not exist.
         labels: As in `export_saved_model`.
         top_k: Number of classes that a client should name; positive, at most all of them.

@@ -21,7 +21,8 @@ class Intermediates(keras.layers.Layer):
     """A stage that also returns its intermediate values.
 
     The stage is used as it is, with its weights. A self-attention map is computed alongside the
-    encoder, whose kernel never forms it; it costs the projection to queries and keys once more.
+    encoder, whose kernel never forms it; it costs the projection to queries, keys and values once
+    more.
 
     Args:
         stage: A `MultiScaleBlock`, or a `TransformerBlock` of a model of one branch.

@@ -47,7 +47,7 @@ def check_finite(scores: Tensor) -> np.ndarray:
     scores = np.asarray(scores)
     if not np.isfinite(scores).all():
         raise ValueError(
-            "`model` must answer with finite numbers. Received: NaN or infinity, as of weights "
+            "`model` must answer with finite numbers. Received: NaN or infinity, as from weights "
             "that training or a conversion has broken"
         )
     return scores

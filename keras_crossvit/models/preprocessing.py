@@ -37,24 +37,32 @@ def normalize(
 
 
 def check_normalization(
-    name: str,
-    values: Sequence[float] | None,
-    default: Sequence[float],
-    channels: int,
-    as_rgb: bool,
-) -> tuple[float, ...]:
-    """The `mean` or `std` of a model, one number for each channel that is normalised.
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int, as_rgb: bool
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The `mean` and `std` of a model, a number each for every channel that is normalised.
 
     Args:
-        name: "mean" or "std".
-        values: The argument of `CrossViT`.
-        default: ImageNet's three, repeated for more channels as the published weights are.
+        mean: The argument of `CrossViT`; `None` for ImageNet's three, repeated for more channels
+            as the published weights are.
+        std: Likewise.
         channels: Channels of the model's input.
         as_rgb: Whether one channel may be normalised as three.
 
     Raises:
-        ValueError: If there are not as many numbers as channels, or a deviation is not positive.
+        ValueError: If there are not as many numbers as channels, or not as many in both, or a
+            deviation is not positive.
     """
+    means = _numbers("mean", mean, MEAN, channels, as_rgb)
+    deviations = _numbers("std", std, STD, channels, as_rgb)
+    if len(means) != len(deviations):
+        raise ValueError(
+            "`mean` and `std` must both be given with as many numbers, 1 or 3, for images of one "
+            f"channel. Received: mean={mean!r}, std={std!r}"
+        )
+    return means, deviations
+
+
+def _numbers(name, values, default, channels, as_rgb):
     if values is None:
         if channels == 1:
             return tuple(default) if as_rgb else (float(np.mean(default)),)

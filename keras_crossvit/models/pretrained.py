@@ -93,7 +93,7 @@ def describe(
     classes: int | None,
     space: bool = False,
 ) -> None:
-    """Writes `config.json`, `labels.txt` and the model card; what else is in them stays."""
+    """Writes `config.json`, whose other keys stay, `labels.txt` and the model card."""
     path = folder / "config.json"
     before = _config_before(path)
     ratio = crop_ratio_for(model.images["large"].shape[1:3], crop_ratio)

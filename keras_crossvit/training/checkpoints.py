@@ -121,7 +121,7 @@ def read_last_checkpoint(
             if metadata.get("digest") == _digest(arrays, notes):
                 return arrays, json.loads(notes)
             reason = "its contents do not fit their checksum"
-        logger.warning("%s is torn and is passed over: %s", path, reason)
+        logger.warning("%s is torn and is skipped: %s", path, reason)
     return None
 
 

@@ -125,7 +125,7 @@ def parse_config(
         SystemExit: With a message, if an argument is wrong.
     """
     parser = argparse.ArgumentParser(
-        description="Trains a CrossViT. What is not given is the recipe's.",
+        description="Trains a CrossViT. Options that are not given keep the recipe's values.",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument(
@@ -137,7 +137,7 @@ def parse_config(
     for name, options in _FLAGS.items():
         parser.add_argument("--" + name.replace("_", "-"), **options)
     parser.add_argument(
-        "--no-resume", dest="resume", action="store_false", help="begin anew in output_dir"
+        "--no-resume", dest="resume", action="store_false", help="start afresh in output_dir"
     )
     parser.add_argument(
         "--set",
@@ -148,7 +148,7 @@ def parse_config(
         help="any other field of TrainConfig",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", default=False, help="check all, and train nothing"
+        "--dry-run", action="store_true", default=False, help="check everything, and train nothing"
     )
     arguments = vars(parser.parse_args(argv))
     recipe, settings = arguments.pop("recipe"), arguments.pop("set")
@@ -164,7 +164,8 @@ def parse_config(
 def _warmup(recipe, changes):
     """A warm-up that fits fewer epochs than the recipe's, unless one was given.
 
-    It takes the recipe's share of all epochs, or a tenth of them if that is more.
+    It takes the recipe's share of all epochs, or if that is more a tenth of them, at most as many
+    as the recipe.
     """
     epochs = changes.get("epochs", recipe.epochs)
     if "warmup_epochs" in changes or epochs not in range(1, recipe.epochs):

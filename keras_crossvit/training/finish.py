@@ -115,11 +115,12 @@ def _export(model, saved, exports, options):
         check=False,
     )
     if process.returncode == -signal.SIGTERM:  # which schedulers send to all processes of a run
-        print("\nSIGTERM during the export: the same command makes it.", flush=True)
+        print("\nSIGTERM during the export: run the same command again to make it.", flush=True)
         raise Preempted
     if process.returncode:
         raise ChildProcessError(
-            f"The model is saved as {saved}, but its export on TensorFlow failed, as said above"
+            f"The model is saved as {saved}, but its export on TensorFlow failed; "
+            "see the messages above"
         )
     return process.stdout.splitlines()[-1]
 

@@ -29,13 +29,13 @@ _FREE = {
 _CHANGING = {
     "epochs": "the learning rate follows the schedule of the new number of epochs from here on",
     "warmup_epochs": "the learning rate follows the schedule of the new warm-up from here on",
-    "batch_size": "steps count in the new size from here on, as does the learning rate",
-    "mixing_batch_size": "other images are mixed",
-    "exif_orientation": "images that say so are turned upright, or no longer",
-    "precision": "numbers are rounded otherwise",
-    "accumulation_steps": "sums are rounded otherwise",
-    "gradient_checkpointing": "sums may be rounded otherwise",
-    "jit_compile": "sums are rounded otherwise",
+    "batch_size": "from here on steps and the learning rate follow the new size",
+    "mixing_batch_size": "different images are mixed with each other",
+    "exif_orientation": "images are now turned upright as their EXIF says, or no longer are",
+    "precision": "numbers are rounded differently",
+    "accumulation_steps": "sums are rounded differently",
+    "gradient_checkpointing": "sums may be rounded differently",
+    "jit_compile": "sums are rounded differently",
 }
 _LEFTOVERS = ("**/.writing-*", "**/.export-*")
 # What a run writes, except its exports, which a server may be reading. Checkpoints are moved
@@ -57,7 +57,7 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
         writes: Whether this process writes; others of the same run only read.
 
     Yields:
-        The folder, made if need be.
+        The folder; made if need be by the process that writes.
 
     Raises:
         ValueError: If it is a file or in a bucket, or another process is training in it.
@@ -103,7 +103,7 @@ def open_run(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Writes the configuration, and returns the last checkpoint if the run is resumed.
 
-    A run that begins anew moves aside what an earlier one left, whose model would otherwise be
+    A run that starts afresh moves aside what an earlier one left, whose model would otherwise be
     taken for its own until it is done.
 
     Args:
@@ -125,7 +125,7 @@ def open_run(
     if writes and state is None and (left or not config.resume):
         put_aside(folder)
     if state is not None and before is None:
-        logger.warning("%s says nothing of its values; today's are taken", folder / "config.json")
+        logger.warning("%s records no values; the current ones are used", folder / "config.json")
     if before is not None:
         before.setdefault("exif_orientation", False)  # version 0.1 turned no image
         _compare(folder, before, config)
@@ -164,7 +164,7 @@ def put_aside(folder: pathlib.Path) -> None:
     before.mkdir()
     for path in written:
         path.rename(before / path.name)
-    logger.warning("%s begins anew; what an earlier run wrote there is now in %s", folder, before)
+    logger.warning("%s starts afresh; what an earlier run wrote is now in %s", folder, before)
 
 
 def _compare(folder, before, config):
@@ -186,7 +186,7 @@ def _compare(folder, before, config):
         raise ValueError(
             f"`output_dir` holds a run with other values, {folder}: "
             + ", ".join(f"{name}={changed[name][0]!r}" for name in refused)
-            + ". Go on with these, take another `output_dir`, or begin anew with --no-resume. "
+            + ". Go on with these, take another `output_dir`, or start afresh with --no-resume. "
             + f"Received: {', '.join(f'{name}={changed[name][1]!r}' for name in refused)}"
         )
     for name, (old, new) in changed.items():

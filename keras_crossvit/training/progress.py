@@ -27,7 +27,7 @@ class Progress:
         steps: Steps per epoch.
         step: Steps done or started.
         totals: Sums over the epoch's steps that have been looked at.
-        ended: Whether a hook has ended the training.
+        ended: Whether a hook, or `patience`, has ended the training.
     """
 
     config: TrainConfig
@@ -54,7 +54,7 @@ class Progress:
             Whether any process wants to end: the same in all of them.
 
         Raises:
-            FloatingPointError: If the loss is no longer a number.
+            FloatingPointError: If the loss is NaN or infinite.
         """
         stop = False
         for sums in self._begun:
@@ -115,7 +115,7 @@ class Progress:
             epoch, done = divmod(self.step, steps)
             inside = min(done * rows // self.config.batch_size, self.steps - 1)
             self.step = epoch * self.steps + inside
-            if done and inside == 0:  # the epoch begins anew
+            if done and inside == 0:  # the epoch starts afresh
                 self.totals = Totals()
         self._looked_at = self.step
 
@@ -153,6 +153,6 @@ def compare_data(notes: Mapping[str, Any], source: Source) -> None:
     if noted != images:
         logger.warning(
             "%s has changed: from here on there are %d images to train on and %d held out, "
-            "instead of %d and %d, and the order is another",
+            "instead of %d and %d, and their order has changed",
             *(source.name, *images, *noted),
         )

@@ -61,7 +61,7 @@ def run_file(path: pathlib.Path) -> types.ModuleType:
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(
             "`--recipe` must name an existing file that ends in .py. "
-            f"Received: --recipe {path}, which is none"
+            f"Received: --recipe {path}, which is not one"
         )
     digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()
     name = f"{_PREFIX}{path.stem}_{digest}"

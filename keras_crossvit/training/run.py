@@ -83,7 +83,7 @@ def train(
         ValueError: If a value of `config` does not fit the data, the devices, or the run
             that `output_dir` already holds, or if no image of a split can be read.
         OSError: If `output_dir` cannot be written.
-        FloatingPointError: If the loss is no longer a number.
+        FloatingPointError: If the loss is NaN or infinite.
         Preempted: A `SystemExit`, after SIGTERM, once everything is saved.
     """
     policy = keras.config.dtype_policy()

@@ -145,8 +145,8 @@ def _data_parallel(timeout):
     counts = collections.Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
         raise ValueError(
-            '`strategy="data_parallel"` must have as many devices in each process. Received: '
-            f"{', '.join(str(count) for _, count in sorted(counts.items()))}"
+            '`strategy="data_parallel"` must have the same number of devices in each process. '
+            f"Received: {', '.join(str(count) for _, count in sorted(counts.items()))}"
         )
     # The batches are made for this process already, so Keras must not shard them again.
     strategy = keras.distribution.DataParallel(devices=jax.devices(), auto_shard_dataset=False)

@@ -71,9 +71,9 @@ class WeightSource:
     def load_into(self, model: keras.Model, reset_heads: bool = False) -> None:
         """Loads the weights into `model`, either all or none, after a download if needed.
 
-        Heads for ImageNet's 1000 classes are left out if the model has another number of
-        classes or no heads. In the first case the model's heads keep their initial values, and
-        a warning is logged. A model without labels takes those of the file's heads.
+        Heads are left out if the model has none, and those for ImageNet's 1000 classes also if it
+        has another number of classes: its own then keep their initial values, and a warning is
+        logged. A model without labels takes those of the file's heads.
 
         Args:
             model: A CrossViT.

@@ -71,7 +71,7 @@ def _http(kind, server, model, path, timeout, key, body=None, headers=None):
             return answer[key] if key else answer
         reason = answer["error"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{server} is no {kind} (REST)") from error
+        raise ServerError(f"{server} is not {kind} (REST)") from error
     raise _refusal(server, model, status == 404, reason)
 
 
@@ -249,7 +249,7 @@ def _open(data, exif_orientation):
             raise ValueError(f"{math.prod(image.size)} pixels, more than {MAX_PIXELS}")
         image.load()
     except Exception as error:  # PIL raises many kinds of error for a broken file
-        raise ValueError(f"no whole picture, or too large: {error}") from error
+        raise ValueError(f"not a whole image, or too large: {error}") from error
     turn = _turn(image) if exif_orientation else None
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))

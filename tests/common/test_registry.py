@@ -71,7 +71,7 @@ def test_layers_are_registered_with_keras(registry):
     assert registry.register_layer("fig", keras.layers.Layer)(fig) is registry["fig"] is fig
     assert keras.saving.get_registered_object("keras_crossvit>TestsFig") is fig
     with pytest.raises(
-        ValueError, match=r"whose own name is new, .* Received: DropPath, which is"
+        ValueError, match=r"with a name that is new to Keras, .* Received: DropPath, which is"
     ):
         registry.register_layer("date", keras.layers.Layer)(definition("DropPath", "__main__"))
     assert keras.saving.get_registered_object("keras_crossvit>DropPath") is DropPath

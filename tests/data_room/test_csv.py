@@ -63,7 +63,7 @@ def test_several_labels_an_image_become_rows_of_zeros_and_ones(table):
         (["file,label", "0.png,a"], "row 1, must name the columns path, label or labels"),
         (["path,label,colour", "0.png,a,b"], "row 1, must name the columns .*path,label,colour"),
         (["path", "0.png"], "row 1, must name the columns"),
-        (["path,label", "0.png,a", '"1.png,b'], "row 3, must be one that can be read"),
+        (["path,label", "0.png,a", '"1.png,b'], "row 3, must be readable"),
         (["path,label,split", "0.png,a,"], "row 2, must have a split"),
         (["path,label", "0.png,a", "9.png,b"], r"row 3, must name an existing file.*'9\.png'"),
         (["path,label", "0.png,"], "row 2, must have a label"),

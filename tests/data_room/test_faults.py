@@ -77,7 +77,7 @@ def numbers_of(images, weights):
 
 
 def skipped(caplog):
-    """What the log says of each image that was left out, and the last count."""
+    """What the log says of each image that was left out; it counts them."""
     lines = [m for m in caplog.messages if m.startswith("skipped an image that cannot be read")]
     counts = [int(re.search(r"\((\d+) so far\)", line)[1]) for line in lines]
     assert counts == list(range(counts[0], counts[0] + len(lines)))

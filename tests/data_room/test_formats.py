@@ -61,7 +61,7 @@ def chunk(name, content):
 
 
 def animation(frame, place=(0, 0), canvas=(21, 34)):
-    """A WebP of one frame, `(top, left)` on a canvas `(height, width)`; its sides are even."""
+    """A WebP of one frame, `(top, left)`, both even, on a canvas `(height, width)`."""
     height, width = frame.shape[:2]
     numbers = [*(side // 2 for side in place[::-1]), width - 1, height - 1, 50]
     header = b"".join(struct.pack("<I", number)[:3] for number in numbers) + b"\0"

@@ -240,7 +240,7 @@ def test_a_part_without_images():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        ([b"a"], [0, 1], "of one length. Received: 1 images, 2 labels, 1 names"),
+        ([b"a"], [0, 1], "the same length. Received: 1 images, 2 labels, 1 names"),
         ([np.zeros((4, 4, 3), "uint8")], [0], "as bytes. Received also: ndarray"),
         ([b"a", 7], [0, 1], "as bytes. Received also: int"),
         ([b"a"], [1.7], "`labels` must be integers, .* Received: an array of float64"),

@@ -103,7 +103,7 @@ class TestSignatures:
 
 
 class TestOtherModels:
-    """Models with other inputs or outputs; one export in all, since each takes seconds."""
+    """Models with other inputs or outputs; few exports, since each takes seconds."""
 
     def test_normalised_input_and_logits(self, classifier, tmp_path):
         """The signatures stay: pixels in, probabilities out."""

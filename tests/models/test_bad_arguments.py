@@ -72,6 +72,10 @@ WRONG_MODELS = {
         lambda: model(input_shape=(40, 40, 2), mean=(0.5, 0.5, 0.5)),
         ["`mean` must be None or 2 numbers", "mean=(0.5, 0.5, 0.5)"],
     ),
+    "mean of one number without std": (
+        lambda: model(input_shape=(40, 40, 1), mean=[0.5]),
+        ["`mean` and `std` must both be given", "mean=[0.5], std=None"],
+    ),
     "std of 0": (
         lambda: model(std=(0.2, 0.0, 0.2)),
         ["`std` must be None or 3 positive numbers", "std=(0.2, 0.0, 0.2)"],

@@ -1,5 +1,6 @@
 """A quantised model comes back from a file as saved, whichever layers were quantised, and how."""
 
+import gc
 import inspect
 
 import keras
@@ -22,7 +23,6 @@ def weights_alone():
 
 
 @TAKES_SOME
-@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
 @pytest.mark.parametrize(
     ("arguments", "layers"),
     [
@@ -47,10 +47,31 @@ def test_some_layers_or_in_another_way(arguments, layers, tmp_path):
         kc.save_checkpoint(model, tmp_path / "model.safetensors")
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
 def test_all_layers_by_the_mode_alone():
     """Recorded as the mode, as in all files so far."""
     model = base.small_model(base.small_config(num_stages=1))
     assert quantized_layers(model) is None
     model.quantize("int8")
     assert quantized_layers(model) == model.get_config()["quantization"] == "int8"
+
+
+@pytest.mark.filterwarnings("error:.*`quantize` method")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_keras_collects_no_garbage_of_others(frozen):
+    """It does so once for each of 50 layers, and only looks through what is new."""
+    looked_at = []
+
+    def look(phase, info):
+        if phase == "start":
+            looked_at.append(len(gc.get_objects()))
+
+    model = base.small_model()
+    (gc.freeze if frozen else gc.unfreeze)()
+    gc.callbacks.append(look)
+    try:
+        model.quantize("int8")
+    finally:
+        gc.callbacks.remove(look)
+    assert len(looked_at) > 50
+    assert max(looked_at[1:]) < 50_000
+    assert bool(gc.get_freeze_count()) == frozen

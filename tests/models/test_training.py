@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
-from keras_crossvit.models.quantization import quantize
 from tests import base, golden
 
 pytestmark = pytest.mark.slow
@@ -128,7 +127,7 @@ def is_dense(layer):
 
 def test_int8_is_near_float32_and_keeps_the_classes():
     model = golden.assign(golden.variant_model("9_240"))
-    quantize(model, "int8")
+    model.quantize("int8")
     assert {str(d._kernel.dtype) for d in model._flatten_layers() if is_dense(d)} == {"int8"}
     logits = np.array(model(golden.images(0, 2, 240, 240)))
     expected = golden.values()["9_240/logits"]
@@ -144,7 +143,7 @@ def test_int8_model_exports_and_keeps_its_weights_file(tmp_path):
     model = base.small_model(config, classifier_activation=None)
     x = base.pixels()
     float_output = np.array(model(x))
-    quantize(model, "int8")
+    model.quantize("int8")
     expected = np.array(model(x))
     assert 0 < np.abs(expected - float_output).max() < 0.1 * float_output.std()
     model.export(tmp_path / "saved", verbose=False)
@@ -152,7 +151,7 @@ def test_int8_model_exports_and_keeps_its_weights_file(tmp_path):
     np.testing.assert_allclose(served.serve(x), expected, atol=1e-5)
     model.save_weights(tmp_path / "int8.weights.h5")
     other = base.small_model(config, classifier_activation=None)
-    quantize(other, "int8")
+    other.quantize("int8")
     for variable in other.weights:
         variable.assign(keras.ops.zeros_like(variable))
     other.load_weights(tmp_path / "int8.weights.h5")

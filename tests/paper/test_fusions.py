@@ -180,7 +180,7 @@ def test_gradients_reach_every_variable_of_a_model(name, class_token):
 
 def test_a_fusion_of_ten_lines_outside_of_the_package_trains():
     @kc.layers.register_fusion("tests_swap_means_in_ten_lines")
-    class SwapMeans(kc.layers.Fusion):
+    class TenLines(kc.layers.Fusion):
         def build(self, input_shape):
             (_, _, small), (_, _, large) = input_shape
             self.to_small, self.to_large = keras.layers.Dense(small), keras.layers.Dense(large)

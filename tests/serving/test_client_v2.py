@@ -212,7 +212,7 @@ class TestPixels:
 
     @pytest.mark.parametrize("file", [b"", b"text", picture()[:-40], picture(0, "JPEG")[:300]])
     def test_no_picture(self, read, file):
-        with pytest.raises(ValueError, match="no whole picture"):
+        with pytest.raises(ValueError, match="not a whole image"):
             read(file, [24, 24, 3], 0.875, True)
 
     def test_too_many_pixels(self, read):

@@ -138,7 +138,7 @@ def test_options_younger_than_the_run_count_as_their_defaults(tmp_path, caplog):
     assert not caplog.records
     (tmp_path / "config.json").unlink()
     assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
-    assert "config.json says nothing of its values" in caplog.text
+    assert "config.json records no values" in caplog.text
 
 
 def test_a_model_without_checkpoints_is_put_aside(tmp_path):

@@ -70,7 +70,7 @@ def test_running_means_of_version_0_1():
     [
         (13, 16, 13, True),
         (13, 8, 26, True),  # two steps of 16 images into the second epoch
-        (12, 32, 5, False),  # less than a step into it: the epoch begins anew
+        (12, 32, 5, False),  # less than a step into it: the epoch starts afresh
         (22, 8, 44, True),  # cut off in the evaluation, which is still owed
     ],
 )

@@ -121,7 +121,7 @@ def test_killed_torn_and_preempted(folder, values, undisturbed, here, caplog, ca
         go(values, on_step=lambda step, means: end())
     assert ended.value.code == 143
     assert not left.exists()
-    assert "is torn and is passed over" in caplog.text
+    assert "is torn and is skipped" in caplog.text
     printed = capsys.readouterr().out
     assert "The same command goes on from there" in printed
     reached = int(printed.rpartition("SIGTERM after step ")[2].partition(":")[0])
@@ -175,7 +175,7 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
     more = {"epochs": 3, "batch_size": 8, "mixing_batch_size": 8, "best": "val_accuracy"}
     result = go({**values, **more})
     assert "epochs goes on as 3 instead of 2: the learning rate follows" in caplog.text
-    assert "batch_size goes on as 8 instead of 16: steps count in the new size" in caplog.text
+    assert "batch_size goes on as 8 instead of 16: from here on steps and" in caplog.text
     assert "Going on after step 44." in capsys.readouterr().out
     assert [row["epoch"] for row in result["history"]] == [0, 1, 2]
     assert steps(place)[-1] == 66

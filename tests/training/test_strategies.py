@@ -201,7 +201,7 @@ def test_jax_trains_alike_and_its_export_serves(folder, values, alone):
 
 @pytest.mark.main_job
 def test_eight_devices_of_jax_are_one_also_when_preempted(folder, values, alone):
-    """In two parts, with SIGTERM in between; with micro-batches, and several steps per call."""
+    """In two parts, with SIGTERM in between; with several steps per call."""
     here = folder / "eight"
     devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     values = {**values, "strategy": "data_parallel", "steps_per_call": 2}

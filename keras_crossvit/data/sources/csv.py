@@ -123,7 +123,7 @@ class _Table:
         try:
             yield from reader
         except csv.Error as error:
-            self._refuse(reader.line_num, "must be one that can be read", str(error))
+            self._refuse(reader.line_num, "must be readable", str(error))
 
     def _add(self, line, header, fields):
         row = dict(zip(header, fields, strict=False))

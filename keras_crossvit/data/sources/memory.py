@@ -32,7 +32,7 @@ class MemorySplit(Split):
         lengths = len(self._images), len(self._labels), len(self._names)
         if len(set(lengths)) > 1:
             raise ValueError(
-                "`images`, `labels` and `names` must be of one length. "
+                "`images`, `labels` and `names` must have the same length. "
                 f"Received: {lengths[0]} images, {lengths[1]} labels, {lengths[2]} names"
             )
         for image in self._images:

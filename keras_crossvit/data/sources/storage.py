@@ -3,7 +3,7 @@
 A path with a scheme, such as "gs://bucket/file", is remote. fsspec requests only the bytes that
 are wanted, and lists a thousand files per request; TensorFlow's file systems read 64 MB ahead of
 each record, and ask about each file of a folder. What cannot be read raises an `OSError`, wherever
-it is.
+it is; a scheme whose package is missing raises an `ImportError`.
 """
 
 import concurrent.futures

@@ -58,7 +58,7 @@ def _xla_compiles():
             except tf.errors.OpError as error:
                 warnings.warn(
                     f"XLA cannot compile for {gpu.name}, so training does without it, more "
-                    "slowly; tensorflow[and-cuda] brings what it needs. Received: "
+                    "slowly; tensorflow[and-cuda] includes what it needs. Received: "
                     f"{error.message.splitlines()[0]}",
                     stacklevel=2,
                 )

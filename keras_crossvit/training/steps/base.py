@@ -16,7 +16,7 @@ from keras_crossvit.training import state
 from keras_crossvit.training.steps.losses import RowLoss
 from keras_crossvit.training.steps.precision import score_counts
 
-COLUMNS = 5  # of what a step returns: loss, top-1, top-5, rows, processes that want to end
+COLUMNS = 5  # of what a step returns: loss, top-1, top-5, rows, devices whose process wants to end
 
 
 class Step(abc.ABC):

@@ -133,9 +133,9 @@ def balanced_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
     if kind == "sigmoid":
         if counts.max() == len(labels):
             raise ValueError(
-                "`class_weights` must be null where all images have the same label, of which "
-                "nothing can be learnt. Received: class_weights='balanced', and all have class "
-                f"{int(counts.argmax())}"
+                "`class_weights` must be null where all images have the same label, from "
+                "which nothing can be learnt. Received: class_weights='balanced', and all have "
+                f"class {int(counts.argmax())}"
             )
         return ((len(labels) - counts) / counts).astype("float32")
     return (len(labels) / (classes * counts)).astype("float32")

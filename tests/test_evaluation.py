@@ -122,7 +122,7 @@ def test_no_picture_at_all():
         evaluate(small_model(), split([b"x", b"y"], [0, 1]), NAMES)
     with pytest.raises(ValueError, match=r"`split` must hold images\. Received: none"):
         evaluate(small_model(), split([], []), NAMES)
-    with pytest.raises(ValueError, match=r"can be read\. Received: 2 files of which"):
+    with pytest.raises(ValueError, match=r"can be read\. Received: 2 files, none of which"):
         features_of(small_model(), split([b"x", b"y"], [0, 1]), 5)
 
 

@@ -53,6 +53,7 @@ def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
             the size of the file, in so many passes, that decoding would take seconds. The claim
             is read from the headers, before any pixel is decoded.
     """
+    image_bytes = tf.convert_to_tensor(image_bytes)  # or functions are traced for each file
     in_graph = not tf.executing_eagerly()
     return (_decode_in_graph if in_graph else _decode)(image_bytes, exif_orientation)
 

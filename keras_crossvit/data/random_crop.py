@@ -48,6 +48,7 @@ def random_resized_crop(
     Raises:
         tf.errors.InvalidArgumentError: As in `images.decode`.
     """
+    image_bytes = tf.convert_to_tensor(image_bytes)  # or functions are traced for each file
     crop_seed, flip_seed = (tf.random.experimental.stateless_fold_in(seed, i) for i in (0, 1))
 
     def part_of_jpeg():

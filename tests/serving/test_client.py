@@ -135,7 +135,7 @@ def test_something_else_answers(tmp_path, monkeypatch, capsys):
         address = f"127.0.0.1:{server.server_port}"
         _, err, _ = run(monkeypatch, capsys, path, "--server", address)
         server.shutdown()
-    assert err == f"client.py: {address} is no TensorFlow Serving (REST)"
+    assert err == f"client.py: {address} is not TensorFlow Serving (REST)"
 
 
 def test_no_such_file(addresses, tmp_path, monkeypatch, capsys):

@@ -111,7 +111,7 @@ def test_no_server(tmp_path, monkeypatch, capsys, protocol):
 def test_tensorflow_serving_answers(addresses, tmp_path, monkeypatch, capsys):
     path, server = next(iter(write(tmp_path, 1))), addresses["rest"]
     _, err, _ = run(monkeypatch, capsys, path, "--api", "v2", "--server", server)
-    assert err == f"client.py: {server} is no Triton (REST)"
+    assert err == f"client.py: {server} is not Triton (REST)"
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import pytest
 import tensorflow as tf
 
 from keras_crossvit.common.pixels import crop_ratio_for
+from keras_crossvit.data.exif import read_orientation
 from keras_crossvit.data.images import (
     decode,
     evaluation_transform,
     read_images,
 )
+from keras_crossvit.data.random_crop import random_resized_crop
 from tests.data_room.image_files import decoded, encoded, noise, photo, transformed
 
 
@@ -83,6 +85,18 @@ SIZES = [
     *((90, 900), (900, 90)),
     (63, 42),  # at (32, 24) and 0.875 the height becomes 40.5, and so 40, or 41 by a rounding
 ]
+
+
+def test_files_given_as_bytes_are_not_traced_one_by_one():
+    """A graph function that is given bytes as they are is traced anew for each value."""
+    crop = {"size": (8, 8), "area": (0.5, 1.0), "seed": (0, 1)}
+    counts = []
+    for seed in range(3):
+        file = encoded(noise(20, 20, seed=seed), "JPEG")
+        np.testing.assert_array_equal(decode(file), decoded(file))
+        random_resized_crop(file, **crop)
+        counts.append(read_orientation.experimental_get_tracing_count())
+    assert counts[0] == counts[-1]
 
 
 @pytest.mark.parametrize(

@@ -154,10 +154,16 @@ def top1(
         batches: `(images, labels, sample weights)`, as from `evaluation_batches`; labels are
             zeros and ones, `(B, classes)`.
         precision: As in `load_exported`.
+
+    Raises:
+        ValueError: If no image counts.
     """
     run = load_exported(path, precision)
-    correct = []
+    correct = [np.empty(0)]
     for images, labels, counted in batches:
         first = run(np.asarray(images)).argmax(-1)
         correct.append(np.asarray(labels)[np.arange(len(first)), first][counted > 0])
-    return float(np.concatenate(correct).mean())
+    found = np.concatenate(correct)
+    if not len(found):
+        raise ValueError("`batches` must hold an image that can be read. Received: none")
+    return float(found.mean())

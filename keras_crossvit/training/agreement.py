@@ -9,11 +9,13 @@ import json
 import zlib
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_crossvit.common.files import as_json
 from keras_crossvit.data.sources import Source, Split
 from keras_crossvit.training.config import TrainConfig
+from keras_crossvit.training.steps import Step
 from keras_crossvit.training.strategy import gather, spans_workers
 
 # Values that may differ between processes, such as where each has its copy of the data.
@@ -71,6 +73,30 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
         raise ValueError(
             "`output_dir` must be one folder that all processes see. Received: processes that go "
             f"on after steps {steps}"
+        )
+
+
+def check_same_weights(strategy: Any, config: TrainConfig, step: Step) -> None:
+    """Compares the weights with which the processes of a run begin, which files may give them.
+
+    Args:
+        strategy: What `make_strategy` returned, of several processes or one.
+        config: A `TrainConfig`.
+        step: The `Step` of this process.
+
+    Raises:
+        ValueError: In all processes, if some differ.
+    """
+    if not spans_workers(strategy):
+        return
+    variables = [*step.model.weights, *(step.loss.teacher.variables if step.loss.teacher else [])]
+    checksum = 0
+    for variable in variables:
+        checksum = zlib.crc32(keras.ops.convert_to_numpy(variable).tobytes(), checksum)
+    if len(np.unique(gather(strategy, [checksum >> 1]))) > 1:
+        raise ValueError(
+            "`weights` and `teacher` must hold the same values in all processes of a run. "
+            f"Received: weights={config.weights!r}, teacher={config.teacher!r}, which do not"
         )
 
 

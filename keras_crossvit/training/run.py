@@ -20,7 +20,7 @@ from keras_crossvit.data.pipeline import (
     training_batches,
 )
 from keras_crossvit.data.sources import Source
-from keras_crossvit.training.agreement import check_agreement
+from keras_crossvit.training.agreement import check_agreement, check_same_weights
 from keras_crossvit.training.assembly import (
     build_model,
     check_fit,
@@ -111,6 +111,7 @@ def _train(config, on_step, on_epoch):
         run = Run(config, source, strategy, folder if is_chief(strategy) else None, step)
         if saved is not None:
             run.restore(*saved)
+        check_same_weights(strategy, config, step)
         with run.checkpoints:
             run.fit(stop, on_step, on_epoch)
         with left_together(strategy):

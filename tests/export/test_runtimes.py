@@ -84,6 +84,11 @@ class TestFiles:
         expected = labels[np.arange(6), best].mean()
         assert 0 < expected < 1
         assert top1(folder / "m.onnx", [(images, labels, np.ones(6))]) == pytest.approx(expected)
+        for batches in ([], [(images, labels, np.zeros(6))]):
+            with pytest.raises(
+                ValueError, match=r"`batches` must hold an image .* Received: none"
+            ):
+                top1(folder / "m.onnx", batches)
 
     @SUFFIXES
     def test_what_was_there_stays_if_the_disk_is_full(self, model, suffix, tmp_path, monkeypatch):

@@ -116,40 +116,56 @@ def test_missing_worker_is_named_and_given_up(folder, values):
     assert "worker_timeout" in output
 
 
+# What one of two processes, the argument, does: it checks what they have, and prints the errors.
+DIFFERENCES = """
+import dataclasses
+import sys
+import types
+
+import keras
+
+from keras_crossvit.data.sources import MemorySplit, Source
+from keras_crossvit.training.agreement import check_agreement, check_same_weights
+from keras_crossvit.training.strategy import make_strategy
+from tests.training.tiny import RECIPE
+
+def check(step=7, names=("a", "b"), images=("1", "2", "3"), **values):
+    split = MemorySplit([b"x"] * len(images), [0] * len(images), images)
+    split.root = values.get("data_dir", "")
+    config = dataclasses.replace(RECIPE, **values)
+    check_agreement(strategy, config, Source("some", names, split, split), step)
+    print("alike")
+
+strategy, number = make_strategy("auto"), int(sys.argv[1])
+folder = f"/disk{number}/"
+check(data_dir=folder, images=[folder + "1.png", folder + "2.png"])
+for values in [
+    {"step": 7 + number},
+    {"images": ["1", "2", "3", "4"][number:]},
+    {"images": ["1", ["2", "2b"][number], "3"]},
+    {"names": [("a", "b"), ("a", "c")][number]},
+    {"batch_size": 16 + number, "seed": number, "step": number},
+]:
+    try:
+        check(**values)
+    except ValueError as error:
+        print(error)
+for student, teacher in [(1.0, 2.0), (1.0 + number, 2.0), (1.0, 2.0 + number)]:
+    model = types.SimpleNamespace(weights=[keras.Variable(student)])
+    teacher = types.SimpleNamespace(variables=[keras.Variable(teacher)])
+    step = types.SimpleNamespace(model=model, loss=types.SimpleNamespace(teacher=teacher))
+    try:
+        check_same_weights(strategy, RECIPE, step)
+        print("same weights")
+    except ValueError as error:
+        print(error)
+"""
+
+
 @pytest.mark.main_job
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_processes_that_differ_are_refused(backend):
     """They would wait for each other for ever, or see some images twice and others never."""
-    code = """if True:
-        import dataclasses
-        import sys
-        from keras_crossvit.data.sources import MemorySplit, Source
-        from keras_crossvit.training.agreement import check_agreement
-        from keras_crossvit.training.strategy import make_strategy
-        from tests.training.tiny import RECIPE
-
-        def check(step=7, names=("a", "b"), images=("1", "2", "3"), **values):
-            split = MemorySplit([b"x"] * len(images), [0] * len(images), images)
-            split.root = values.get("data_dir", "")
-            config = dataclasses.replace(RECIPE, **values)
-            check_agreement(strategy, config, Source("some", names, split, split), step)
-            print("alike")
-
-        strategy, number = make_strategy("auto"), int(sys.argv[1])
-        folder = f"/disk{number}/"
-        check(data_dir=folder, images=[folder + "1.png", folder + "2.png"])
-        for values in [
-            {"step": 7 + number},
-            {"images": ["1", "2", "3", "4"][number:]},
-            {"images": ["1", ["2", "2b"][number], "3"]},
-            {"names": [("a", "b"), ("a", "c")][number]},
-            {"batch_size": 16 + number, "seed": number, "step": number},
-        ]:
-            try:
-                check(**values)
-            except ValueError as error:
-                print(error)
-    """
     ports = free_ports()
 
     def refusal(number):
@@ -160,7 +176,7 @@ def test_processes_that_differ_are_refused(backend):
             "KERAS_DISTRIBUTION_PROCESS_ID": str(number),
             "TF_CONFIG": cluster(number, ports),
         }
-        return run_python(code, number, **environment)
+        return run_python(DIFFERENCES, number, **environment)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for number, said in enumerate(pool.map(refusal, range(2))):
@@ -174,7 +190,12 @@ def test_processes_that_differ_are_refused(backend):
                 "`batch_size`, `seed` must be the same in all processes .* "
                 f"here: batch_size={16 + number}, seed={number}",
             ]
-            lines = said.strip().splitlines()[-2 * len(expected) :]
+            weights = "`weights` and `teacher` must hold the same values in all .* which do not"
+            *lines, same, student, teacher = said.strip().splitlines()
+            assert same == "same weights"
+            assert student == teacher
+            assert re.fullmatch(weights, student)
+            lines = lines[-2 * len(expected) :]
             assert set(lines[::2]) == {"Waiting until all processes have read their data."}
             for line, pattern in zip(lines[1::2], expected, strict=True):
                 assert re.fullmatch(pattern, line)

@@ -55,7 +55,9 @@ def make_optimizer(
         final_learning_rate: Where the cosine ends.
         clip_norm: Maximum norm of all gradients together, over the global batch; `None` clips
             nothing.
-        ema_momentum: Momentum of the moving average of the weights; `None` for no average.
+        ema_momentum: Momentum of the moving average of the weights; `None` for no average. A run
+            evaluates and keeps the average; after `model.fit`, put it in place of the weights by
+            the optimizer's `put_average_in_place(model.trainable_variables)`.
         layer_decay: Factor of the learning rate, and with it of the decay, from each stage to the
             one before, in (0, 1], with the groups of timm's `--layer-decay`. `None` for 1.
 

@@ -114,8 +114,8 @@ def test_other_classes_are_refused(names, difference):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([177, 20], "177 and 20, and the order"),  # as many steps per epoch
-        ([176, 21], "176 and 21, and the order"),
+        ([177, 20], "177 and 20, and their order"),  # as many steps per epoch
+        ([176, 21], "176 and 21, and their order"),
         ([176, 20], None),
         (None, None),  # of version 0.1
     ],

@@ -19,8 +19,9 @@ import keras_crossvit as kc
 from keras_crossvit.training import TrainConfig, cli, finish, main
 from tests.base import small_config
 
-# One stage, since most of the time goes into making its graphs.
-MODEL = kc.register_preset("tiny_test_model")(small_config(num_stages=1))
+# One stage with one encoder for each branch, since most of the time goes into making its graphs.
+ENCODER = kc.BranchConfig(32, 16, embed_dim=24, depth=1, num_heads=3, mlp_ratio=2)
+MODEL = kc.register_preset("tiny_test_model")(small_config(num_stages=1, large=ENCODER))
 
 RECIPE = TrainConfig(
     model="tiny_test_model",

@@ -130,7 +130,7 @@ def _labels(answerer):
 
 def _attention(answerer, state, answered):
     """Which patches of the other branch a class token reads."""
-    gr.Markdown("### What each class token reads from the other branch")
+    gr.Markdown("### What each class token reads of the other branch")
     if answerer.why_no_attention:
         gr.Markdown(answerer.why_no_attention)
         return
@@ -154,7 +154,7 @@ def _attention(answerer, state, answered):
 
 def _evidence(answerer, state, answered):
     """Grad-CAM."""
-    gr.Markdown("### The evidence for a class\nGrad-CAM, in units of the class's logit.")
+    gr.Markdown("### What speaks for a class\nGrad-CAM, in units of the class's logit.")
     chosen = gr.Dropdown([], label="Class", interactive=True)
     picture = _figure("Grad-CAM")
 

@@ -16,7 +16,6 @@ distillation.
 """
 
 import dataclasses
-import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -274,7 +273,6 @@ class CrossViT(Loops):
                 layer.trainable = layer.name not in frozen
         return model
 
-    @functools.wraps(keras.Model.quantize, assigned=())
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.quantize`, in a hundredth of its time and without its warnings."""
         with quick_and_quiet():

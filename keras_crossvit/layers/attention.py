@@ -47,8 +47,8 @@ class SelfAttention(keras.layers.Layer):
         self.proj.build(input_shape)
 
     def call(self, tokens: Tensor, training: bool = False) -> Tensor:
-        merged = kernels.attention(apply_dense(self.qkv, tokens), self.num_heads, training)
-        return apply_dense(self.proj, merged)
+        qkv = apply_dense(self.qkv, tokens, training)
+        return apply_dense(self.proj, kernels.attention(qkv, self.num_heads, training), training)
 
     def attention_map(self, tokens: Tensor) -> Tensor:
         """The attention map `(B, h, N, N)`: a row for each query, which sums to 1."""

@@ -32,17 +32,37 @@ def dense(units: int, name: str, dtype: DType, use_bias: bool = True) -> keras.l
     )
 
 
-def apply_dense(layer: keras.layers.Dense, x: Tensor) -> Tensor:
+def apply_dense(layer: keras.layers.Dense, x: Tensor, training: bool = False) -> Tensor:
     """Applies a layer made by `dense` to `(..., C)`, with this package's own kernel.
 
     A quantised layer is called instead, since nothing else can read its kernel.
+
+    Args:
+        layer: The layer.
+        x: `(..., C)`.
+        training: Whether a backward pass will follow.
     """
     if layer.quantization_mode is not None:
         return layer(x)
-    return kernels.dense(x, *kernel_and_bias(layer))
+    return kernels.dense(x, *kernel_and_bias(layer), training)
 
 
-def kernel_and_bias(layer: keras.layers.Dense) -> tuple[Tensor, Tensor | None]:
+def apply_conv(layer: keras.layers.Conv2D, x: Tensor, training: bool = False) -> Tensor:
+    """Applies a convolution without padding, whose bias this package's own kernel adds.
+
+    Args:
+        layer: The layer.
+        x: `(B, H, W, channels)`.
+        training: Whether a backward pass will follow.
+    """
+    if not training or layer.compute_dtype == "float32":
+        return layer(x)
+    kernel, bias = kernel_and_bias(layer)
+    y = ops.conv(x, kernel, layer.strides, data_format=layer.data_format)
+    return kernels.add_bias(y, bias, training)
+
+
+def kernel_and_bias(layer: keras.layers.Layer) -> tuple[Tensor, Tensor | None]:
     """Kernel (with LoRA's product, if enabled) and bias (or None), in the compute dtype."""
     bias = None if layer.bias is None else ops.cast(layer.bias, layer.compute_dtype)
     return ops.cast(layer.kernel, layer.compute_dtype), bias

@@ -9,7 +9,7 @@ from keras import ops
 from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.common.registry import Registry
 from keras_crossvit.common.typing import Shape, Tensor
-from keras_crossvit.layers.parts import uniform_init
+from keras_crossvit.layers.parts import apply_conv, uniform_init
 
 # Patch size -> (stride, padding) of the second and the third convolution of the dagger models,
 # both 3 x 3; the first is 7 x 7 with stride 4 (released code).
@@ -85,6 +85,7 @@ class PatchEmbed(BasePatchEmbed):
 
     Call arguments:
         images: `(B, H, W, channels)`, where H and W are known multiples of `patch_size`.
+        training: Whether a backward pass will follow. The result is the same either way.
 
     Returns:
         Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.
@@ -116,7 +117,7 @@ class PatchEmbed(BasePatchEmbed):
         """The convolutions in order, each as `(filters, kernel, stride, padding)`."""
         return ((self.embed_dim, self.patch_size, self.patch_size, 0),)
 
-    def call(self, images: Tensor) -> Tensor:
+    def call(self, images: Tensor, training: bool = False) -> Tensor:
         x = images
         for index, (conv, (_, _, _, pad)) in enumerate(
             zip(self.convs, self.conv_table(), strict=True)
@@ -127,7 +128,7 @@ class PatchEmbed(BasePatchEmbed):
                 # Symmetric, as in PyTorch. "same" pads a strided convolution more at the end
                 # than at the start, which gives different values.
                 x = ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-            x = conv(x)
+            x = apply_conv(conv, x, training)
         rows, columns = self.grid
         return ops.reshape(x, (-1, rows * columns, self.embed_dim))
 
@@ -157,6 +158,7 @@ class ConvPatchEmbed(PatchEmbed):
 
     Call arguments:
         images: `(B, H, W, channels)`, where H and W are known multiples of `patch_size`.
+        training: Whether a backward pass will follow. The result is the same either way.
 
     Returns:
         Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.

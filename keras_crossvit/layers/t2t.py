@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
-from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
+from keras_crossvit.layers.parts import apply_dense, dense, dense_macs, layer_norm
 from keras_crossvit.layers.patch_embed import (
     STRIDE_AND_PADDING,
     BasePatchEmbed,
@@ -104,6 +104,7 @@ class TokenPerformer(keras.layers.Layer):
 
     Call arguments:
         tokens: `(B, N, C)`.
+        training: Whether a backward pass will follow. The result is the same either way.
 
     Returns:
         `(B, N, units)`.
@@ -143,10 +144,11 @@ class TokenPerformer(keras.layers.Layer):
     def _features(self):
         return self.num_features or max(1, self.units // 2)
 
-    def call(self, tokens: Tensor) -> Tensor:
-        keys, queries, values = ops.split(self.kqv(self.norm1(tokens)), 3, axis=-1)
-        attended = self.attend(queries, keys, values)
-        tokens = values + self.proj(ops.cast(attended, self.compute_dtype))
+    def call(self, tokens: Tensor, training: bool = False) -> Tensor:
+        kqv = apply_dense(self.kqv, self.norm1(tokens), training)
+        keys, queries, values = ops.split(kqv, 3, axis=-1)
+        attended = ops.cast(self.attend(queries, keys, values), self.compute_dtype)
+        tokens = values + apply_dense(self.proj, attended, training)
         return tokens + self.mlp(self.norm2(tokens))
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -203,6 +205,7 @@ class T2TPatchEmbed(BasePatchEmbed):
 
     Call arguments:
         images: `(B, H, W, channels)`, where H and W are known multiples of `patch_size`.
+        training: Whether a backward pass will follow. The result is the same either way.
 
     Returns:
         Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.
@@ -242,14 +245,15 @@ class T2TPatchEmbed(BasePatchEmbed):
             shape = (batch, rows, columns, TOKEN_DIM)
         return tokens
 
-    def call(self, images: Tensor) -> Tensor:
+    def call(self, images: Tensor, training: bool = False) -> Tensor:
         x = self.splits[0](images)
         for split, attention in zip(self.splits[1:], self.attentions, strict=True):
             _, rows, columns, width = x.shape
             tokens = attention(ops.reshape(x, (-1, rows * columns, width)))
             x = split(ops.reshape(tokens, (-1, rows, columns, TOKEN_DIM)))
         _, rows, columns, width = x.shape
-        return self.project(ops.reshape(x, (-1, rows * columns, width)))
+        tokens = ops.reshape(x, (-1, rows * columns, width))
+        return apply_dense(self.project, tokens, training)
 
     def macs(self, input_shape: Shape) -> int:
         """Multiply-accumulates for one image."""

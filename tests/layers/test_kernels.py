@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_crossvit.layers import TransformerBlock, kernels
 from keras_crossvit.layers.kernels import portable
 from keras_crossvit.training.memory import activation_bytes
+from tests.base import any_design, pixels, small_model
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels are tested"
@@ -69,6 +70,30 @@ def test_bfloat16_stays_near_float32(name):
         assert value.dtype == tf.bfloat16
         difference = np.abs(np.array(tf.cast(value, tf.float32)) - expected)
         assert np.mean(difference) < 0.03 * np.mean(np.abs(expected))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_bias_gets_the_whole_sum_of_its_gradient(dtype):
+    """TensorFlow's own, in these types, stops growing at 256 or 2,048 tokens."""
+    x, kernel, bias = tf.ones((40, 401, 2), dtype), tf.ones((2, 3), dtype), tf.zeros(3, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        y = kernels.dense(x, kernel, bias, training=True)
+    np.testing.assert_allclose(tape.gradient(y, bias), [40 * 401] * 3, rtol=0.005)
+
+
+def test_all_biases_learn_alike_in_bfloat16():
+    """Of convolutions and of the fusion's projections, too."""
+    config = any_design("all_attention", "conv")
+    images, gradients = tf.constant(pixels(64, 48, 48)), []
+    for dtype in ("mixed_bfloat16", "float32"):
+        model = small_model(config, classifier_activation=None, dtype=dtype)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(model(images, training=True) * tf.range(5.0))
+        biases = [v.value for v in model.trainable_variables if v.path.endswith("/bias")]
+        gradients.append([np.array(x) for x in tape.gradient(loss, biases)])
+    for ours, exact in zip(*gradients, strict=True):
+        assert np.linalg.norm(ours - exact) <= 0.1 * np.linalg.norm(exact) + 1e-6
 
 
 @pytest.fixture

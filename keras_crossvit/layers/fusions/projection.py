@@ -6,7 +6,7 @@ import keras
 
 from keras_crossvit.common.typing import DType, Shape, Tensor
 from keras_crossvit.layers.activations import gelu
-from keras_crossvit.layers.parts import dense, dense_macs, layer_norm
+from keras_crossvit.layers.parts import apply_dense, dense, dense_macs, layer_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -21,6 +21,7 @@ class Projection(keras.layers.Layer):
 
     Call arguments:
         tokens: `(B, N, C)`.
+        training: Whether a backward pass will follow. The result is the same either way.
 
     Returns:
         `(B, N, units)`.
@@ -36,8 +37,8 @@ class Projection(keras.layers.Layer):
         self.norm.build(input_shape)
         self.dense.build(input_shape)
 
-    def call(self, tokens: Tensor) -> Tensor:
-        return self.dense(gelu(self.norm(tokens)))
+    def call(self, tokens: Tensor, training: bool = False) -> Tensor:
+        return apply_dense(self.dense, gelu(self.norm(tokens)), training)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)

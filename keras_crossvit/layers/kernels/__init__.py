@@ -7,8 +7,14 @@ TensorFlow can fuse, and stores less for the backward pass. JAX and PyTorch fuse
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_crossvit.layers.kernels.tensorflow import attention, dense, layer_norm, mlp
+    from keras_crossvit.layers.kernels.tensorflow import (
+        add_bias,
+        attention,
+        dense,
+        layer_norm,
+        mlp,
+    )
 else:
-    from keras_crossvit.layers.kernels.portable import attention, dense, layer_norm, mlp
+    from keras_crossvit.layers.kernels.portable import add_bias, attention, dense, layer_norm, mlp
 
-__all__ = ["attention", "dense", "layer_norm", "mlp"]
+__all__ = ["add_bias", "attention", "dense", "layer_norm", "mlp"]

@@ -6,19 +6,32 @@ from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers.activations import gelu
 
 
-def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None, training: bool = False) -> Tensor:
     """`x @ kernel + bias`.
 
     Args:
         x: `(..., C)`.
         kernel: `(C, D)`.
         bias: `(D,)`, or `None`.
+        training: Whether a backward pass will follow.
 
     Returns:
         `(..., D)`.
     """
     y = ops.matmul(x, kernel)
-    return y if bias is None else y + bias
+    return y if bias is None else add_bias(y, bias, training)
+
+
+def add_bias(y: Tensor, bias: Tensor, training: bool = False) -> Tensor:
+    """`y + bias`.
+
+    Args:
+        y: `(..., D)`.
+        bias: `(D,)`.
+        training: Whether a backward pass will follow.
+    """
+    del training
+    return y + bias
 
 
 def mlp(

@@ -71,11 +71,27 @@ def _probe(x):
     return tf.math.erf(x) * x  # erf is one of the functions that need libdevice
 
 
-def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None, training: bool = False) -> Tensor:
     y = tf.matmul(_rows(x), kernel)
     if bias is not None:
-        y = tf.nn.bias_add(y, bias)
+        y = add_bias(y, bias, training)
     return _unflatten(y, x)
+
+
+def add_bias(y: Tensor, bias: Tensor, training: bool = False) -> Tensor:
+    # On a CPU the gradient of `bias_add` is summed up in its own type, and in bfloat16 a sum over
+    # thousands of tokens soon no longer grows.
+    if training and y.dtype in (tf.bfloat16, tf.float16):
+        return _add_summed_bias(y, bias)
+    return tf.nn.bias_add(y, bias)
+
+
+@tf.custom_gradient
+def _add_summed_bias(y, bias):
+    def backward(dy):
+        return dy, tf.cast(tf.reduce_sum(tf.cast(_rows(dy), tf.float32), axis=0), dy.dtype)
+
+    return tf.nn.bias_add(y, bias), backward
 
 
 def mlp(

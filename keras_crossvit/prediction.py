@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_crossvit.common.checks import check_local, check_positive_int
+from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images, why_unreadable
@@ -90,7 +91,7 @@ def classify_files(
     classifier = FileClassifier(
         model, branches=branches, crop_ratio=crop_ratio, exif_orientation=exif_orientation
     )
-    names = class_names(model)
+    names = distinct_names(class_names(model))
     rows: list[dict[str, Any]] = []
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]

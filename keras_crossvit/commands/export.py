@@ -13,6 +13,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_crossvit.commands.shared import (
     FoundModel,
     add_data,
@@ -23,6 +25,7 @@ from keras_crossvit.commands.shared import (
     parser_of,
 )
 from keras_crossvit.common.pixels import crop_ratio_for
+from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.export.cli import add_export, calibration_images, check_export
 from keras_crossvit.export.formats import FORMATS, export, top1
 from keras_crossvit.models import CrossViT
@@ -61,16 +64,19 @@ def main() -> None:
                 exif_orientation=exif,
                 max_batch_size=arguments.max_batch_size,
             )
-            print(f"{name}: {path}{_accuracy(path, name, batches)}", flush=True)
+            print(f"{name}: {path}{_accuracy(path, name, batches, arguments)}", flush=True)
 
 
-def _accuracy(path, name, batches):
+def _accuracy(path, name, batches, arguments):
     """The top-1 of a file in each of its precisions, as text; empty without data."""
     if not batches:
         return ""
+    from keras_crossvit.data.pipeline import labels_in_one_line
+
     first, *others = FORMATS[name].precisions
-    said = [f"{top1(path, batches, first):.2%} top-1"]
-    said += [f"{top1(path, batches, other):.2%} in {other}" for other in others]
+    with labels_in_one_line(arguments.dataset):
+        said = [f"{top1(path, batches, first):.2%} top-1"]
+        said += [f"{top1(path, batches, other):.2%} in {other}" for other in others]
     return f" ({', '.join(said)})"
 
 
@@ -85,15 +91,20 @@ def _images(
         return None, None
     # Imported here, since only this needs it: an export does without KerasCV.
     from keras_crossvit.data.pipeline import evaluation_batches
+    from keras_crossvit.data.sources.base import PartOfSplit
 
     model: CrossViT = found.model
+    check_classifier(model, files=True)
     size, samples = model.input_shape[1:], None
     reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
     count = max(calibration_images(arguments, name) for name in arguments.format)
     source = find_data(arguments, found.values, with_training=count > 0)
+    held_out = source.with_classes(model.labels).validation
     if count:
-        training = (source.train, model.classes, size, count)
+        # From all over the split: the first ones of a folder are of one class.
+        rows = np.linspace(0, source.train.size - 1, min(count, source.train.size))
+        part = PartOfSplit(source.train, rows.astype("int64"))
+        training = (part, len(source.class_names), size, count)
         images, _, counted = next(iter(evaluation_batches(*training, *reading)))
         samples = images.numpy()[counted.numpy() > 0]  # a small split does not fill the batch
-    held_out = source.with_classes(model.labels).validation
     return samples, evaluation_batches(held_out, model.classes, size, 50, *reading)

@@ -98,7 +98,7 @@ def why_unreadable(image_bytes: bytes) -> str:
     except tf.errors.InvalidArgumentError as error:
         noise = r"\{\{.*?\}\}|\[Op:.*?\]| name: .*|assertion failed:|`image_bytes`:|[\[\]`]"
         return " ".join(re.sub(noise, "", error.message).split())
-    return "it cannot be cropped"
+    return "it can be decoded, but cropping or augmenting it failed"
 
 
 def _refusal(image_bytes):

@@ -210,7 +210,8 @@ def export_litert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if samples is not None:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: ({"images": image[None]} for image in samples)
+        measured = np.asarray(samples, "float32")
+        converter.representative_dataset = lambda: ({"images": image[None]} for image in measured)
     with warnings.catch_warnings():
         # To measure, the converter uses an interpreter that TensorFlow itself deprecates.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter")

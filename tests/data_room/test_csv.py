@@ -164,6 +164,17 @@ def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
     assert len(before - {names[row] for row in held_out}) <= 2  # one at the end of each class
 
 
+def test_images_directly_in_a_folder_are_held_out_whatever_its_name():
+    labels = np.zeros(40, int)
+    found = []
+    for root in ("", "/data/flat", "/data/other", "C:\\flat"):
+        names = [f"{root}/{number}.png".removeprefix("" if root else "/") for number in range(40)]
+        found.append(hold_out_rows(names, labels, 0.2, root)[1])
+    assert len(found[0]) == 8
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 def test_paths_that_end_alike_are_told_apart_by_their_beginning():
     """The first ones would otherwise be held out, and others once one is added."""
     names = [f"/data/train/ant/sample_{number:04}/rgb/image.png" for number in range(100)]

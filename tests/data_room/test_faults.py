@@ -1,5 +1,7 @@
 """Data that is damaged, changes or vanishes: it is named and counted, and the run goes on."""
 
+import errno
+import os
 import re
 
 import numpy as np
@@ -14,6 +16,7 @@ from keras_crossvit.data import (
     pipeline,
     training_batches,
 )
+from keras_crossvit.data.sources import storage
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
 
 pytestmark = pytest.mark.slow
@@ -191,3 +194,26 @@ def test_an_index_that_cannot_be_written_goes_to_a_cache_folder(
     split = open_little(shards)
     assert "the index of records is not kept, since neither " in caplog.messages[-1]
     assert good_rows(split) == set(range(8))
+
+
+def test_an_index_in_the_cache_is_newer_than_one_beside_the_data(
+    shards, tmp_path, monkeypatch, caplog
+):
+    """The data were indexed, renewed, and can then no longer be written to."""
+    paths = [*map(str, shards)]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    index_shards(paths, [4, 4])
+    os.utime(shards[0], (1, 1))
+    write = storage.write
+
+    def refuse(path, content):
+        if path.startswith(str(shards[0].parent)):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        write(path, content)
+
+    monkeypatch.setattr(storage, "write", refuse)
+    index_shards(paths, [4, 4])
+    assert f"{shards[0]} was changed after it was indexed: indexing it again" in caplog.messages
+    caplog.clear()
+    assert [len(shard.offsets) for shard in index_shards(paths, [4, 4])] == [5, 5]
+    assert not caplog.messages

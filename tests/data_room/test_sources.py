@@ -174,6 +174,15 @@ def test_digits_are_scikit_learns(tmp_path):
     np.testing.assert_array_equal(image[..., 0], np.rint(digits.images[39] * 255 / 16))
 
 
+def test_a_share_of_a_dataset_does_not_depend_on_how_it_is_called(tmp_path):
+    names = []
+    for dataset in ("digits", "digits:1.0.0"):
+        held_out = open_source(dataset, tmp_path, validation_split=0.2).validation
+        names.append([held_out.name(row).removeprefix(dataset) for row in range(held_out.size)])
+    assert len(names[0]) == 288
+    assert names[0] == names[1]
+
+
 def remove(path):
     for file in path.rglob("*.*"):
         file.unlink()

@@ -158,9 +158,22 @@ def test_a_remote_table(bucket):
     source = open_source("csv:gs://bucket/table.csv", validation_split="train")
     assert sum(bucket.requests.values()) < 10
     assert [*map(shade, source.train.read([31, 4]).images)] == [31, 4]
+    assert source.train.remote
     del bucket.objects["photos/31.png"]
     with pytest.raises(ValueError, match=r"row 33, must name an existing file.*'photos/31\.png'"):
         open_source("csv:gs://bucket/table.csv", validation_split="train")
+
+
+def test_a_local_table_of_remote_images(bucket, tmp_path):
+    """They are requested many at a time, too."""
+    rows = ["path,label,split"]
+    for number, split in enumerate(["train", "test"]):
+        bucket.objects[f"photos/{number}.png"] = image(number)
+        rows.append(f"gs://bucket/photos/{number}.png,a,{split}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    source = open_source(f"csv:{tmp_path / 'table.csv'}")
+    assert source.train.remote
+    assert [*map(shade, source.train.read([0]).images)] == [0]
 
 
 def test_array_records_have_to_be_on_a_disk():

@@ -59,7 +59,8 @@ class Split(abc.ABC):
         remote: Whether images take long to arrive, so that many are requested at a time.
 
     Attributes:
-        root: The folder that the images' names begin with, if they do; it may be moved.
+        root: What the images' names begin with and do not depend on: their folder, which may be
+            moved, or a dataset's name as it was asked for.
     """
 
     root = ""

@@ -30,3 +30,7 @@ class Strings:
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    def mention(self, part: str) -> bool:
+        """Whether a text occurs in them."""
+        return os.fsencode(part) in self._block

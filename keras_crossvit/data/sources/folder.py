@@ -28,7 +28,8 @@ class FileSplit(Split):
     """
 
     def __init__(self, root: str, paths: Strings, labels: Any) -> None:
-        super().__init__(len(paths), remote=storage.is_remote(root))
+        remote = storage.is_remote(root) or paths.mention("://")
+        super().__init__(len(paths), remote=remote)
         self.root, self._paths, self._labels = root, paths, labels
 
     def name(self, index: int) -> str:

@@ -19,12 +19,12 @@ def hold_out_rows(
     never separated.
 
     Args:
-        names: The rows' names; of a path, only the file and its folder count, or everything below
-            `root` where two paths of a class have these in common.
+        names: The rows' names; of a path, only the file and its folder below `root` count, or
+            everything below it where two paths of a class have these in common.
         labels: int `(N,)`, or `(N, classes)` of zeros and ones: then a row counts towards the
             rarest of its classes.
         share: Share of the rows to hold out, in (0, 1).
-        root: The folder that the names begin with.
+        root: What the names begin with, as in `Split`.
 
     Returns:
         The numbers of both parts' rows, each in ascending order.
@@ -60,10 +60,11 @@ def hold_out_rows(
 def _keys(names, classes, root):
     """A random-looking number for each row; `(N,)`.
 
-    From a path's last two parts, since its folder may be moved; from all of it where a class has
-    several paths with the same ones, such as "1/rgb/image.png" and "2/rgb/image.png".
+    From the last two parts of what follows `root`, since folders may be moved; from all of it
+    where a class has several with the same ones, such as "1/rgb/image.png" and "2/rgb/image.png".
     """
-    hashes = ((_hash(name, parts=2), _hash(name.removeprefix(root))) for name in names)
+    below = (name.removeprefix(root).replace("\\", "/").strip("/") for name in names)
+    hashes = ((_hash("/".join(path.rsplit("/", 2)[-2:])), _hash(path)) for path in below)
     short, long = np.fromiter(hashes, np.dtype(("uint64", 2)), len(classes)).T
     order = np.lexsort((long, short, classes))
     same = (np.diff(short[order]) == 0) & (np.diff(classes[order]) == 0)
@@ -84,9 +85,7 @@ def _rarest(labels):
     return np.where(labels.any(axis=1), counts.argmin(axis=1), -1)
 
 
-def _hash(name, parts=None):
-    """A random-looking number for a path or its last parts, the same on all systems."""
-    path = name.replace("\\", "/")
-    key = "/".join(path.rsplit("/", parts)[-parts:]) if parts else path.strip("/")
+def _hash(key):
+    """A random-looking number for a text, the same on all systems."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little")

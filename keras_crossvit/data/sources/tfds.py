@@ -97,7 +97,9 @@ def open_tfds(request: Request) -> Source:
     splits = request.choose_splits(info.splits, parts=True)
 
     def open_split(key):
-        return _open_split(builder, f"{name} {key}", key)
+        split = _open_split(builder, f"{name} {key}", key)
+        split.root = name
+        return split
 
     return request.source(info.features["label"].names, splits, open_split)
 

@@ -104,11 +104,15 @@ def index_shards(paths: Sequence[str], counts: Sequence[int]) -> list[Shard]:
     """
     folder = os.path.dirname(paths[0])
     places = storage.join(folder, _FILE), _cache_path(folder)
-    known: dict[str, Any] = next(filter(None, map(_load, places)), {})
+    beside, cached = (_load(place) or {} for place in places)
+    known: dict[str, Any] = {**cached, **beside}
     with concurrent.futures.ThreadPoolExecutor(_FILES_AT_A_TIME) as threads:
         stats = [*threads.map(_stat, paths)]
         if all(size < 0 for size, _ in stats):
             raise FileNotFoundError(f"`data_dir` must hold the data. Received: no {paths[0]}")
+        now = dict(zip(map(os.path.basename, paths), stats, strict=True))
+        for index in (cached, beside):  # where one cannot be written, the other is the newer one
+            known |= {n: x for n, x in index.items() if now.get(n) == (x.size, x.changed)}
         indexed = {
             path: dataclasses.replace(known[name], path=path)
             for path, name, stat in zip(paths, map(os.path.basename, paths), stats, strict=True)

@@ -15,6 +15,7 @@ import keras_crossvit as kc
 from keras_crossvit.data.images import decode, evaluation_transform
 from keras_crossvit.export import load_exported
 from tests import base
+from tests.data_room.image_files import encoded
 from tests.export.helpers import LABELS, picture, probabilities
 from tests.reference import randomize
 
@@ -225,3 +226,27 @@ class TestRecipe:
         ]
         right = load_exported(path)(np.stack(images)).argmax(1) == [0] * 4 + [1] * 4
         assert capsys.readouterr().out.endswith(f"litert: {path} ({right.mean():.2%} top-1)\n")
+
+    def test_calibration_takes_images_from_all_over_the_split(self, tmp_path, monkeypatch, capsys):
+        """The first images of a folder are all of one class."""
+        given = {}
+
+        def export(model, name, directory, *, samples, **arguments):
+            given["samples"] = samples
+            return directory
+
+        monkeypatch.setattr("keras_crossvit.commands.export.export", export)
+        monkeypatch.setattr("keras_crossvit.commands.export.top1", lambda *arguments: 0.5)
+        for split, shade, number in itertools.product(("train", "val"), (0, 120, 240), range(4)):
+            path = tmp_path / "data" / split / str(shade) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(np.full((50, 50, 3), shade, "uint8"), "PNG"))
+        model = base.small_model(classes=3)
+        model.save(tmp_path / "model.keras")
+        self.run(
+            monkeypatch,
+            *(tmp_path / "model.keras", "--output-dir", tmp_path, "--format", "openvino"),
+            *("--int8", "--dataset", f"folder:{tmp_path / 'data'}", "--calibrate", 6),
+        )
+        assert given["samples"].mean((1, 2, 3)).tolist() == [0, 0, 120, 120, 240, 240]
+        assert "openvino: " in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 Everything random derives from the seed, the number of the epoch and the number of the row,
 never from a state: the same seed gives the same batches bit for bit, on any number of cores
-and workers. A worker reads only the rows that it makes, and an interrupted run continues with
+and workers (KerasCV's mixing excepted, see `Augmentation.batch`). A worker reads only the rows that it makes, and an interrupted run continues with
 exactly the batch that comes next, without reading those before it.
 """
 
@@ -69,7 +69,7 @@ def training_batches(
         pixels hold noise of any value), and labels `(B, classes)`: smoothed and of sum 1, or for
         several labels an image as they are, but for mixing. Each epoch has `steps_per_epoch`
         batches. An image that cannot be read is named in the log; its row is black and its labels
-        are 0, so that it adds nothing to the loss.
+        are 0, so that it adds nothing to a categorical cross-entropy, nor to a run's loss.
 
     Raises:
         ValueError: If the batches cannot be split as `shard` says, or the augmentation does not

@@ -19,7 +19,10 @@ class Augmentation:
         batch: A function of `(images, labels, seeds)`: float32 `(B, H, W, 3)`, one-hot
             float32 `(B, classes)` and integers `(G, 2)` with G known. The batch consists of G
             groups of equal size, one after the other, each mixed separately with its own
-            seed. Returns images and labels.
+            seed. Returns images and labels. Of a group that is larger than a worker's part of the
+            batch, each worker has the same number of pairs (the first row with the last, and so
+            on inwards): it is the same on any number of workers only if each pair is mixed by
+            itself, with draws for the whole group, as `reference` does.
     """
 
     image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]

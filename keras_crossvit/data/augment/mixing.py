@@ -18,7 +18,8 @@ def mix_batch(
 
     A group has one lambda, drawn from Beta(alpha, alpha), and one choice: MixUp or CutMix,
     each half of the time, or the one whose alpha is not 0. CutMix's box is clipped at the border
-    of the image, and its lambda is the share that is left outside the clipped box.
+    of the image, and its lambda is the share that is left outside the clipped box. Where its
+    side is odd, timm's box is one pixel smaller.
 
     Args:
         images: float32 `(B, H, W, 3)`.

@@ -2,8 +2,9 @@
 
 Everything random derives from the seed, the number of the epoch and the number of the row,
 never from a state: the same seed gives the same batches bit for bit, on any number of cores
-and workers (KerasCV's mixing excepted, see `Augmentation.batch`). A worker reads only the rows that it makes, and an interrupted run continues with
-exactly the batch that comes next, without reading those before it.
+and workers (except for KerasCV's mixing, see `Augmentation.batch`). A worker reads only the rows
+that it makes, and an interrupted run continues with exactly the batch that comes next, without
+reading those before it.
 """
 
 import contextlib

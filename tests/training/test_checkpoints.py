@@ -58,6 +58,17 @@ def test_two_are_kept(tmp_path):
     assert files(tmp_path) == ["step-000000010.safetensors", "step-000000100.safetensors"]
 
 
+def test_those_counted_in_smaller_batches_go(tmp_path):
+    """Steps of an epoch are fewer after the batch size grew or the data shrank."""
+    for step, epochs in ((16, 2), (24, 3), (16, 4)):
+        write_checkpoint(tmp_path, step, ARRAYS, {"epochs": epochs})
+    assert files(tmp_path) == ["step-000000016.safetensors"]
+    assert read_last_checkpoint(tmp_path)[1] == {"epochs": 4}
+    write_checkpoint(tmp_path, 20, ARRAYS, {"epochs": 5})
+    assert files(tmp_path) == ["step-000000016.safetensors", "step-000000020.safetensors"]
+    assert read_last_checkpoint(tmp_path)[1] == {"epochs": 5}
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-5])
 

@@ -207,7 +207,7 @@ class Run:
         if self.folder is None:
             verbose = 0
         else:
-            print(f"Epoch {self.progress.step // self.steps + 1}/{self.config.epochs}")
+            print(f"Epoch {len(self.log.rows) + 1}/{self.config.epochs}")
         names = [*self.metrics, *(f"val_{name}" for name in self.metrics), "images/s"]
         return keras.utils.Progbar(self.steps, verbose=verbose, stateful_metrics=names)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training.progress import Progress, compare_data
+from keras_crossvit.training.run import Run
 from tests.training.tiny import RECIPE
 
 STEPS = 11  # of an epoch of 176 images in batches of 16
@@ -92,6 +93,22 @@ def test_another_batch_size(step, batch_size, reached, kept):
 def test_other_data(before, step, reached):
     notes = {"step": step, "steps_per_epoch": before, "totals": [16.0, 4.0, 8.0, 16.0]}
     assert restored(notes).step == reached
+
+
+def at_the_end_of_an_epoch(rows=(), **attributes):
+    """A `Run` that has done the steps of its first epoch, and as yet has these rows of the log."""
+    run = object.__new__(Run)
+    progress = Progress(RECIPE, STEPS, step=STEPS)
+    log = types.SimpleNamespace(rows=[*rows], add=None)
+    common = {"config": RECIPE, "progress": progress, "log": log, "steps": STEPS, "folder": "run"}
+    run.__dict__.update({**common, "metrics": ["loss"], **attributes})
+    return run
+
+
+@pytest.mark.parametrize(("rows", "epoch"), [([], 1), ([{}], 2)])
+def test_the_epoch_that_is_printed_is_that_of_the_next_row(rows, epoch, capsys):
+    at_the_end_of_an_epoch(rows)._bar()
+    assert capsys.readouterr().out == f"Epoch {epoch}/2\n"
 
 
 def data(class_names=("a", "b"), train=176, validation=20):

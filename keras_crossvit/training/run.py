@@ -248,6 +248,8 @@ class Run:
                 self._leave()
         totals = Totals(*sums[:4])
         self._check_read(totals, "validation_split", self.source.validation)
+        if not math.isfinite(totals.loss):
+            raise FloatingPointError(progress.diverged("validation loss"))
         validation = {f"val_{name}": value for name, value in self._means(totals).items()}
         if self.step.several_labels:
             precision = mean_average_precision(sums[COLUMNS:].reshape(2, self.classes, -1))

@@ -1,6 +1,7 @@
 """How far a run is: sums in the order of the steps, and the way back to a checkpoint."""
 
 import dataclasses
+import threading
 import types
 
 import numpy as np
@@ -11,6 +12,7 @@ from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.run import Run
+from keras_crossvit.training.steps import Totals
 from tests.training.tiny import RECIPE
 
 STEPS = 11  # of an epoch of 176 images in batches of 16
@@ -109,6 +111,16 @@ def at_the_end_of_an_epoch(rows=(), **attributes):
 def test_the_epoch_that_is_printed_is_that_of_the_next_row(rows, epoch, capsys):
     at_the_end_of_an_epoch(rows)._bar()
     assert capsys.readouterr().out == f"Epoch {epoch}/2\n"
+
+
+def test_held_out_images_on_which_the_model_diverged_are_no_result():
+    sums = np.array([np.nan, 0, 0, 16, 0])
+    step = types.SimpleNamespace(evaluate=lambda batches, stop: sums)
+    run = at_the_end_of_an_epoch(step=step, source=data(validation=16))
+    run.progress.totals = Totals(1, 1, 1, 16)
+    message = "The validation loss is no longer a finite number, in epoch 1, step 11"
+    with pytest.raises(FloatingPointError, match=message):
+        run._evaluate(None, None, threading.Event())
 
 
 def data(class_names=("a", "b"), train=176, validation=20):

@@ -182,7 +182,10 @@ class Run:
                     self._leave()
             row = self._evaluate(held_out or step.feed(self._held_out_batches), bar, stop)
             self._keep_best()
-            progress.ended = self._is_over() | bool(on_epoch and on_epoch(row, step.model))
+            progress.ended = self._is_over()
+            if on_epoch is not None:
+                step.sync()
+                progress.ended |= bool(on_epoch(row, step.model))
             progress.begin_epoch()
             self.save()
 

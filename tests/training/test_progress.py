@@ -123,6 +123,23 @@ def test_held_out_images_on_which_the_model_diverged_are_no_result():
         run._evaluate(None, None, threading.Event())
 
 
+def test_a_hook_is_given_the_model_as_it_is_now():
+    """On JAX its variables are those of the last `sync`."""
+    calls = []
+
+    def hook(row, model):
+        calls.append(model)
+        return True
+
+    step = types.SimpleNamespace(model="model", sync=lambda: calls.append("sync"), feed=list)
+    run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
+    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    run._keep_best = run.save = run._training_batches = run._bar = lambda: None
+    run.fit(threading.Event(), on_epoch=hook)
+    assert calls == ["sync", "model"]
+    assert run.progress.ended
+
+
 def data(class_names=("a", "b"), train=176, validation=20):
     splits = [MemorySplit([b""] * size, [0] * size) for size in (train, validation)]
     return Source("folder:pets", class_names, *splits)

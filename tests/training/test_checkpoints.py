@@ -135,6 +135,19 @@ def test_only_a_run_that_begins_anew_puts_aside(tmp_path):
     assert json.loads((tmp_path / "before.1" / "config.json").read_text())["seed"] == config.seed
 
 
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_the_data_may_be_elsewhere(tmp_path, kind):
+    """Moved, or as another process has them; data of another kind are other data."""
+    config = dataclasses.replace(make_config(tmp_path), dataset=f"{kind}:/disk0/pets")
+    open_run(tmp_path, config, writes=True)
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    moved = dataclasses.replace(config, dataset=f"{kind}:/disk1/pets")
+    assert open_run(tmp_path, moved, writes=False)[1]["step"] == 5
+    for other in ("digits", "hub:/disk0/pets"):
+        with pytest.raises(ValueError, match=f"dataset='{kind}:/disk0/pets'.*dataset='{other}'"):
+            open_run(tmp_path, dataclasses.replace(config, dataset=other), writes=True)
+
+
 def test_options_younger_than_the_run_count_as_their_defaults(tmp_path, caplog):
     config = make_config(tmp_path)
     assert open_run(tmp_path, config, writes=True) is None

@@ -338,7 +338,8 @@ class Run:
 
     def _final_model(self):
         """A new model with the weights of the step's model, LoRA's merged."""
-        model = build_model(self.config, self.source, weights=None)
+        # Weights may have decided the size where the configuration leaves it open.
+        model = build_model(self.config, self.source, weights=None, input_shape=self.size)
         copy_weights(self.step.model, model)
         return model
 

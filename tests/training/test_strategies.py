@@ -56,9 +56,9 @@ def alone(folder, values):
     return result
 
 
-def cluster(worker, ports):
+def cluster(worker, ports, kind="worker"):
     addresses = [f"localhost:{port}" for port in ports]
-    place = {"type": "worker", "index": worker}
+    place = {"type": kind, "index": worker}
     return json.dumps({"cluster": {"worker": addresses}, "task": place})
 
 
@@ -348,6 +348,11 @@ def test_a_backend_has_its_own_strategies():
         ({"TF_CONFIG": '{"task": {}}'}, "`TF_CONFIG` must name the workers"),
         ({"TF_CONFIG": "{oops"}, "`TF_CONFIG` must name the workers"),
         ({"TF_CONFIG": '{"cluster": {"ps": ["a:1"]}}'}, "`TF_CONFIG` must name the workers"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(2, (1, 2))}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(-1, (1, 2))}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(None, (1, 2))}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(0, (1, 2), "chief")}, "and which of them this process is"),
     ],
 )
 def test_workers_without_addresses(environment, message, monkeypatch):

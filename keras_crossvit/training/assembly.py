@@ -213,4 +213,10 @@ def _load_teacher(name, model, classes):
             f"Received: teacher={name!r}, which takes {teacher.input_shape} and answers "
             f"{teacher.output_shape}"
         )
+    theirs, ours = getattr(teacher, "labels", None) or (), model.labels or ()
+    if set(theirs) == set(ours) and tuple(theirs) != tuple(ours):
+        raise ValueError(
+            "`teacher` must have the classes of the data in the same order. "
+            f"Received: teacher={name!r}, which has them in another order"
+        )
     return teacher

@@ -75,6 +75,8 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint under a temporary name, renames it, and removes those too old.
 
+    Those of later steps are old, too: they were counted before the batch size or the data changed.
+
     Args:
         folder: Folder of the run's checkpoints; made if need be.
         step: Number of steps done.
@@ -95,8 +97,10 @@ def write_checkpoint(
             save_file(arrays, aside, metadata=metadata)
         except SafetensorError as error:  # a full disk, for instance
             raise OSError(f"{path} cannot be written: {error}") from error
-    for path in _paths(folder)[:-_KEPT]:
-        path.unlink()
+    paths = _paths(folder)
+    end = paths.index(path) + 1
+    for old in [*paths[end:], *paths[:end][:-_KEPT]]:
+        old.unlink()
 
 
 def read_last_checkpoint(

@@ -158,7 +158,8 @@ class TrainConfig(InputConfig):
             check_choice(name, getattr(self, name), {True, False})
 
     def _check_texts(self) -> None:
-        required, optional = ("model", "dataset", "output_dir"), ("data_dir", "weights", "teacher")
+        required = ("model", "dataset", "output_dir", "train_split")
+        optional = ("data_dir", "weights", "teacher")
         for name in (*required, *optional):
             value = getattr(self, name)
             if isinstance(value, os.PathLike):  # which JSON does not know
@@ -196,6 +197,9 @@ class TrainConfig(InputConfig):
 
     def _check_numbers(self) -> None:
         check_rate("drop_path_rate", self.drop_path_rate)
+        if self.crop_ratio is not None:
+            check_positive("crop_ratio", self.crop_ratio)
+            check_between("crop_ratio", self.crop_ratio, 0, 1)
         if self.freeze_stages is not None:
             check_not_negative_int("freeze_stages", self.freeze_stages)
             if self.lora_rank is not None:

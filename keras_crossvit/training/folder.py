@@ -181,6 +181,8 @@ def _compare(folder, before, config):
         for name in now
         if name not in _FREE and before[name] != now[name]
     }
+    if _both_have_a_path(before["dataset"], now["dataset"]):
+        changed.pop("dataset", None)  # moved, or another process's copy
     refused = [name for name in changed if name not in _CHANGING]
     if refused:
         raise ValueError(
@@ -191,3 +193,8 @@ def _compare(folder, before, config):
         )
     for name, (old, new) in changed.items():
         logger.warning("%s goes on as %r instead of %r: %s", name, new, old, _CHANGING[name])
+
+
+def _both_have_a_path(before, now):
+    """Whether both datasets are folders, or both are tables."""
+    return {text.partition(":")[0] for text in (before, now)} in ({"folder"}, {"csv"})

@@ -61,7 +61,7 @@ class Progress:
             for row in np.asarray(sums):
                 self._looked_at += 1
                 if not math.isfinite(row[0]):
-                    raise FloatingPointError(self._diverged())
+                    raise FloatingPointError(self.diverged("loss"))
                 self.totals.add(row)
                 stop |= bool(row[4] > 0)
         self._begun.clear()
@@ -119,11 +119,12 @@ class Progress:
                 self.totals = Totals()
         self._looked_at = self.step
 
-    def _diverged(self):
+    def diverged(self, loss: str) -> str:
+        """The message about a loss that is no number, at the last step that was looked at."""
         epoch, step = divmod(self._looked_at - 1, self.steps)
         before = pathlib.Path(self.config.output_dir) / "before.1"
         return (
-            f"The loss is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. A "
+            f"The {loss} is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. A "
             "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "
             "values start in another `output_dir`, or with --no-resume, which keeps this run's "
             f"checkpoints, all from before it, in {before}."

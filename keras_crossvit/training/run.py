@@ -182,7 +182,10 @@ class Run:
                     self._leave()
             row = self._evaluate(held_out or step.feed(self._held_out_batches), bar, stop)
             self._keep_best()
-            progress.ended = self._is_over() | bool(on_epoch and on_epoch(row, step.model))
+            progress.ended = self._is_over()
+            if on_epoch is not None:
+                step.sync()
+                progress.ended |= bool(on_epoch(row, step.model))
             progress.begin_epoch()
             self.save()
 
@@ -207,7 +210,7 @@ class Run:
         if self.folder is None:
             verbose = 0
         else:
-            print(f"Epoch {self.progress.step // self.steps + 1}/{self.config.epochs}")
+            print(f"Epoch {len(self.log.rows) + 1}/{self.config.epochs}")
         names = [*self.metrics, *(f"val_{name}" for name in self.metrics), "images/s"]
         return keras.utils.Progbar(self.steps, verbose=verbose, stateful_metrics=names)
 
@@ -248,6 +251,8 @@ class Run:
                 self._leave()
         totals = Totals(*sums[:4])
         self._check_read(totals, "validation_split", self.source.validation)
+        if not math.isfinite(totals.loss):
+            raise FloatingPointError(progress.diverged("validation loss"))
         validation = {f"val_{name}": value for name, value in self._means(totals).items()}
         if self.step.several_labels:
             precision = mean_average_precision(sums[COLUMNS:].reshape(2, self.classes, -1))
@@ -333,7 +338,8 @@ class Run:
 
     def _final_model(self):
         """A new model with the weights of the step's model, LoRA's merged."""
-        model = build_model(self.config, self.source, weights=None)
+        # Weights may have decided the size where the configuration leaves it open.
+        model = build_model(self.config, self.source, weights=None, input_shape=self.size)
         copy_weights(self.step.model, model)
         return model
 

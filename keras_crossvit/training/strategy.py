@@ -91,14 +91,17 @@ def _multiworker(timeout):
 
 def _check_tf_config(text):
     try:
-        cluster = json.loads(text).get("cluster", {})
-        known = bool(cluster) and not cluster.keys() - {"chief", "worker"}
-    except (ValueError, AttributeError):
+        given = json.loads(text)
+        cluster, task = given["cluster"], given["task"]
+        known = not cluster.keys() - {"chief", "worker"}
+        known &= int(task["index"]) in range(len(cluster[task["type"]]))
+    except (ValueError, AttributeError, KeyError, TypeError):
         known = False
     if not known:
         raise ValueError(
-            '`TF_CONFIG` must name the workers, and a chief if there is one, as in {"cluster": '
-            '{"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}. '
+            "`TF_CONFIG` must name the workers, a chief if there is one, and which of them this "
+            'process is, as in {"cluster": {"worker": ["host:port", ...]}, "task": {"type": '
+            '"worker", "index": 0}}. '
             f"Received: TF_CONFIG={text}"
         )
 

@@ -58,6 +58,17 @@ def test_two_are_kept(tmp_path):
     assert files(tmp_path) == ["step-000000010.safetensors", "step-000000100.safetensors"]
 
 
+def test_those_counted_in_smaller_batches_go(tmp_path):
+    """Steps of an epoch are fewer after the batch size grew or the data shrank."""
+    for step, epochs in ((16, 2), (24, 3), (16, 4)):
+        write_checkpoint(tmp_path, step, ARRAYS, {"epochs": epochs})
+    assert files(tmp_path) == ["step-000000016.safetensors"]
+    assert read_last_checkpoint(tmp_path)[1] == {"epochs": 4}
+    write_checkpoint(tmp_path, 20, ARRAYS, {"epochs": 5})
+    assert files(tmp_path) == ["step-000000016.safetensors", "step-000000020.safetensors"]
+    assert read_last_checkpoint(tmp_path)[1] == {"epochs": 5}
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-5])
 
@@ -122,6 +133,19 @@ def test_only_a_run_that_begins_anew_puts_aside(tmp_path):
     assert files(tmp_path) == ["before.1", "checkpoints", "config.json"]
     assert files(tmp_path / "before.1") == ["checkpoints", "config.json", "model.keras"]
     assert json.loads((tmp_path / "before.1" / "config.json").read_text())["seed"] == config.seed
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_the_data_may_be_elsewhere(tmp_path, kind):
+    """Moved, or as another process has them; data of another kind are other data."""
+    config = dataclasses.replace(make_config(tmp_path), dataset=f"{kind}:/disk0/pets")
+    open_run(tmp_path, config, writes=True)
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    moved = dataclasses.replace(config, dataset=f"{kind}:/disk1/pets")
+    assert open_run(tmp_path, moved, writes=False)[1]["step"] == 5
+    for other in ("digits", "hub:/disk0/pets"):
+        with pytest.raises(ValueError, match=f"dataset='{kind}:/disk0/pets'.*dataset='{other}'"):
+            open_run(tmp_path, dataclasses.replace(config, dataset=other), writes=True)
 
 
 def test_options_younger_than_the_run_count_as_their_defaults(tmp_path, caplog):

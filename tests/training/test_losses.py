@@ -1,6 +1,7 @@
 """The losses of rows: softmax, sigmoid, balanced classes, a teacher; the best epoch."""
 
 import re
+import types
 
 import keras
 import numpy as np
@@ -166,6 +167,20 @@ class TestTeacher:
 def test_a_teacher_that_knows_nothing_is_refused(name, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         _load_teacher(name, base.small_model(), 5)
+
+
+@pytest.mark.parametrize(("labels", "fits"), [("cba", False), ("abc", True), ("xyz", True)])
+def test_a_teacher_of_the_same_classes_has_them_in_the_same_order(labels, fits, monkeypatch):
+    student, teacher = (
+        types.SimpleNamespace(input_shape=(None, 40, 40, 3), output_shape=(None, 3), labels=names)
+        for names in (tuple("abc"), tuple(labels))
+    )
+    monkeypatch.setattr(keras.saving, "load_model", lambda path, compile: teacher)
+    if fits:
+        assert _load_teacher(__file__, student, 3) is teacher
+    else:
+        with pytest.raises(ValueError, match=r"^`teacher` must .* has them in another order$"):
+            _load_teacher(__file__, student, 3)
 
 
 def rows(*values):

@@ -1,6 +1,7 @@
 """A run with what fine-tuning asks for: grey images, a teacher, frozen layers, the best epoch."""
 
 import dataclasses
+import types
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import keras_crossvit as kc
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.evaluation import evaluate
 from keras_crossvit.training import finish, train
+from keras_crossvit.training.run import Run
 from tests.base import pixels
 from tests.training.tiny import MODEL, RECIPE
 
@@ -67,6 +69,17 @@ def test_frozen_layers_are_as_before_and_the_rest_is_not(done):
             np.testing.assert_array_equal(after, before)
         elif part.endswith("head"):
             assert np.abs(after - before).max() > 1e-5
+
+
+def test_the_final_model_has_the_size_that_the_weights_gave_the_trained_one():
+    trained = kc.CrossViT(MODEL, weights=None, classes=10, input_shape=(48, 48, 3))
+    step = types.SimpleNamespace(model=trained)
+    source = types.SimpleNamespace(class_names=[*"abcdefghij"])
+    run = types.SimpleNamespace(config=RECIPE, source=source, step=step, size=(48, 48, 3))
+    final = Run._final_model(run)
+    assert final.input_shape == (None, 48, 48, 3)
+    for ours, theirs in zip(final.weights, trained.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_folder_describes_the_model(done):

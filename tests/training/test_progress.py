@@ -1,6 +1,7 @@
 """How far a run is: sums in the order of the steps, and the way back to a checkpoint."""
 
 import dataclasses
+import threading
 import types
 
 import numpy as np
@@ -10,6 +11,8 @@ import tensorflow as tf
 from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training.progress import Progress, compare_data
+from keras_crossvit.training.run import Run
+from keras_crossvit.training.steps import Totals
 from tests.training.tiny import RECIPE
 
 STEPS = 11  # of an epoch of 176 images in batches of 16
@@ -92,6 +95,49 @@ def test_another_batch_size(step, batch_size, reached, kept):
 def test_other_data(before, step, reached):
     notes = {"step": step, "steps_per_epoch": before, "totals": [16.0, 4.0, 8.0, 16.0]}
     assert restored(notes).step == reached
+
+
+def at_the_end_of_an_epoch(rows=(), **attributes):
+    """A `Run` that has done the steps of its first epoch, and as yet has these rows of the log."""
+    run = object.__new__(Run)
+    progress = Progress(RECIPE, STEPS, step=STEPS)
+    log = types.SimpleNamespace(rows=[*rows], add=None)
+    common = {"config": RECIPE, "progress": progress, "log": log, "steps": STEPS, "folder": "run"}
+    run.__dict__.update({**common, "metrics": ["loss"], **attributes})
+    return run
+
+
+@pytest.mark.parametrize(("rows", "epoch"), [([], 1), ([{}], 2)])
+def test_the_epoch_that_is_printed_is_that_of_the_next_row(rows, epoch, capsys):
+    at_the_end_of_an_epoch(rows)._bar()
+    assert capsys.readouterr().out == f"Epoch {epoch}/2\n"
+
+
+def test_held_out_images_on_which_the_model_diverged_are_no_result():
+    sums = np.array([np.nan, 0, 0, 16, 0])
+    step = types.SimpleNamespace(evaluate=lambda batches, stop: sums)
+    run = at_the_end_of_an_epoch(step=step, source=data(validation=16))
+    run.progress.totals = Totals(1, 1, 1, 16)
+    message = "The validation loss is no longer a finite number, in epoch 1, step 11"
+    with pytest.raises(FloatingPointError, match=message):
+        run._evaluate(None, None, threading.Event())
+
+
+def test_a_hook_is_given_the_model_as_it_is_now():
+    """On JAX its variables are those of the last `sync`."""
+    calls = []
+
+    def hook(row, model):
+        calls.append(model)
+        return True
+
+    step = types.SimpleNamespace(model="model", sync=lambda: calls.append("sync"), feed=list)
+    run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
+    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    run._keep_best = run.save = run._training_batches = run._bar = lambda: None
+    run.fit(threading.Event(), on_epoch=hook)
+    assert calls == ["sync", "model"]
+    assert run.progress.ended
 
 
 def data(class_names=("a", "b"), train=176, validation=20):

@@ -91,6 +91,14 @@ def test_top_five_of_more_classes():
     np.testing.assert_array_equal(sums, [7, 1, 5, 7])  # among equal ones the first come first
 
 
+def test_rows_without_finite_logits_are_wrong():
+    logits = np.array([[6, 5, 4, 3, 2, 1, 0]] * 4, "float32")
+    logits[1], logits[2, 6], logits[3, 0] = np.nan, np.nan, np.inf
+    labels = np.eye(7, dtype="float32")[[0, 0, 0, 0]]
+    sums = np.asarray(row_sums(labels, logits, np.ones(4, "float32")))
+    np.testing.assert_array_equal(sums, [4, 1, 1, 4])
+
+
 def test_rows_of_weight_zero_count_for_nothing():
     step = make_step()
     weights = np.array([1, 1, 1, 1, 1, 0, 0, 0], "float32")

@@ -56,9 +56,9 @@ def alone(folder, values):
     return result
 
 
-def cluster(worker, ports):
+def cluster(worker, ports, kind="worker"):
     addresses = [f"localhost:{port}" for port in ports]
-    place = {"type": "worker", "index": worker}
+    place = {"type": kind, "index": worker}
     return json.dumps({"cluster": {"worker": addresses}, "task": place})
 
 
@@ -207,6 +207,31 @@ def jax(folder, name, values, **environment):
 
 
 @pytest.mark.main_job
+def test_what_jax_synced_outlives_the_next_step():
+    code = """if True:
+        import keras
+        import numpy as np
+        import tensorflow as tf
+        from keras_crossvit.training.steps import step_class
+
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        optimizer.average_momentum = None  # as of those of make_optimizer
+        optimizer.build(model.trainable_variables)
+        step = step_class()(model, optimizer, None)
+        images, labels = np.ones((4, 2), "float32"), np.eye(3, dtype="float32")[[0, 1, 1, 1]]
+        feed = step.feed(tf.data.Dataset.from_tensors((images, labels)).repeat())
+        step.train(feed, 1)
+        step.sync()
+        synced = [np.array(array) for array in step.arrays[0]]
+        step.train(feed, 1)
+        for variable, value in zip(model.trainable_variables, synced, strict=True):
+            print(np.array_equal(variable, value))
+    """
+    assert run_python(code, KERAS_BACKEND="jax").split() == ["True", "True"]
+
+
+@pytest.mark.main_job
 def test_jax_trains_alike_and_its_export_serves(folder, values, alone):
     here = folder / "jax"
     with jax(folder, "jax", values, TINY_EXPORT="1") as process:
@@ -323,6 +348,11 @@ def test_a_backend_has_its_own_strategies():
         ({"TF_CONFIG": '{"task": {}}'}, "`TF_CONFIG` must name the workers"),
         ({"TF_CONFIG": "{oops"}, "`TF_CONFIG` must name the workers"),
         ({"TF_CONFIG": '{"cluster": {"ps": ["a:1"]}}'}, "`TF_CONFIG` must name the workers"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(2, (1, 2))}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(-1, (1, 2))}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(None, (1, 2))}, "and which of them this process is"),
+        ({"TF_CONFIG": cluster(0, (1, 2), "chief")}, "and which of them this process is"),
     ],
 )
 def test_workers_without_addresses(environment, message, monkeypatch):

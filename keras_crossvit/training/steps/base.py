@@ -159,7 +159,7 @@ def row_sums(
     Args:
         labels: `(B, classes)`; mixed labels count as the class with the highest value, and where
             several share it, as with several labels, any of them is right.
-        logits: `(B, classes)`.
+        logits: `(B, classes)`; where one is not finite the row is wrong.
         losses: `(B,)`.
         weights: `(B,)`; `None` for 1 where there is a label, 0 where an image was unreadable.
     """
@@ -174,7 +174,10 @@ def row_sums(
     # Among equal logits the first class comes first, as in `evaluate`.
     tied = ops.equal(logits, best) & (np.arange(logits.shape[-1], dtype="int32") < place)
     before = ops.sum(ops.cast((logits > best) | tied, "int32"), axis=-1)
-    columns = [losses, right, ops.cast(before < 5, "float32")]
+    # Nothing is larger than NaN, which would make it the first of all.
+    broken = ops.any(ops.logical_not(ops.isfinite(logits)), axis=-1)
+    answers = 1 - ops.cast(broken, "float32")
+    columns = [losses, right * answers, ops.cast(before < 5, "float32") * answers]
     return ops.stack([*(ops.sum(column * weights) for column in columns), ops.sum(weights)])
 
 

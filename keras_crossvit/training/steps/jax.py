@@ -52,7 +52,7 @@ class JaxStep(Step):
     def sync(self) -> None:
         for variables, arrays in zip(self._variables(), self.arrays, strict=True):
             for variable, array in zip(variables, arrays, strict=True):
-                variable.assign(array)
+                variable.assign(jnp.copy(array))  # since the next call of `train` donates it
 
     def snapshot(self) -> dict[str, Tensor]:
         values = {

@@ -78,7 +78,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
 def arguments_of(model: keras.Model) -> dict[str, Any]:
     """The arguments of a model that its weights do not show, as in `Checkpoint`."""
     arguments = {name: getattr(model, name) for name in ("labels", "mean", "std")}
-    activation = model.classifier_activation
+    activation = model.get_config()["classifier_activation"]  # Keras' functions by their names
     if activation is None or isinstance(activation, str):  # others are the user's own functions
         arguments["classifier_activation"] = activation
     return arguments
@@ -105,10 +105,25 @@ def compare_arguments(
         # If the lengths differ, they are for images with other channels, or for other classes.
         if given is None or len(given) != len(own[name]) or list(given) == list(own[name]):
             continue
-        logger.warning(
-            "%s: the weights are of a model with %s=%s. This one has %s, and answers otherwise.",
-            *(origin, name, _shortened(given), _shortened(own[name])),
-        )
+        _warn(origin, name, _shortened(given), _shortened(own[name]))
+    theirs, ours = (_activation(values, model.classes) for values in (arguments, own))
+    if heads and model.include_top and theirs and ours and theirs != ours:
+        _warn(origin, "classifier_activation", theirs, ours)
+
+
+def _warn(origin, name, given, own):
+    logger.warning(
+        "%s: the weights are of a model with %s=%s. This one has %s, and answers otherwise.",
+        *(origin, name, given, own),
+    )
+
+
+def _activation(arguments, classes):
+    """What makes the logits probabilities; `None` if nothing does, or if it is not known."""
+    activation = arguments.get("classifier_activation")
+    if activation == "softmax" and classes == 1:
+        return "sigmoid"  # as `CrossViT` takes it
+    return None if activation == "linear" else activation
 
 
 def _shortened(values):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 import keras_crossvit as kc
 from keras_crossvit.weights.checkpoint import model_state
+from keras_crossvit.weights.files import read_checkpoint
 from tests import base, golden, reference
 from tests.weights.states import assert_same_weights, written, zeroed
 
@@ -104,6 +105,36 @@ def test_positions_of_another_size_are_resized_bicubic(tmp_path):
             expected = expected.reshape(-1, before.shape[1])
             np.testing.assert_array_equal(np.array(variable)[0, 0], before[0])
             np.testing.assert_allclose(np.array(variable)[0, 1:], expected, atol=1e-6)
+
+
+def halved(logits):
+    return logits / 2
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "classes", "warned"),
+    [
+        ("sigmoid", "softmax", 5, ["sigmoid. This one has softmax"]),
+        (keras.activations.softmax, "sigmoid", 5, ["softmax. This one has sigmoid"]),
+        (keras.activations.softmax, "softmax", 5, []),
+        ("softmax", "sigmoid", 1, []),  # one class gets a sigmoid
+        (None, "softmax", 5, []),  # logits are a choice
+        ("sigmoid", "linear", 5, []),
+        (halved, "softmax", 5, []),
+    ],
+)
+def test_activations(theirs, ours, classes, warned, fresh_model, tmp_path, caplog):
+    """Keras' functions are written by name; other probabilities than the file's are logged."""
+    fresh_model.classes, fresh_model.classifier_activation = classes, theirs
+    kc.save_checkpoint(fresh_model, tmp_path / "weights.safetensors")
+    arguments = read_checkpoint(tmp_path / "weights.safetensors").arguments
+    name = getattr(theirs, "__name__", theirs)
+    assert arguments.get("classifier_activation", "halved") == name
+    fresh_model.classifier_activation = ours
+    kc.load_checkpoint(fresh_model, tmp_path / "weights.safetensors")
+    assert len(caplog.messages) == len(warned)
+    for message, part in zip(caplog.messages, warned, strict=True):
+        assert f"of a model with classifier_activation={part}, and answers otherwise" in message
 
 
 def without(state, name):

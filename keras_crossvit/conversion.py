@@ -26,8 +26,9 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
             A `.safetensors` file of this package records the patch grids, activation, labels,
-            mean and deviation. Weights from any other file must be for square images, and get a
-            softmax, no labels, and ImageNet's mean and deviation (their averages for one channel).
+            mean and deviation, and whether the inputs are separate. Weights from any other file
+            must be for square images, and get a softmax, no labels, and ImageNet's mean and
+            deviation (their averages for one channel).
         destination: The file to write: `.safetensors` (timm's names; timm loads it with
             `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
@@ -44,7 +45,7 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
             f"`destination` must end in {', '.join(_DESTINATIONS)}. Received: {destination}"
         )
     if source.suffix == ".keras" and source.is_file():
-        model = keras.saving.load_model(source, compile=False)
+        model = _load_model(source)
     else:
         model = _model_of(read_checkpoint(source), str(source))
     if destination.suffix == ".safetensors":
@@ -55,6 +56,23 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
             model.save(aside)
         else:
             model.save_weights(aside)
+    return model
+
+
+def _load_model(source):
+    """The model of this package in a `.keras` file."""
+    try:
+        model = keras.saving.load_model(source, compile=False)
+    except Exception as error:  # Keras raises many types for other files
+        raise ValueError(
+            f"`source` must be a complete .keras file. Received: {source}, which cannot be read: "
+            f"{error}"
+        ) from error
+    if not isinstance(model, CrossViT):
+        raise ValueError(
+            "`source` must hold a CrossViT of this package. "
+            f"Received: {source}, with a {type(model).__name__} {model.name!r}"
+        )
     return model
 
 
@@ -71,6 +89,8 @@ def _model_of(checkpoint, origin):
         # Without these, one channel would be normalised as three.
         grey = {"mean": [np.mean(MEAN)], "std": [np.mean(STD)]} if channels == 1 else {}
         arguments = {**grey, **checkpoint.arguments}
+        if classes is None:
+            arguments.pop("labels", None)  # of heads that are not in the file
         model = CrossViT(
             config,
             weights=None,
@@ -98,12 +118,29 @@ def _input_size(config, shapes, grids):
         width = config.branches[branch].embed_dim
         if name not in shapes or len(shapes[name]) != 3 or shapes[name][2] != width:
             return None
-    # The first branch sees the image without a resize.
-    branch, name = next(iter(names.items()))
-    side = math.isqrt(max(shapes[name][1] - config.class_token, 0))
-    rows, columns = grids.get(branch, (side, side))
-    patch = config.branches[branch].patch_size
-    return (rows * patch, columns * patch) if rows and columns else None
+    patches = {}
+    for branch, name in names.items():
+        side = math.isqrt(max(shapes[name][1] - config.class_token, 0))
+        patches[branch] = grids.get(branch, (side, side))
+    rows, columns = ({branch: sides[axis] for branch, sides in patches.items()} for axis in (0, 1))
+    size = _side(config, rows), _side(config, columns)
+    return None if None in size else size
+
+
+def _side(config, patches):
+    """Side of the image that the branches split into `{branch: number}` patches, or `None`.
+
+    Of several sides, the one that the first branch sees without a resize, or the nearest to it.
+    """
+    sizes = [branch.patch_size for branch in config.branches.values()]
+    exact = next(iter(patches.values())) * sizes[0]
+    for side in sorted(range(exact - sizes[0], exact + sizes[0]), key=lambda x: abs(x - exact)):
+        if side < max(sizes):
+            continue
+        grids = config.grids(side, side)
+        if all(grids[branch][0] == number for branch, number in patches.items()):
+            return side
+    return None
 
 
 def _channels(shapes):

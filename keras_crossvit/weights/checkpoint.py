@@ -78,7 +78,9 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
 def arguments_of(model: keras.Model) -> dict[str, Any]:
     """The arguments of a model that its weights do not show, as in `Checkpoint`."""
     arguments = {name: getattr(model, name) for name in ("labels", "mean", "std")}
-    activation = model.get_config()["classifier_activation"]  # Keras' functions by their names
+    config = model.get_config()
+    arguments["inputs"] = config["inputs"]
+    activation = config["classifier_activation"]  # Keras' functions by their names
     if activation is None or isinstance(activation, str):  # others are the user's own functions
         arguments["classifier_activation"] = activation
     return arguments
@@ -93,9 +95,10 @@ def compare_arguments(
         model: A CrossViT of this package, whose weights come from `origin`.
         arguments: As in `Checkpoint`.
         origin: Where they come from, for the warning.
-        heads: Whether the heads come from there as well.
+        heads: Whether the heads, if the model has any, come from there as well.
     """
     own = arguments_of(model)
+    heads = heads and model.include_top
     if heads and own["labels"] is None and arguments.get("labels"):
         own["labels"] = model.labels = tuple(arguments["labels"])
     compared = ["mean", "std"] if model.include_preprocessing else []
@@ -107,7 +110,7 @@ def compare_arguments(
             continue
         _warn(origin, name, _shortened(given), _shortened(own[name]))
     theirs, ours = (_activation(values, model.classes) for values in (arguments, own))
-    if heads and model.include_top and theirs and ours and theirs != ours:
+    if heads and theirs and ours and theirs != ours:
         _warn(origin, "classifier_activation", theirs, ours)
 
 

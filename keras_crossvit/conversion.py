@@ -1,5 +1,6 @@
 """Converts checkpoints from one file format to another."""
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -12,7 +13,7 @@ from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.weights import save_checkpoint
-from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes
+from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes, unseen
 from keras_crossvit.weights.files import read_checkpoint
 from keras_crossvit.weights.names import named_variables, to_torch
 
@@ -80,15 +81,19 @@ def _model_of(checkpoint, origin):
     """The model of the preset that fits these weights, with the weights loaded."""
     state = checkpoint.state
     shapes = {name: array.shape for name, array in state.items()}
+    saved_arguments = dict(checkpoint.arguments)
+    saved_config = saved_arguments.pop("config", None)
     for name in presets():
         config = CrossViTConfig.preset(name)
+        if saved_config and unseen(saved_config) != unseen(dataclasses.asdict(config)):
+            continue
         size = _input_size(config, shapes, checkpoint.grids)
         if size is None:
             continue
         classes, channels = head_classes(state), _channels(shapes)
         # Without these, one channel would be normalised as three.
         grey = {"mean": [np.mean(MEAN)], "std": [np.mean(STD)]} if channels == 1 else {}
-        arguments = {**grey, **checkpoint.arguments}
+        arguments = {**grey, **saved_arguments}
         if classes is None:
             arguments.pop("labels", None)  # of heads that are not in the file
         model = CrossViT(

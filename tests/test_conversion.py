@@ -1,5 +1,7 @@
 """Checkpoints from one format to another, the preset found from the weights alone."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
 from keras_crossvit.conversion import _input_size, convert
+from keras_crossvit.models.config import PRESETS
 from tests.base import pixels, skip_without, values_of
 from tests.reference import randomize
 
@@ -183,6 +186,23 @@ def test_a_file_that_is_not_square_and_does_not_say_it(tmp_path):
     save_file(load_file(tmp_path / "wide.safetensors"), tmp_path / "old.safetensors")
     with pytest.raises(ValueError, match="for square images unless the file says of which grid"):
         convert(tmp_path / "old.safetensors", tmp_path / "model.keras")
+
+
+def test_another_fusion_of_the_same_names_and_shapes(tmp_path, monkeypatch):
+    """Of two presets that the weights fit, the one that they are of; otherwise none."""
+    preset = PRESETS["crossvit_digits"]
+    class_token, pairwise = (
+        dataclasses.replace(preset, config=dataclasses.replace(preset.config, fusion=fusion))
+        for fusion in ("class_token", "pairwise")
+    )
+    saved = kc.CrossViT(pairwise.config, weights=None, classes=2)
+    kc.save_checkpoint(saved, tmp_path / "a.safetensors")
+    monkeypatch.setitem(PRESETS._entries, "tests_class_token", class_token)
+    with pytest.raises(ValueError, match="weights fit none of them"):
+        convert(tmp_path / "a.safetensors", tmp_path / "a.keras")
+    monkeypatch.setitem(PRESETS._entries, "tests_pairwise", pairwise)
+    made = convert(tmp_path / "a.safetensors", tmp_path / "a.keras")
+    assert made.config.fusion == "pairwise"
 
 
 def test_weights_of_no_preset(safetensors, tmp_path):

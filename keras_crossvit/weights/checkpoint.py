@@ -79,7 +79,7 @@ def arguments_of(model: keras.Model) -> dict[str, Any]:
     """The arguments of a model that its weights do not show, as in `Checkpoint`."""
     arguments = {name: getattr(model, name) for name in ("labels", "mean", "std")}
     config = model.get_config()
-    arguments["inputs"] = config["inputs"]
+    arguments.update(config=config["config"], inputs=config["inputs"])
     activation = config["classifier_activation"]  # Keras' functions by their names
     if activation is None or isinstance(activation, str):  # others are the user's own functions
         arguments["classifier_activation"] = activation
@@ -112,6 +112,16 @@ def compare_arguments(
     theirs, ours = (_activation(values, model.classes) for values in (arguments, own))
     if heads and theirs and ours and theirs != ours:
         _warn(origin, "classifier_activation", theirs, ours)
+    given, own = (unseen(values["config"]) for values in ({**own, **arguments}, own))
+    for name in (name for name in own if given[name] != own[name]):
+        _warn(origin, name, given[name], own[name])
+
+
+def unseen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What weights do not show of a configuration, `dataclasses.asdict` of a `CrossViTConfig`."""
+    branches = [branch for branch in ("small", "large") if config[branch] is not None]
+    heads = {f"{branch}.num_heads": config[branch]["num_heads"] for branch in branches}
+    return {"fusion": config["fusion"], **heads}
 
 
 def _warn(origin, name, given, own):

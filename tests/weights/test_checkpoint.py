@@ -1,5 +1,6 @@
 """Checkpoints in and out: names, layouts, sizes; all or nothing when they do not fit."""
 
+import dataclasses
 import json
 import os
 
@@ -135,6 +136,22 @@ def test_activations(theirs, ours, classes, warned, fresh_model, tmp_path, caplo
     assert len(caplog.messages) == len(warned)
     for message, part in zip(caplog.messages, warned, strict=True):
         assert f"of a model with classifier_activation={part}, and answers otherwise" in message
+
+
+def test_designs_of_the_same_names_and_shapes(tmp_path, caplog):
+    """What differs is logged, and not if the file does not say."""
+    large = dataclasses.replace(base.small_config().large, num_heads=4)
+    source = base.small_model(base.small_config(fusion="pairwise", large=large))
+    kc.save_checkpoint(source, tmp_path / "pairwise.safetensors")
+    kc.load_checkpoint(source, tmp_path / "pairwise.safetensors")
+    written(model_state(source), tmp_path, "bare.safetensors")
+    other = base.small_model(base.small_config(fusion="class_token"))
+    kc.load_checkpoint(other, tmp_path / "bare.safetensors")
+    assert not caplog.messages
+    kc.load_checkpoint(other, tmp_path / "pairwise.safetensors")
+    fusion, heads = caplog.messages
+    assert "are of a model with fusion=pairwise. This one has class_token, and" in fusion
+    assert "are of a model with large.num_heads=4. This one has 3, and" in heads
 
 
 def without(state, name):

@@ -1,5 +1,6 @@
 """Converts checkpoints from one file format to another."""
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -12,7 +13,7 @@ from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.weights import save_checkpoint
-from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes
+from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes, unseen
 from keras_crossvit.weights.files import read_checkpoint
 from keras_crossvit.weights.names import named_variables, to_torch
 
@@ -26,8 +27,9 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
             A `.safetensors` file of this package records the patch grids, activation, labels,
-            mean and deviation. Weights from any other file must be for square images, and get a
-            softmax, no labels, and ImageNet's mean and deviation (their averages for one channel).
+            mean and deviation, and whether the inputs are separate. Weights from any other file
+            must be for square images, and get a softmax, no labels, and ImageNet's mean and
+            deviation (their averages for one channel).
         destination: The file to write: `.safetensors` (timm's names; timm loads it with
             `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
@@ -44,7 +46,7 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
             f"`destination` must end in {', '.join(_DESTINATIONS)}. Received: {destination}"
         )
     if source.suffix == ".keras" and source.is_file():
-        model = keras.saving.load_model(source, compile=False)
+        model = _load_model(source)
     else:
         model = _model_of(read_checkpoint(source), str(source))
     if destination.suffix == ".safetensors":
@@ -58,19 +60,42 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
     return model
 
 
+def _load_model(source):
+    """The model of this package in a `.keras` file."""
+    try:
+        model = keras.saving.load_model(source, compile=False)
+    except Exception as error:  # Keras raises many types for other files
+        raise ValueError(
+            f"`source` must be a complete .keras file. Received: {source}, which cannot be read: "
+            f"{error}"
+        ) from error
+    if not isinstance(model, CrossViT):
+        raise ValueError(
+            "`source` must hold a CrossViT of this package. "
+            f"Received: {source}, with a {type(model).__name__} {model.name!r}"
+        )
+    return model
+
+
 def _model_of(checkpoint, origin):
     """The model of the preset that fits these weights, with the weights loaded."""
     state = checkpoint.state
     shapes = {name: array.shape for name, array in state.items()}
+    saved_arguments = dict(checkpoint.arguments)
+    saved_config = saved_arguments.pop("config", None)
     for name in presets():
         config = CrossViTConfig.preset(name)
+        if saved_config and unseen(saved_config) != unseen(dataclasses.asdict(config)):
+            continue
         size = _input_size(config, shapes, checkpoint.grids)
         if size is None:
             continue
         classes, channels = head_classes(state), _channels(shapes)
         # Without these, one channel would be normalised as three.
         grey = {"mean": [np.mean(MEAN)], "std": [np.mean(STD)]} if channels == 1 else {}
-        arguments = {**grey, **checkpoint.arguments}
+        arguments = {**grey, **saved_arguments}
+        if classes is None:
+            arguments.pop("labels", None)  # of heads that are not in the file
         model = CrossViT(
             config,
             weights=None,
@@ -98,12 +123,29 @@ def _input_size(config, shapes, grids):
         width = config.branches[branch].embed_dim
         if name not in shapes or len(shapes[name]) != 3 or shapes[name][2] != width:
             return None
-    # The first branch sees the image without a resize.
-    branch, name = next(iter(names.items()))
-    side = math.isqrt(max(shapes[name][1] - config.class_token, 0))
-    rows, columns = grids.get(branch, (side, side))
-    patch = config.branches[branch].patch_size
-    return (rows * patch, columns * patch) if rows and columns else None
+    patches = {}
+    for branch, name in names.items():
+        side = math.isqrt(max(shapes[name][1] - config.class_token, 0))
+        patches[branch] = grids.get(branch, (side, side))
+    rows, columns = ({branch: sides[axis] for branch, sides in patches.items()} for axis in (0, 1))
+    size = _side(config, rows), _side(config, columns)
+    return None if None in size else size
+
+
+def _side(config, patches):
+    """Side of the image that the branches split into `{branch: number}` patches, or `None`.
+
+    Of several sides, the one that the first branch sees without a resize, or the nearest to it.
+    """
+    sizes = [branch.patch_size for branch in config.branches.values()]
+    exact = next(iter(patches.values())) * sizes[0]
+    for side in sorted(range(exact - sizes[0], exact + sizes[0]), key=lambda x: abs(x - exact)):
+        if side < max(sizes):
+            continue
+        grids = config.grids(side, side)
+        if all(grids[branch][0] == number for branch, number in patches.items()):
+            return side
+    return None
 
 
 def _channels(shapes):

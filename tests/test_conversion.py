@@ -1,5 +1,7 @@
 """Checkpoints from one format to another, the preset found from the weights alone."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
-from keras_crossvit.conversion import convert
+from keras_crossvit.conversion import _input_size, convert
+from keras_crossvit.models.config import PRESETS
 from tests.base import pixels, skip_without, values_of
 from tests.reference import randomize
 
@@ -95,6 +98,50 @@ def test_sides_and_channels_are_kept(shape, tmp_path):
         np.testing.assert_allclose([*made.mean, *made.std], [0.449, 0.226], atol=1e-9)
 
 
+def test_sizes_that_both_branches_resize():
+    """Of the sides that give the file's grids, the nearest to the first branch's patches."""
+    config = kc.CrossViTConfig.preset("crossvit_9")
+    grids = config.grids(242, 358)
+    assert grids == {"small": (20, 30), "large": (15, 21)}  # of 240 x 360, and of 256 x 336
+    shapes = {"pos_embed_0": (1, 601, 128), "pos_embed_1": (1, 316, 256)}
+    assert _input_size(config, shapes, grids) == (241, 360)
+    assert _input_size(config, shapes, {**grids, "large": (17, 21)}) is None
+
+
+def test_separate_inputs_and_features_with_labels(tmp_path):
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    pair = kc.CrossViT(config, weights=None, classes=2, inputs="separate")
+    kc.save_checkpoint(pair, tmp_path / "pair.safetensors")
+    made = convert(tmp_path / "pair.safetensors", tmp_path / "pair.keras")
+    assert made.input_shape == pair.input_shape
+    assert made.takes_pairs
+    assert_same(made, pair)
+    features = kc.CrossViT(
+        config, weights=None, include_top=False, classes=2, labels=("a", "b"), pooling="avg"
+    )
+    kc.save_checkpoint(features, tmp_path / "features.safetensors")
+    made = convert(tmp_path / "features.safetensors", tmp_path / "features.keras")
+    assert (made.include_top, made.labels) == (False, None)
+    assert_same(made, features)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04 cut off", "`source` must be a complete .keras file.*a.keras, which cannot"),
+        (None, "must hold a CrossViT of this package. .*a.keras, with a Sequential"),
+    ],
+)
+def test_a_keras_file_that_is_none_of_ours(content, message, tmp_path):
+    if content is None:
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "a.keras")
+    else:
+        (tmp_path / "a.keras").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "a.keras", tmp_path / "b.keras")
+    assert not (tmp_path / "b.keras").exists()
+
+
 def test_activation_and_labels_are_kept(tmp_path):
     """Of a model with several labels, whose answers a softmax would change."""
     config = kc.CrossViTConfig.preset("crossvit_digits")
@@ -139,6 +186,23 @@ def test_a_file_that_is_not_square_and_does_not_say_it(tmp_path):
     save_file(load_file(tmp_path / "wide.safetensors"), tmp_path / "old.safetensors")
     with pytest.raises(ValueError, match="for square images unless the file says of which grid"):
         convert(tmp_path / "old.safetensors", tmp_path / "model.keras")
+
+
+def test_another_fusion_of_the_same_names_and_shapes(tmp_path, monkeypatch):
+    """Of two presets that the weights fit, the one that they are of; otherwise none."""
+    preset = PRESETS["crossvit_digits"]
+    class_token, pairwise = (
+        dataclasses.replace(preset, config=dataclasses.replace(preset.config, fusion=fusion))
+        for fusion in ("class_token", "pairwise")
+    )
+    saved = kc.CrossViT(pairwise.config, weights=None, classes=2)
+    kc.save_checkpoint(saved, tmp_path / "a.safetensors")
+    monkeypatch.setitem(PRESETS._entries, "tests_class_token", class_token)
+    with pytest.raises(ValueError, match="weights fit none of them"):
+        convert(tmp_path / "a.safetensors", tmp_path / "a.keras")
+    monkeypatch.setitem(PRESETS._entries, "tests_pairwise", pairwise)
+    made = convert(tmp_path / "a.safetensors", tmp_path / "a.keras")
+    assert made.config.fusion == "pairwise"
 
 
 def test_weights_of_no_preset(safetensors, tmp_path):

@@ -74,9 +74,11 @@ def test_what_makes_no_sense_is_refused(wide):
     wrapped = keras.Sequential([keras.Input((40, 64, 3)), wide, keras.layers.Dense(2)])
     backbone = base.small_model(include_top=False)
     averages = base.small_model(base.small_config(class_token=False))
+    pairs = base.small_model(inputs="separate")
     cases = [
         (visualize.attention_rollout, (wrapped, WIDE), "`model` must be a CrossViT of this pack"),
         (visualize.feature_maps, (None, WIDE), "`model` must .* Received: NoneType"),
+        (visualize.feature_maps, (pairs, [WIDE, WIDE]), "one image for both .* inputs="),
         (visualize.attention_rollout, (averages, base.pixels()), "`model` must have class tokens"),
         (visualize.gradcam, (backbone, base.pixels()), "`model` must be a classifier"),
         (visualize.class_scores, (backbone, base.pixels()), "`model` must be a classifier"),

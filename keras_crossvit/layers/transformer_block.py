@@ -45,7 +45,7 @@ class Mlp(keras.layers.Layer):
         self.fc2.build((*input_shape[:-1], hidden))
 
     def call(self, tokens: Tensor, training: bool = False) -> Tensor:
-        if self.fc1.quantization_mode is not None:
+        if any(layer.quantization_mode is not None for layer in (self.fc1, self.fc2)):
             return self.fc2(gelu(self.fc1(tokens)))
         return kernels.mlp(
             tokens, *kernel_and_bias(self.fc1), *kernel_and_bias(self.fc2), training

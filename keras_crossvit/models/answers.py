@@ -33,7 +33,7 @@ def probabilities(model: CrossViT, logits: Tensor, several: bool = False) -> np.
     activation = keras.activations.get(model.classifier_activation)
     if activation is keras.activations.linear:
         activation = keras.activations.sigmoid if several else keras.activations.softmax
-    if model.classes == 1:
+    if model.classes == 1 and activation is keras.activations.softmax:
         activation = keras.activations.sigmoid
     return np.array(keras.ops.convert_to_numpy(activation(logits)))
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import keras
+import numpy as np
 
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json, write_text
@@ -76,12 +77,14 @@ def write_folder(
     folder = check_local("folder", folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`folder` must be a folder. Received: folder={str(folder)!r}")
+    _config_before(folder / "config.json")  # raises before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     classes = head_classes(state)
+    # First, as the only file large enough to fail: the others would describe older weights.
+    save_checkpoint(model, folder / "model.safetensors")
     describe(model, folder, crop_ratio=crop_ratio, details=details, classes=classes, space=space)
     if space:
         write_space(folder)
-    save_checkpoint(model, folder / "model.safetensors")
 
 
 def describe(
@@ -156,6 +159,8 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         )
     if "classes" in changes or "labels" in changes:
         arguments.update(labels=None, include_top=True)
+    if not changes.keys() & {"mean", "std"}:
+        _fit_normalization(arguments, changes)
     arguments.update(changes)
     if isinstance(arguments.get("classifier_activation"), dict):
         arguments["classifier_activation"] = _function(arguments["classifier_activation"], text)
@@ -171,6 +176,17 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         model, changes.get("reset_heads", False)
     )
     return model
+
+
+def _fit_normalization(arguments, changes):
+    """Leaves out a folder's `mean` and `std` if `changes` has images with other channels."""
+    shape = changes.get("input_shape")
+    if np.size(shape) != 3 or shape[2] == arguments["input_shape"][2]:
+        return
+    preprocessing = {**arguments, **changes}.get("include_preprocessing", True)
+    allowed = {1, 3} if shape[2] == 1 and preprocessing else {shape[2]}
+    if len(arguments["mean"] or ()) not in allowed:
+        arguments.update(mean=None, std=None)
 
 
 def _function(serialized, origin):

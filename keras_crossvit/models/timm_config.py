@@ -60,7 +60,7 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
 
     Raises:
         ValueError: If no model here is the same: the architecture is not published, is changed, or
-            classifies by the average of its tokens.
+            classifies by the average of its tokens; or if the size of the images is missing.
     """
     names = {name: preset for name, (preset, _) in _published().items()}
     architecture = found["architecture"]
@@ -82,6 +82,11 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
         raise ValueError(
             "`source` must classify by its class tokens, global_pool='token'. "
             f"Received: {origin}, with global_pool={pooling!r}"
+        )
+    if "input_size" not in cfg:
+        raise ValueError(
+            "`source` must say the size of its images, input_size in config.json. "
+            f"Received: {origin}, without it"
         )
     channels, height, width = cfg["input_size"]
     mean, std = (_for_channels(cfg.get(name), channels) for name in ("mean", "std"))

@@ -46,7 +46,7 @@ class Graph:
         model: A CrossViT, or a model of one branch, trained or not.
 
     Raises:
-        ValueError: If `model` is not a CrossViT.
+        ValueError: If `model` is not a CrossViT, or takes an image for each branch.
     """
 
     def __init__(self, model: CrossViT) -> None:
@@ -55,6 +55,11 @@ class Graph:
                 "`model` must be a CrossViT of this package, not a model that contains one (get "
                 f"it with model.get_layer(...)). Received: {type(model).__name__} "
                 f"{getattr(model, 'name', '')!r}"
+            )
+        if model.takes_pairs:
+            raise ValueError(
+                '`model` must take one image for both branches, inputs="shared". '
+                f'Received: {model.name!r} with inputs="separate"'
             )
         self.model = model
         self.branches = tuple(model.branches)

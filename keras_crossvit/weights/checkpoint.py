@@ -78,7 +78,9 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
 def arguments_of(model: keras.Model) -> dict[str, Any]:
     """The arguments of a model that its weights do not show, as in `Checkpoint`."""
     arguments = {name: getattr(model, name) for name in ("labels", "mean", "std")}
-    activation = model.classifier_activation
+    config = model.get_config()
+    arguments.update(config=config["config"], inputs=config["inputs"])
+    activation = config["classifier_activation"]  # Keras' functions by their names
     if activation is None or isinstance(activation, str):  # others are the user's own functions
         arguments["classifier_activation"] = activation
     return arguments
@@ -93,9 +95,10 @@ def compare_arguments(
         model: A CrossViT of this package, whose weights come from `origin`.
         arguments: As in `Checkpoint`.
         origin: Where they come from, for the warning.
-        heads: Whether the heads come from there as well.
+        heads: Whether the heads, if the model has any, come from there as well.
     """
     own = arguments_of(model)
+    heads = heads and model.include_top
     if heads and own["labels"] is None and arguments.get("labels"):
         own["labels"] = model.labels = tuple(arguments["labels"])
     compared = ["mean", "std"] if model.include_preprocessing else []
@@ -105,10 +108,35 @@ def compare_arguments(
         # If the lengths differ, they are for images with other channels, or for other classes.
         if given is None or len(given) != len(own[name]) or list(given) == list(own[name]):
             continue
-        logger.warning(
-            "%s: the weights are of a model with %s=%s. This one has %s, and answers otherwise.",
-            *(origin, name, _shortened(given), _shortened(own[name])),
-        )
+        _warn(origin, name, _shortened(given), _shortened(own[name]))
+    theirs, ours = (_activation(values, model.classes) for values in (arguments, own))
+    if heads and theirs and ours and theirs != ours:
+        _warn(origin, "classifier_activation", theirs, ours)
+    given, own = (unseen(values["config"]) for values in ({**own, **arguments}, own))
+    for name in (name for name in own if given[name] != own[name]):
+        _warn(origin, name, given[name], own[name])
+
+
+def unseen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What weights do not show of a configuration, `dataclasses.asdict` of a `CrossViTConfig`."""
+    branches = [branch for branch in ("small", "large") if config[branch] is not None]
+    heads = {f"{branch}.num_heads": config[branch]["num_heads"] for branch in branches}
+    return {"fusion": config["fusion"], **heads}
+
+
+def _warn(origin, name, given, own):
+    logger.warning(
+        "%s: the weights are of a model with %s=%s. This one has %s, and answers otherwise.",
+        *(origin, name, given, own),
+    )
+
+
+def _activation(arguments, classes):
+    """What makes the logits probabilities; `None` if nothing does, or if it is not known."""
+    activation = arguments.get("classifier_activation")
+    if activation == "softmax" and classes == 1:
+        return "sigmoid"  # as `CrossViT` takes it
+    return None if activation == "linear" else activation
 
 
 def _shortened(values):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_crossvit import layers
+from keras_crossvit.layers.kernels import portable
 from tests import reference
 
 PROJECTIONS = ("query", "key", "value", "proj")
@@ -131,3 +132,24 @@ def test_macs_are_those_of_the_paper_formula(layer_class):
         "CrossAttention": 8 * 8 + 2 * 5 * 8 * 8 + 5 * 8 + 5 * 8 + 8 * 8,
     }
     assert layer_class(2).macs((None, 5, 8)) == expected[layer_class.__name__]
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "flash"),
+    [("jax", "tpu", False), ("jax", "gpu", None), ("jax", "cpu", None), ("torch", None, None)],
+)
+def test_no_flash_attention_on_a_tpu(backend, device, flash, monkeypatch):
+    """With JAX, Keras would mask what comes after a token if the tokens fill whole blocks."""
+    given = []
+
+    def attend(query, key, value, **options):
+        given.append(options)
+        return value
+
+    jax = pytest.importorskip("jax", reason="jax is not installed")
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    monkeypatch.setattr(portable.keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(portable.ops, "dot_product_attention", attend)
+    values = portable.attention(reference.tokens(2, 8, 36), 3)
+    assert given == [{"flash_attention": flash}]
+    np.testing.assert_allclose(values, reference.tokens(2, 8, 36)[..., 24:], rtol=1e-6)

@@ -28,6 +28,17 @@ def test_mlp_is_linear_gelu_linear():
     np.testing.assert_allclose(layer(x), reference.mlp(x, w), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["fc1", "fc2"])
+def test_one_layer_of_the_mlp_in_int8(name):
+    layer = layers.Mlp(mlp_ratio=2)
+    layer.build((None, 7, 12))
+    w = reference.arrays(reference.randomize(layer))
+    getattr(layer, name).quantize("int8")
+    x = reference.tokens(2, 7, 12)
+    expected = reference.mlp(x, w)
+    np.testing.assert_allclose(layer(x), expected, atol=0.05 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_block_equals_equation_1(checkpointing, training):

@@ -1,10 +1,13 @@
 """What a model returns: heads, features in four forms, branches, and from what input."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.models.answers import probabilities
 from tests import base, reference
 
 BRANCHES = ("small", "large")
@@ -98,6 +101,16 @@ def test_classifier_activation(model):
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("hard_sigmoid", 2 / 3), ("softmax", 0.7310586), (None, 0.7310586)],
+)
+def test_probability_of_one_class(activation, expected):
+    """By the model's own activation, except that a softmax would give 1."""
+    one = types.SimpleNamespace(classes=1, classifier_activation=activation)
+    np.testing.assert_allclose(probabilities(one, [[1.0]]), [[expected]], atol=1e-6)
+
+
 def test_input_tensor_is_where_the_graph_begins(model):
     images = keras.Input((40, 40, 3))
     flipped = keras.layers.Rescaling(-1, offset=255)(images)

@@ -115,6 +115,38 @@ def test_changes(model, folder):
 
 
 @pytest.mark.parametrize(
+    ("channels", "arguments", "mean"),
+    [
+        (5, {}, (0.485, 0.456, 0.406, 0.485, 0.456)),
+        (1, {"include_preprocessing": False}, ((0.485 + 0.456 + 0.406) / 3,)),
+        (1, {}, (0.485, 0.456, 0.406)),
+    ],
+)
+def test_other_channels(channels, arguments, mean, folder):
+    """The folder's mean and deviation are of three."""
+    again = kc.from_pretrained(folder, input_shape=(40, 40, channels), **arguments)
+    np.testing.assert_allclose(again.mean, mean)
+    assert len(again.std) == len(mean)
+    with pytest.raises(ValueError, match="`mean` must be None or 2 numbers"):
+        kc.from_pretrained(folder, input_shape=(40, 40, 2), mean=(0.5,) * 3)
+
+
+def test_a_folder_whose_weights_cannot_be_written_keeps_its_description(
+    model, tmp_path, monkeypatch
+):
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(model, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keras_crossvit.models.pretrained.save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        base.small_model(classes=3).save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"include_top": False, "pooling": "token"},
@@ -207,6 +239,7 @@ def test_a_space_needs_a_classifier(tmp_path):
         ("{", "`source` must hold a whole config.json"),
         ("{}", "without an architecture"),
         ('{"architecture": "resnet50"}', "Received: .* of 'resnet50'"),
+        ('{"architecture": "crossvit_9_240"}', "`source` must .* its images, input_size"),
         ('{"keras_crossvit": {"version": 2}}', "`source` must be of version 1; .* of version 2"),
         (
             '{"keras_crossvit": {"version": 1, "config": {}, "colour": 1}}',
@@ -256,6 +289,7 @@ def test_a_config_json_that_is_no_object(model, tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"`folder` must have an object in its config\.json"):
         model.save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize("labels", [("a",), "abcde", ("a", "b", "c", "d", ""), (1, 2, 3, 4, 5)])

@@ -1,5 +1,6 @@
 """Checkpoints in and out: names, layouts, sizes; all or nothing when they do not fit."""
 
+import dataclasses
 import json
 import os
 
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 
 import keras_crossvit as kc
 from keras_crossvit.weights.checkpoint import model_state
+from keras_crossvit.weights.files import read_checkpoint
 from tests import base, golden, reference
 from tests.weights.states import assert_same_weights, written, zeroed
 
@@ -104,6 +106,52 @@ def test_positions_of_another_size_are_resized_bicubic(tmp_path):
             expected = expected.reshape(-1, before.shape[1])
             np.testing.assert_array_equal(np.array(variable)[0, 0], before[0])
             np.testing.assert_allclose(np.array(variable)[0, 1:], expected, atol=1e-6)
+
+
+def halved(logits):
+    return logits / 2
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "classes", "warned"),
+    [
+        ("sigmoid", "softmax", 5, ["sigmoid. This one has softmax"]),
+        (keras.activations.softmax, "sigmoid", 5, ["softmax. This one has sigmoid"]),
+        (keras.activations.softmax, "softmax", 5, []),
+        ("softmax", "sigmoid", 1, []),  # one class gets a sigmoid
+        (None, "softmax", 5, []),  # logits are a choice
+        ("sigmoid", "linear", 5, []),
+        (halved, "softmax", 5, []),
+    ],
+)
+def test_activations(theirs, ours, classes, warned, fresh_model, tmp_path, caplog):
+    """Keras' functions are written by name; other probabilities than the file's are logged."""
+    fresh_model.classes, fresh_model.classifier_activation = classes, theirs
+    kc.save_checkpoint(fresh_model, tmp_path / "weights.safetensors")
+    arguments = read_checkpoint(tmp_path / "weights.safetensors").arguments
+    name = getattr(theirs, "__name__", theirs)
+    assert arguments.get("classifier_activation", "halved") == name
+    fresh_model.classifier_activation = ours
+    kc.load_checkpoint(fresh_model, tmp_path / "weights.safetensors")
+    assert len(caplog.messages) == len(warned)
+    for message, part in zip(caplog.messages, warned, strict=True):
+        assert f"of a model with classifier_activation={part}, and answers otherwise" in message
+
+
+def test_designs_of_the_same_names_and_shapes(tmp_path, caplog):
+    """What differs is logged, and not if the file does not say."""
+    large = dataclasses.replace(base.small_config().large, num_heads=4)
+    source = base.small_model(base.small_config(fusion="pairwise", large=large))
+    kc.save_checkpoint(source, tmp_path / "pairwise.safetensors")
+    kc.load_checkpoint(source, tmp_path / "pairwise.safetensors")
+    written(model_state(source), tmp_path, "bare.safetensors")
+    other = base.small_model(base.small_config(fusion="class_token"))
+    kc.load_checkpoint(other, tmp_path / "bare.safetensors")
+    assert not caplog.messages
+    kc.load_checkpoint(other, tmp_path / "pairwise.safetensors")
+    fusion, heads = caplog.messages
+    assert "are of a model with fusion=pairwise. This one has class_token, and" in fusion
+    assert "are of a model with large.num_heads=4. This one has 3, and" in heads
 
 
 def without(state, name):

@@ -1,5 +1,6 @@
 """The definitions, for every backend; the other module is tested against them."""
 
+import keras
 from keras import ops
 
 from keras_crossvit.common.typing import Tensor
@@ -73,8 +74,19 @@ def attention(qkv: Tensor, num_heads: int, training: bool = False) -> Tensor:
     del training
     batch, length, width = ops.shape(qkv)
     heads = ops.reshape(qkv, (batch, length, 3, num_heads, width // (3 * num_heads)))
-    merged = ops.dot_product_attention(*(heads[:, :, index] for index in range(3)))
+    merged = ops.dot_product_attention(
+        *(heads[:, :, index] for index in range(3)), flash_attention=_flash_attention()
+    )
     return ops.reshape(merged, (batch, length, width // 3))
+
+
+def _flash_attention():
+    """False on a TPU with JAX, where Keras would let a token see only those before it."""
+    if keras.backend.backend() != "jax":
+        return None
+    import jax
+
+    return False if jax.default_backend() == "tpu" else None
 
 
 def layer_norm(

@@ -110,6 +110,7 @@ MEANT = {
     "from_config",
     "get_config",
     "predict",
+    "quantize",
 }
 
 

@@ -55,7 +55,7 @@ def apply_conv(layer: keras.layers.Conv2D, x: Tensor, training: bool = False) ->
         x: `(B, H, W, channels)`.
         training: Whether a backward pass will follow.
     """
-    if not training or layer.compute_dtype == "float32":
+    if not training or layer.compute_dtype != "bfloat16":
         return layer(x)
     kernel, bias = kernel_and_bias(layer)
     y = ops.conv(x, kernel, layer.strides, data_format=layer.data_format)

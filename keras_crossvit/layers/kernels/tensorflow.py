@@ -81,7 +81,7 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None, training: bool 
 def add_bias(y: Tensor, bias: Tensor, training: bool = False) -> Tensor:
     # On a CPU the gradient of `bias_add` is summed up in its own type, and in bfloat16 a sum over
     # thousands of tokens soon no longer grows.
-    if training and y.dtype in (tf.bfloat16, tf.float16):
+    if training and y.dtype == tf.bfloat16:
         return _add_summed_bias(y, bias)
     return tf.nn.bias_add(y, bias)
 

@@ -264,8 +264,7 @@ class CrossViT(Loops):
                 arguments["classifier_activation"], custom_objects
             )
         model = cls(**arguments)
-        if quantization is not None:
-            quantize_again(model, quantization)
+        quantize_again(model, quantization)
         if not trainable:
             model.trainable = False
         for layer in model.layers:

@@ -75,12 +75,12 @@ def _configuration(layer):
     return None if config is None else as_json(keras.saving.serialize_keras_object(config))
 
 
-def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]]) -> None:
+def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]] | None) -> None:
     """Quantises a new model as another one was, according to its `quantized_layers`."""
     if isinstance(quantized, str):
         model.quantize(quantized)
         return
-    for kind in quantized:
+    for kind in quantized or ():
         paths, config = set(kind["layers"]), kind["config"]
         if config is not None:
             config = keras.saving.deserialize_keras_object(config)

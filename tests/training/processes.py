@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -66,3 +67,18 @@ def wait_for(condition, process, folder, seconds=240):
         assert process.poll() is None, output[-4000:]
         assert time.monotonic() < end, output[-4000:]
         time.sleep(0.02)
+
+
+def cluster(worker, ports, kind="worker"):
+    """`TF_CONFIG` of a worker of this machine."""
+    addresses = [f"localhost:{port}" for port in ports]
+    place = {"type": kind, "index": worker}
+    return json.dumps({"cluster": {"worker": addresses}, "task": place})
+
+
+def free_ports():
+    """Two of this machine."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("localhost", 0))
+        second.bind(("localhost", 0))
+        return first.getsockname()[1], second.getsockname()[1]

@@ -1,11 +1,7 @@
 """All devices, processes and backends train alike; a lost worker comes back."""
 
-import concurrent.futures
-import json
 import os
-import re
 import signal
-import socket
 
 import keras
 import numpy as np
@@ -17,7 +13,15 @@ from keras_crossvit.export import load_exported
 from keras_crossvit.training import strategy
 from keras_crossvit.training.strategy import asks_others, make_strategy, strategy_from_environment
 from tests.base import pixels, run_python
-from tests.training.processes import finish, run, started, wait_for, weights
+from tests.training.processes import (
+    cluster,
+    finish,
+    free_ports,
+    run,
+    started,
+    wait_for,
+    weights,
+)
 from tests.training.tiny import MODEL
 
 # 22 steps with everything on but drop path, whose draws each replica makes for itself. With SGD,
@@ -54,19 +58,6 @@ def alone(folder, values):
     moved = [np.abs(a - np.array(b)).max() for a, b in zip(result, start, strict=True)]
     assert np.median(moved) > 1e-3
     return result
-
-
-def cluster(worker, ports, kind="worker"):
-    addresses = [f"localhost:{port}" for port in ports]
-    place = {"type": kind, "index": worker}
-    return json.dumps({"cluster": {"worker": addresses}, "task": place})
-
-
-def free_ports():
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("localhost", 0))
-        second.bind(("localhost", 0))
-        return first.getsockname()[1], second.getsockname()[1]
 
 
 def assert_same(ours, theirs):
@@ -114,91 +105,6 @@ def test_missing_worker_is_named_and_given_up(folder, values):
     output = run(here, values, status=-9, **environment)
     assert f"without localhost:{ports[1]}" in output
     assert "worker_timeout" in output
-
-
-# What one of two processes, the argument, does: it checks what they have, and prints the errors.
-DIFFERENCES = """
-import dataclasses
-import sys
-import types
-
-import keras
-
-from keras_crossvit.data.sources import MemorySplit, Source
-from keras_crossvit.training.agreement import check_agreement, check_same_weights
-from keras_crossvit.training.strategy import make_strategy
-from tests.training.tiny import RECIPE
-
-def check(step=7, names=("a", "b"), images=("1", "2", "3"), **values):
-    split = MemorySplit([b"x"] * len(images), [0] * len(images), images)
-    split.root = values.get("data_dir", "")
-    config = dataclasses.replace(RECIPE, **values)
-    check_agreement(strategy, config, Source("some", names, split, split), step)
-    print("alike")
-
-strategy, number = make_strategy("auto"), int(sys.argv[1])
-folder = f"/disk{number}/"
-check(data_dir=folder, images=[folder + "1.png", folder + "2.png"])
-for values in [
-    {"step": 7 + number},
-    {"images": ["1", "2", "3", "4"][number:]},
-    {"images": ["1", ["2", "2b"][number], "3"]},
-    {"names": [("a", "b"), ("a", "c")][number]},
-    {"batch_size": 16 + number, "seed": number, "step": number},
-]:
-    try:
-        check(**values)
-    except ValueError as error:
-        print(error)
-for student, teacher in [(1.0, 2.0), (1.0 + number, 2.0), (1.0, 2.0 + number)]:
-    model = types.SimpleNamespace(weights=[keras.Variable(student)])
-    teacher = types.SimpleNamespace(variables=[keras.Variable(teacher)])
-    step = types.SimpleNamespace(model=model, loss=types.SimpleNamespace(teacher=teacher))
-    try:
-        check_same_weights(strategy, RECIPE, step)
-        print("same weights")
-    except ValueError as error:
-        print(error)
-"""
-
-
-@pytest.mark.main_job
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_processes_that_differ_are_refused(backend):
-    """They would wait for each other for ever, or see some images twice and others never."""
-    ports = free_ports()
-
-    def refusal(number):
-        environment = {
-            "KERAS_BACKEND": backend,
-            "KERAS_DISTRIBUTION_JOB_ADDRESSES": ",".join(f"localhost:{port}" for port in ports),
-            "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
-            "KERAS_DISTRIBUTION_PROCESS_ID": str(number),
-            "TF_CONFIG": cluster(number, ports),
-        }
-        return run_python(DIFFERENCES, number, **environment)
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for number, said in enumerate(pool.map(refusal, range(2))):
-            data = "`dataset` must hold the same images in all processes .* some with other"
-            expected = [
-                "alike",
-                "`output_dir` must be one folder that all .* that go on after steps 7, 8",
-                f"{data} numbers of images to train on and .*; here {4 - number} to train on .*",
-                f"{data} names of images; here 3 .*",
-                f"{data} classes; here 3 .*",
-                "`batch_size`, `seed` must be the same in all processes .* "
-                f"here: batch_size={16 + number}, seed={number}",
-            ]
-            weights = "`weights` and `teacher` must hold the same values in all .* which do not"
-            *lines, same, student, teacher = said.strip().splitlines()
-            assert same == "same weights"
-            assert student == teacher
-            assert re.fullmatch(weights, student)
-            lines = lines[-2 * len(expected) :]
-            assert set(lines[::2]) == {"Waiting until all processes have read their data."}
-            for line, pattern in zip(lines[1::2], expected, strict=True):
-                assert re.fullmatch(pattern, line)
 
 
 def jax(folder, name, values, **environment):

@@ -16,15 +16,16 @@ def check_classifier(model: CrossViT, pairs: bool = False, files: bool = False) 
         files: Whether its images must be what image files hold.
 
     Raises:
-        ValueError: If `model` is not a classifier of this package, or takes an image for each
-            branch or other than 1 or 3 channels where that may not be.
+        ValueError: If `model` is not a classifier of this package, or takes several inputs,
+            an image for each branch or other than 1 or 3 channels where that may not be.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
             "`model` must be a classifier of this package, a CrossViT with include_top=True. "
             f"Received: model={getattr(model, 'name', model)!r}"
         )
-    if model.takes_pairs and not pairs:
+    one = len(model.inputs) == 1 and len(model.input_shape) == 4
+    if not one and not (pairs and model.takes_pairs):
         raise ValueError(
             "`model` must have one input, (None, H, W, channels). "
             f"Received: inputs of shapes {model.input_shape}"
@@ -32,13 +33,24 @@ def check_classifier(model: CrossViT, pairs: bool = False, files: bool = False) 
     if files and not reads_files(model):
         raise ValueError(
             "`model` must take images of 1 or 3 channels, as image files hold them. "
-            f"Received: images of shape {model.images['large'].shape}"
+            f"Received: images of shape {(None, *image_shape(model))}"
         )
 
 
 def reads_files(model: CrossViT) -> bool:
     """Whether a model takes what image files hold: 1 channel, or 3."""
-    return model.images["large"].shape[3] in (1, 3)
+    return image_shape(model)[2] in (1, 3)
+
+
+def image_shape(model: CrossViT) -> tuple[int, int, int]:
+    """`(height, width, channels)` of the images that a model takes, with a known size.
+
+    Those of its input, which on an `input_tensor` may be others than its branches see; a side
+    that the input leaves open is theirs.
+    """
+    given, seen = model.inputs[0].shape[1:], model.images["large"].shape[1:]
+    height, width, channels = (own or side for own, side in zip(given, seen, strict=True))
+    return height, width, channels
 
 
 def check_float32(model: CrossViT) -> None:

@@ -7,7 +7,7 @@ from tensorflow.python.framework.convert_to_constants import (  # not exported e
     convert_variables_to_constants_v2,
 )
 
-from keras_crossvit.export.checks import input_prefixes
+from keras_crossvit.export.checks import image_shape, input_prefixes
 from keras_crossvit.export.signatures import make_runner
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import gives_logits
@@ -46,7 +46,7 @@ def freeze_probabilities(model: CrossViT) -> Any:
 
 def _without_variables(forward, model, name):
     """A function of images as a `tf.function` of constants, `name` being what it returns."""
-    shape = (None, *model.images["large"].shape[1:])
+    shape = (None, *image_shape(model))
     specs = [tf.TensorSpec(shape, tf.float32, f"{x}images") for x in input_prefixes(model)]
     forward = tf.function(forward, autograph=False, input_signature=specs)
     constants = convert_variables_to_constants_v2(forward.get_concrete_function())

@@ -24,6 +24,7 @@ from keras_crossvit.export.checks import (
     check_classifier,
     check_float32,
     check_packages,
+    image_shape,
 )
 from keras_crossvit.models import CrossViT
 
@@ -224,9 +225,10 @@ def export_litert(
 def _check_samples(model, int8, samples):
     if samples is not None and not int8:
         raise ValueError("`samples` must be None unless int8=True. Received: int8=False")
-    if samples is not None and (len(samples) == 0 or samples.shape[1:] != model.input_shape[1:]):
+    shape = image_shape(model)
+    if samples is not None and (len(samples) == 0 or samples.shape[1:] != shape):
         raise ValueError(
-            f"`samples` must be images (n, {', '.join(map(str, model.input_shape[1:]))}). "
+            f"`samples` must be images (n, {', '.join(map(str, shape))}). "
             f"Received: shape {samples.shape}"
         )
 

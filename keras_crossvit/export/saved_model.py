@@ -11,6 +11,7 @@ from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.export.checks import (
     check_backend,
     check_classifier,
+    image_shape,
     input_prefixes,
     reads_files,
 )
@@ -100,5 +101,4 @@ def _write(folder, model, labels_file, *values):
         archive.write_out(str(folder), verbose=False)
     except tf.errors.ResourceExhaustedError as error:  # a full disk
         raise OSError(f"The export cannot be written: {error.message.splitlines()[0]}") from error
-    shape = tuple(model.images["large"].shape[1:])
-    write_warmup_requests(folder, shape, input_prefixes(model), reads_files(model))
+    write_warmup_requests(folder, image_shape(model), input_prefixes(model), reads_files(model))

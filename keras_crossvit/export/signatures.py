@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images
-from keras_crossvit.export.checks import input_prefixes, reads_files
+from keras_crossvit.export.checks import image_shape, input_prefixes, reads_files
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import gives_logits
 from keras_crossvit.models.preprocessing import as_model_takes
@@ -32,7 +32,7 @@ def add_signatures(
         crop_ratio: As in `export_saved_model`.
         exif_orientation: As in `export_saved_model`.
     """
-    shape = tuple(model.images["large"].shape[1:])
+    shape = image_shape(model)
     run = make_runner(model)
 
     def serving_default(*images):

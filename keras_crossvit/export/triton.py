@@ -13,6 +13,7 @@ from keras_crossvit.export.checks import (
     check_classifier,
     check_float32,
     check_packages,
+    image_shape,
     input_prefixes,
 )
 from keras_crossvit.export.runtimes import to_onnx
@@ -111,7 +112,7 @@ def export_triton(
     folder = check_serving(directory, crop_ratio) / model.name
     check_backend("export_triton")
     check_packages("export_triton", "tf2onnx", "onnx")
-    shape = model.images["large"].shape[1:]
+    shape = image_shape(model)
     ratio = crop_ratio_for(shape, crop_ratio)
     parameters = {
         "crop_ratio": ratio,

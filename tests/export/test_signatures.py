@@ -171,6 +171,21 @@ class TestOtherModels:
         requests = tf.data.TFRecordDataset(str(next((folder / "assets.extra").iterdir())))
         assert len(list(requests)) == 2
 
+    def test_a_stem_that_changes_the_shape(self, tmp_path):
+        """Exports take what the model does: here grey, twice as large, of any height."""
+        from keras_crossvit.export.checks import image_shape
+        from keras_crossvit.export.frozen import freeze
+
+        image = keras.Input((None, 80, 1))
+        colours = keras.layers.Concatenate()([keras.layers.Resizing(40, 40)(image)] * 3)
+        model = base.small_model(base.small_config(num_stages=1), input_tensor=colours)
+        assert image_shape(model) == (40, 80, 1)
+        images = base.pixels(2, 40, 80)[..., :1]
+        wanted = model.predict_on_batch(images)
+        run = load_exported(kc.export_saved_model(model, tmp_path))
+        np.testing.assert_allclose(run(images), wanted, atol=1e-6)
+        np.testing.assert_allclose(freeze(model)(images)["probabilities"], wanted, atol=1e-6)
+
     @pytest.mark.parametrize(
         ("arguments", "expected"),
         [
@@ -199,6 +214,11 @@ class TestOtherModels:
         np.testing.assert_allclose(
             make_runner(model)(images)[0], model.predict(images, verbose=0), atol=1e-6
         )
+
+
+def on_two_images():
+    images = [keras.Input((40, 40, 3)), keras.Input((40, 40, 3))]
+    return base.small_model(input_tensor=keras.layers.Average()(images))
 
 
 class TestBadArguments:
@@ -238,6 +258,7 @@ class TestBadArguments:
             (lambda: keras.Sequential([keras.Input([3])]), "must be a classifier of this package"),
             (lambda: "crossvit_9", "Received: model='crossvit_9'"),
             (lambda: kc.branch_logits(base.small_model()), "must be a classifier of this package"),
+            (lambda: on_two_images(), "must have one input.*Received: inputs of shapes"),
         ],
     )
     def test_models(self, tmp_path, make, message):

@@ -95,7 +95,8 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
         "config": CrossViTConfig.preset(names[architecture]),
         "input_shape": (height, width, channels),
         "include_top": classes > 0,
-        "pooling": pooling if pooling in ("avg", "max") else None,
+        # Without heads timm returns one vector, or all tokens with the pooling "".
+        "pooling": (pooling or None) if classes == 0 else None,
         "classes": classes or 1000,
         "mean": mean,
         "std": std,

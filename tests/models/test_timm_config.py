@@ -162,9 +162,14 @@ def folder_of_timm(model, folder, **changes):
     return folder
 
 
-def test_features_that_timm_pools_by_their_average(tmp_path):
-    model = model_of("crossvit_9", (48, 48), include_top=False, pooling="avg")
-    again = kc.from_pretrained(folder_of_timm(model, tmp_path, global_pool="avg"))
+@pytest.mark.parametrize(
+    ("preset", "pooling"), [("crossvit_9", "token"), ("crossvit_9", "avg"), ("deit_tiny", None)]
+)
+def test_features_as_timm_pools_them(preset, pooling, tmp_path):
+    """A model of timm without heads joins its class tokens, unless it says otherwise."""
+    model = model_of(preset, (48, 48), include_top=False, pooling=pooling)
+    pool = {} if pooling == "token" else {"global_pool": pooling or ""}
+    again = kc.from_pretrained(folder_of_timm(model, tmp_path, **pool))
     images = base.pixels(height=48, width=48)
     np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
 

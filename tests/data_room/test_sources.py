@@ -65,6 +65,26 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path_fact
     assert source.train.size == 8
 
 
+@pytest.mark.parametrize(
+    ("train", "validation", "count"),
+    [("train", "train[:50%]", 719), ("train[:90]", "train[80:]", 10), ("test", "test", 359)],
+)
+def test_images_that_are_trained_on_and_validated_on(train, validation, count, caplog):
+    open_source("digits", train_split=train, validation_split=validation)
+    expected = f"digits: {count} images of {validation!r}, to validate on, are also in {train!r}"
+    (message,) = caplog.messages
+    assert message.startswith(f"{expected}, to train on: ")
+
+
+def test_splits_that_share_no_image(folder, caplog):
+    open_source("digits", train_split="train[:90%]", validation_split="train[90%:]")
+    open_source("digits", train_split=None, validation_split="test")  # as for evaluation
+    open_source(f"folder:{folder}")
+    assert caplog.messages == []
+    open_source(f"folder:{folder}", validation_split="train")
+    assert "6 images of 'train', to validate on, are also in 'train'" in caplog.messages[-1]
+
+
 def test_a_pipe_is_no_image(folder):
     """Reading it could block forever."""
     os.mkfifo(folder / "train" / "ant" / "3.png")

@@ -306,6 +306,20 @@ class Request:
         if self.train_split is not None and unread:  # otherwise only one was asked for
             _logger.warning("%s: splits that are not read: %s", self.dataset, ", ".join(unread))
 
+    def log_shared(self, splits: tuple[str, str | None], count: int) -> None:
+        """Logs how many images of the split to validate on are trained on, unless there are none.
+
+        Args:
+            splits: What `choose_splits` returned.
+            count: The number of these images.
+        """
+        if self.train_split is not None and count:  # otherwise nothing is trained on
+            _logger.warning(
+                "%s: %d images of %r, to validate on, are also in %r, to train on: their accuracy "
+                "says little about other images",
+                *(self.dataset, count, splits[1], splits[0]),
+            )
+
     def source(
         self,
         class_names: collections.abc.Sequence[str],
@@ -321,6 +335,8 @@ class Request:
         """
         train, validation = splits
         whole = open_split(train)
+        if validation == train:
+            self.log_shared(splits, whole.size)
         if validation is not None:
             return Source(self.dataset, tuple(class_names), whole, open_split(validation))
         names = map(whole.name, range(whole.size))

@@ -1,6 +1,7 @@
 """TensorFlow datasets, `tfds:NAME` or `NAME` alone, as they are stored on disk."""
 
 import bisect
+import collections
 import itertools
 import os
 from collections.abc import Sequence
@@ -95,6 +96,8 @@ def open_tfds(request: Request) -> Source:
     info = builder.info
     _check_features(name, info.features)
     splits = request.choose_splits(info.splits, parts=True)
+    if splits[1] not in (None, splits[0]):
+        request.log_shared(splits, _shared(info, *splits))
 
     def open_split(key):
         split = _open_split(builder, f"{name} {key}", key)
@@ -140,6 +143,18 @@ def _check_features(name, features):
             "`dataset` must have a feature `label` that is a ClassLabel of so many classes. "
             f"Received: {name} with label={_one_line(repr(label))}"
         )
+
+
+def _shared(info, train, validation):
+    """How many records two splits, or parts of them, have in common."""
+    there = collections.defaultdict(list)  # the parts of each file that are trained on
+    for part in info.splits[train].file_instructions:
+        there[os.fspath(part.filename)].append((part.skip, part.skip + part.take))
+    return sum(
+        max(0, min(end, part.skip + part.take) - max(start, part.skip))
+        for part in info.splits[validation].file_instructions
+        for start, end in there[os.fspath(part.filename)]
+    )
 
 
 def _one_line(text):

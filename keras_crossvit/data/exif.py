@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_crossvit.common.tf_data import graph_function, noinline
 from keras_crossvit.data.formats import has, padded_bytes, webp_chunk
 
-_TAG, _SHORT = 0x0112, 3  # the orientation's number and the type of its value
+_TAG, _SHORT, _LONG = 0x0112, 3, 4  # the orientation's number and the types of its value
 _MAX_ENTRIES = 128  # of a directory; cameras write about a dozen
 _MAX_SEGMENTS = 32  # of a JPEG before its EXIF, which should come first
 _NOWHERE = 2**62  # a position after the end of any file
@@ -145,9 +145,10 @@ def _read(image_bytes, at):
     directory = at + number(padded_bytes(image_bytes, at + 4, 4))
     count = number(padded_bytes(image_bytes, directory, 2))
     entries = tf.reshape(padded_bytes(image_bytes, directory + 2, 12 * _MAX_ENTRIES), [-1, 12])
-    bounds = [(0, 2), (2, 4), (4, 8), (8, 10)]
-    tags, types, counts, values = (number(entries[:, first:end]) for first, end in bounds)
-    there = (tags == _TAG) & (types == _SHORT) & (counts == 1) & (values <= 8)
+    bounds = [(0, 2), (2, 4), (4, 8), (8, 10), (8, 12)]
+    tags, types, counts, short, long = (number(entries[:, first:end]) for first, end in bounds)
+    values = tf.where(types == _LONG, long, short)
+    there = (tags == _TAG) & ((types == _SHORT) | (types == _LONG)) & (counts == 1) & (values <= 8)
     there &= tf.range(_MAX_ENTRIES, dtype=tf.int64) < count
     there &= little_endian | has(image_bytes, at, b"MM\0*")
     return tf.reduce_max(tf.where(there, tf.maximum(values, 1), 1))

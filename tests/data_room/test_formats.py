@@ -34,9 +34,11 @@ def tiff(orientation, order=">", tag=0x0112, kind=3, count=1, before=0):
     """What an EXIF segment holds after its name, with `before` entries before this one."""
     magic = b"MM\0*" if order == ">" else b"II*\0"
     others = b"".join(
-        struct.pack(order + "HHII", 0x0100 + number, 4, 1, 6) for number in range(before)
+        struct.pack(order + "HHII", 0x0010 + number, 4, 1, 6) for number in range(before)
     )
-    entry = struct.pack(order + "HHIHH", tag, kind, count, orientation, 0)
+    stored = ("I", orientation) if kind == 4 else ("HH", orientation, 0)
+    value = struct.pack(order + stored[0], *stored[1:])
+    entry = struct.pack(order + "HHI", tag, kind, count) + value
     directory = struct.pack(order + "H", before + 1) + others + entry + bytes(4)
     return magic + struct.pack(order + "I", 8) + directory
 
@@ -119,6 +121,16 @@ def test_orientations_are_pillows(graph_decode, file_format, order):
         assert pixels.shape == ((34, 21, 3) if orientation > 4 else (21, 34, 3))
         np.testing.assert_array_equal(pixels, upright(file))
         np.testing.assert_array_equal(decode(file, exif_orientation=False), decoded(file))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_orientations_of_four_bytes(graph_decode, order):
+    """Some programs write a LONG where EXIF asks for a SHORT."""
+    for orientation, turned in ((5, True), (6, True), (6 << 16, False)):
+        file = with_exif(tiff(orientation, order, kind=4, before=2))
+        pixels = graph_decode(file).numpy()
+        assert pixels.shape == ((34, 21, 3) if turned else (21, 34, 3))
+        np.testing.assert_array_equal(pixels, upright(file))
 
 
 def test_exif_after_other_segments(graph_orientation):

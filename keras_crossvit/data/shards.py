@@ -33,7 +33,7 @@ class Shard:
                 f"`mixing_batch_size` must divide batch_size={batch_size} and the {rows} rows "
                 f"of a worker, or be a multiple of them. Received: mixing_batch_size={group_size}"
             )
-        if self.workers > 1 and rows % 2:
+        if self.workers > 1 and group_size > 1 and rows % 2:
             raise ValueError(
                 "`batch_size` must give each worker an even number of rows, because rows are "
                 f"mixed in pairs. Received: batch_size={batch_size} for {self.workers} workers"

@@ -76,6 +76,17 @@ def test_evaluation_in_parts_has_full_batches_and_every_image_once(workers, repl
     assert sorted(seen) == list(range(10))
 
 
+def test_evaluation_gives_workers_an_odd_number_of_rows():
+    """Nothing is mixed, so rows need no pairs."""
+    for worker in range(2):
+        batches = evaluation_batches(split(), 10, SIZE, 6, 1.0, Shard(worker, 2, 1))
+        rows = [labels.numpy().argmax(1)[weights.numpy() > 0] for _, labels, weights in batches]
+        assert [row.tolist() for row in rows] == [
+            [worker, worker + 2, worker + 4],
+            [worker + 6, worker + 8],
+        ]
+
+
 def test_training_shuffles_anew_each_epoch_and_by_the_seed():
     first, second = epochs(PLAIN)
     assert [len(batch) for batch in first] == [4, 4]  # the last two images are left out

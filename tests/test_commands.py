@@ -383,3 +383,15 @@ def test_a_run_that_does_not_say_what_it_is(command, tmp_path):
     (tmp_path / "config.json").write_text("{")
     message = refusal(command, "evaluate", tmp_path)
     assert "`MODEL` must be a folder with a whole config.json" in message
+    for name, value, allowed in (
+        ("crop_ratio", "abc", "a number"),
+        ("exif_orientation", 1, "true or false"),
+        ("dataset", ["digits"], "a string"),
+        ("pretrained_cfg", "abc", "an object"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({name: value}))
+        message = refusal(command, "evaluate", tmp_path)
+        assert (
+            f"`{name}` must be {allowed} or null in a config.json. Received: {tmp_path}" in message
+        )
+        assert message.endswith(f"config.json, with {name}={value!r}")

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # `from_pretrained` reads one of them
 
+# What the commands read in a config.json: the types that a value may have, and what they are.
+_TEXT, _NUMBER = ((str,), "a string"), ((int, float), "a number")
+_TYPES = {
+    "crop_ratio": _NUMBER,
+    "crop_pct": _NUMBER,
+    "exif_orientation": ((bool,), "true or false"),
+    "dataset": _TEXT,
+    "data_dir": _TEXT,
+    "train_split": _TEXT,
+    "validation_split": ((str, int, float), "a string or a number"),
+    "pretrained_cfg": ((dict,), "an object"),
+}
+
 
 @dataclasses.dataclass
 class FoundModel:
@@ -125,7 +138,8 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
 def _open(source):
     path = pathlib.Path(source)
     if source.startswith("hf://"):
-        return FoundModel(_from_pretrained(source), _with_crop(read_description(source)))
+        values = _with_crop(read_description(source), source)
+        return FoundModel(_from_pretrained(source), values)
     if path.is_file():
         of_run = path.name in ("model.keras", "best.keras")
         return FoundModel(_load(path), _read_config(path.parent / "config.json") if of_run else {})
@@ -143,12 +157,25 @@ def _open(source):
             "`MODEL` must be a folder that holds a model: model.keras, as a finished run has "
             f"it, or config.json with model.safetensors. Received: {source}, which holds none"
         )
-    return FoundModel(_from_pretrained(path), _with_crop(values))
+    return FoundModel(_from_pretrained(path), _with_crop(values, path / "config.json"))
 
 
-def _with_crop(values):
+def _with_crop(values, origin):
     """The values, with timm's crop where no run has recorded its own."""
-    return {"crop_ratio": values.get("pretrained_cfg", {}).get("crop_pct"), **values}
+    cfg = _checked(_checked(values, origin).get("pretrained_cfg") or {}, origin)
+    return {"crop_ratio": cfg.get("crop_pct"), **values}
+
+
+def _checked(values, origin):
+    """What a `config.json` says, after the types of what is read of it were checked."""
+    for name, (types, meaning) in _TYPES.items():
+        value = values.get(name)
+        if value is not None and type(value) not in types:
+            raise ValueError(
+                f"`{name}` must be {meaning} or null in a config.json. "
+                f"Received: {origin}, with {name}={value!r}"
+            )
+    return values
 
 
 def _from_pretrained(source):
@@ -166,12 +193,13 @@ def _read_config(path):
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        values = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`MODEL` must be a folder with a whole config.json. Received: {path}, which cannot "
             f"be read: {error}"
         ) from error
+    return _checked(values, path)
 
 
 def _load(path):

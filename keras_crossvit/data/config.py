@@ -30,16 +30,17 @@ class InputConfig:
             last.
         seed: Seed of the data order and the augmentation, at least 0.
         augment: "reference" (rand-m9-mstd0.5-inc1 and batch-mode mixing, which the published
-            weights were trained with), "kerascv" (KerasCV's own layers), "none", or a name
-            given to `register_augmentation`.
+            weights were trained with), "kerascv" (KerasCV's own layers), "none" (only the crop
+            and the flip, whatever the strengths of the other steps), or a name given to
+            `register_augmentation`.
         exif_orientation: Whether images are turned upright according to their EXIF, in both
             training and evaluation. `False` leaves them as stored, as timm does.
         crop_area: Lowest and highest share of an image's area in a random training crop.
         horizontal_flip: Whether half of the training images are mirrored.
         translation: Largest shift of a training image, as a share of its sides, in [0, 1);
-            used by "kerascv".
+            used by "kerascv", and refused by "reference".
         rotation: Largest rotation of a training image in either direction, in degrees, at least
-            0; used by "kerascv". Areas that shift and rotation uncover are black.
+            0; likewise. Areas that shift and rotation uncover are black.
         randaugment_magnitude: Strength of RandAugment, in [0, 10]; 0 for none.
         randaugment_num_ops: RandAugment operations per image, at least 0.
         randaugment_std: Standard deviation of the strength, at least 0.

@@ -13,7 +13,8 @@ class MemorySplit(Split):
     Args:
         images: The encoded image files.
         labels: `(N,)` integers, or `(N, classes)` of zeros and ones.
-        names: What the images are called in messages; `None` for "image 0" and so on.
+        names: What the images are called in messages; `None` for "image 0" and so on. A share is
+            held out by these names alone, and the processes of a run compare these names alone.
 
     Raises:
         ValueError: If their numbers differ, or if one is of another kind.

@@ -25,7 +25,13 @@ from keras_crossvit.layers.patch_embed import (
     PatchEmbed,
     register_patch_embed,
 )
-from keras_crossvit.layers.t2t import SoftSplit, T2TPatchEmbed, TokenPerformer
+from keras_crossvit.layers.t2t import (
+    SoftSplit,
+    T2TPatchEmbed,
+    T2TTransformerPatchEmbed,
+    TokenPerformer,
+    TokenTransformer,
+)
 from keras_crossvit.layers.tokens import ClassToken, PositionEmbedding, TokenPool
 from keras_crossvit.layers.transformer_block import Mlp, TransformerBlock
 
@@ -53,7 +59,9 @@ __all__ = [
     "SelfAttention",
     "SoftSplit",
     "T2TPatchEmbed",
+    "T2TTransformerPatchEmbed",
     "TokenPerformer",
+    "TokenTransformer",
     "TokenPool",
     "TransformerBlock",
     "gelu",

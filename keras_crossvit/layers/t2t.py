@@ -2,17 +2,21 @@
 
 Paper: Yuan et al., "Tokens-to-Token ViT: Training Vision Transformers from Scratch on
 ImageNet", ICCV 2021, section 3.1. CrossViT's paper says only that "the T2T module" replaces
-the linear patch embedding of both branches; its sizes here are those of T2T-ViT's code.
+the linear patch embedding of both branches. Its released code lacks the module, but shows that
+`hybrid_backbone="t2t"` is the one with the token transformer, not with Performer's attention.
+Everything else here is as in T2T-ViT's code.
 """
 
 import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
+from keras_crossvit.layers import kernels
 from keras_crossvit.layers.parts import apply_dense, dense, dense_macs, layer_norm
 from keras_crossvit.layers.patch_embed import (
     STRIDE_AND_PADDING,
@@ -82,17 +86,116 @@ class SoftSplit(keras.layers.Layer):
         }
 
 
-@keras.saving.register_keras_serializable(package="keras_crossvit")
-class TokenPerformer(keras.layers.Layer):
-    """The token transformer of T2T-ViT in its default form, with Performer's attention.
+class TokenMixer(keras.layers.Layer):
+    """What the two token transformers of T2T-ViT have in common: all but the attention.
 
-    Single-head softmax attention, estimated with m positive random features
-    `phi(x) = exp(w x - |x|^2 / 2)` in time linear in N (Choromanski et al., "Rethinking
-    Attention with Performers", ICLR 2021); a branch that sees 240 pixels has 3,600 tokens here.
-    As in T2T-ViT, the residual connection around the attention starts from the values, since
-    the width changes; the scores are not scaled; and the hidden layer of the feed-forward
-    network is as wide as the tokens. T2T-ViT's dropout of 0.1 is omitted, because CrossViT is
-    trained with drop path only.
+    Normalisation and single-head attention, then normalisation and an MLP whose hidden layer is
+    as wide as the tokens. The residual connection around the attention starts from the values,
+    since the width changes. T2T-ViT's dropout of 0.1 in the Performer is omitted, because
+    CrossViT is trained with drop path only.
+
+    Args:
+        units: Width of the output, positive.
+
+    Call arguments:
+        tokens: `(B, N, C)`.
+        training: Whether a backward pass will follow. The result is the same either way.
+
+    Returns:
+        `(B, N, units)`.
+
+    Raises:
+        ValueError: If `units` is not a positive integer.
+    """
+
+    def __init__(self, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = check_positive_int("units", units)
+
+    def build(self, input_shape: Shape) -> None:
+        self.norm1 = layer_norm("norm1", self.dtype_policy)
+        self.norm1.build(input_shape)
+        self.build_attention(input_shape)
+        self.proj = dense(self.units, "proj", self.dtype_policy)
+        self.norm2 = layer_norm("norm2", self.dtype_policy)
+        self.mlp = Mlp(1.0, dtype=self.dtype_policy, name="mlp")
+        for layer in (self.proj, self.norm2, self.mlp):
+            layer.build((*input_shape[:-1], self.units))
+
+    def build_attention(self, input_shape: Shape) -> None:
+        """Makes and builds the layers that `mix` needs."""
+        raise NotImplementedError
+
+    def mix(self, tokens: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+        """The values of normalised tokens and their weighted means, each `(B, N, units)`."""
+        raise NotImplementedError
+
+    def call(self, tokens: Tensor, training: bool = False) -> Tensor:
+        values, means = self.mix(self.norm1(tokens), training)
+        tokens = values + apply_dense(self.proj, means, training)
+        return tokens + self.mlp(self.norm2(tokens))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape[:-1], self.units)
+
+    def macs(self, input_shape: Shape) -> int:
+        """Multiply-accumulates for one sample, without those of the attention itself."""
+        _, length, width = input_shape
+        products = dense_macs(length, width, 3 * self.units)
+        return products + dense_macs(length, self.units, self.units, self.units, self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class TokenTransformer(TokenMixer):
+    """The token transformer of T2T-ViT, with softmax attention of a single head.
+
+    As in T2T-ViT, the scores are divided by the square root of the width of the input, not of
+    the queries, and the projection to queries, keys and values has no bias. A branch that sees
+    240 pixels has 3,600 tokens here, so its attention map has 13 million entries.
+
+    Args:
+        units: Width of the output, positive.
+
+    Call arguments:
+        tokens: `(B, N, C)`.
+        training: Whether a backward pass will follow. The result is the same either way.
+
+    Returns:
+        `(B, N, units)`.
+
+    Raises:
+        ValueError: If `units` is not a positive integer.
+    """
+
+    def build_attention(self, input_shape: Shape) -> None:
+        self.qkv = dense(3 * self.units, "qkv", self.dtype_policy, use_bias=False)
+        self.qkv.build(input_shape)
+        # The kernel divides by the square root of `units`.
+        scale = math.sqrt(self.units / input_shape[-1])
+        self.scales = np.repeat([scale, 1.0, 1.0], self.units).astype("float32")
+
+    def mix(self, tokens: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+        qkv = apply_dense(self.qkv, tokens, training)
+        means = kernels.attention(qkv * ops.cast(self.scales, qkv.dtype), 1, training)
+        return qkv[..., 2 * self.units :], means
+
+    def macs(self, input_shape: Shape) -> int:
+        """Multiply-accumulates for one sample: dense layers, scores and weighted sums."""
+        return super().macs(input_shape) + 2 * input_shape[1] ** 2 * self.units
+
+
+@keras.saving.register_keras_serializable(package="keras_crossvit")
+class TokenPerformer(TokenMixer):
+    """The token transformer of T2T-ViT with Performer's attention, in time linear in N.
+
+    Single-head softmax attention is estimated with m positive random features
+    `phi(x) = exp(w x - |x|^2 / 2)` (Choromanski et al., "Rethinking Attention with Performers",
+    ICLR 2021). As in T2T-ViT, the scores are not scaled, and `w` has the length sqrt(m) instead
+    of the square root of `units` that normally distributed features would have. For half as
+    many features as units, this comes close to the softmax of half the scores.
 
     The maximum is subtracted before each exponential, which cancels in the quotient. The
     attention is computed in float32 under any dtype policy.
@@ -114,45 +217,34 @@ class TokenPerformer(keras.layers.Layer):
     """
 
     def __init__(self, units: int, num_features: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.units = check_positive_int("units", units)
+        super().__init__(units, **kwargs)
         if num_features is not None:
             check_positive_int("num_features", num_features)
         self.num_features = num_features
 
-    def build(self, input_shape: Shape) -> None:
-        features = self._features()
-        self.norm1 = layer_norm("norm1", self.dtype_policy)
+    def build_attention(self, input_shape: Shape) -> None:
         self.kqv = dense(3 * self.units, "kqv", self.dtype_policy)
+        self.kqv.build(input_shape)
+        features = self._features()
         self.random_features = self.add_weight(
             shape=(self.units, features),
-            # Orthogonal directions, as long as normally distributed ones are on average.
             initializer=keras.initializers.Orthogonal(gain=math.sqrt(features)),
             trainable=False,
             autocast=False,
             dtype="float32",  # in bfloat16 no orthogonal matrix can be drawn
             name="random_features",
         )
-        self.proj = dense(self.units, "proj", self.dtype_policy)
-        self.norm2 = layer_norm("norm2", self.dtype_policy)
-        self.mlp = Mlp(1.0, dtype=self.dtype_policy, name="mlp")
-        for layer in (self.norm1, self.kqv):
-            layer.build(input_shape)
-        for layer in (self.proj, self.norm2, self.mlp):
-            layer.build((*input_shape[:-1], self.units))
 
     def _features(self):
         return self.num_features or max(1, self.units // 2)
 
-    def call(self, tokens: Tensor, training: bool = False) -> Tensor:
-        kqv = apply_dense(self.kqv, self.norm1(tokens), training)
+    def mix(self, tokens: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+        kqv = apply_dense(self.kqv, tokens, training)
         keys, queries, values = ops.split(kqv, 3, axis=-1)
-        attended = ops.cast(self.attend(queries, keys, values), self.compute_dtype)
-        tokens = values + apply_dense(self.proj, attended, training)
-        return tokens + self.mlp(self.norm2(tokens))
+        return values, ops.cast(self.attend(queries, keys, values), self.compute_dtype)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The estimate of `softmax(q k^T) v`, float32 `(B, N, units)`."""
+        """The weighted means of the values, by random features: float32 `(B, N, units)`."""
         features = ops.cast(self.random_features, "float32")
         queries, keys, values = (ops.cast(x, "float32") for x in (queries, keys, values))
         # |q|^2 / 2 is the same for all features of a query, so it cancels.
@@ -164,24 +256,14 @@ class TokenPerformer(keras.layers.Layer):
         totals = ops.matmul(queries, ops.expand_dims(sums, -1))  # (B, N, 1)
         return ops.matmul(queries, products) / (totals + keras.config.epsilon() ** 2)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (*input_shape[:-1], self.units)
-
     def macs(self, input_shape: Shape) -> int:
         """Multiply-accumulates for one sample: dense layers, features and attention."""
-        _, length, width = input_shape
-        products = dense_macs(length, width, 3 * self.units)
-        products += dense_macs(length, self.units, self.units, self.units, self.units)
         # Features of queries and keys; keys times values; queries times that, and the sums.
-        attention = length * self._features() * (4 * self.units + 1)
-        return products + attention
+        attention = input_shape[1] * self._features() * (4 * self.units + 1)
+        return super().macs(input_shape) + attention
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "num_features": self.num_features,
-        }
+        return {**super().get_config(), "num_features": self.num_features}
 
 
 def _exp_below_one(x, axis):
@@ -190,7 +272,7 @@ def _exp_below_one(x, axis):
 
 @register_patch_embed("t2t")
 class T2TPatchEmbed(BasePatchEmbed):
-    """Patch embedding by the tokens-to-token module, in either branch.
+    """Patch embedding by the tokens-to-token module with Performers, T2T-ViT's default.
 
     Three soft splits, a token transformer after each of the first two, and a dense layer to
     the width of the branch. The first split has windows of 7 x 7 pixels, stride 4 and padding
@@ -215,6 +297,8 @@ class T2TPatchEmbed(BasePatchEmbed):
             is not a multiple of the patch size.
     """
 
+    token_mixer: type[TokenMixer] = TokenPerformer
+
     def __init__(self, patch_size: int, embed_dim: int, **kwargs: Any) -> None:
         check_choice("patch_size", patch_size, STRIDE_AND_PADDING)
         super().__init__(patch_size, embed_dim, **kwargs)
@@ -224,7 +308,7 @@ class T2TPatchEmbed(BasePatchEmbed):
             SoftSplit(*split, dtype=dtype, name=f"split{i}") for i, split in enumerate(splits)
         ]
         self.attentions = [
-            TokenPerformer(TOKEN_DIM, dtype=dtype, name=f"attention{i}") for i in (1, 2)
+            self.token_mixer(TOKEN_DIM, dtype=dtype, name=f"attention{i}") for i in (1, 2)
         ]
         self.project = dense(embed_dim, "project", dtype)
 
@@ -260,3 +344,14 @@ class T2TPatchEmbed(BasePatchEmbed):
         *before, (_, length, width) = self._token_shapes(input_shape)
         attention = sum(a.macs(s) for a, s in zip(self.attentions, before, strict=True))
         return attention + dense_macs(length, width, self.embed_dim)
+
+
+@register_patch_embed("t2t_transformer")
+class T2TTransformerPatchEmbed(T2TPatchEmbed):
+    """The same with token transformers, as `crossvit_18_t2t` and T2T-ViT_t have it.
+
+    The released code calls this form `t2t`. Arguments, call arguments and errors are those of
+    `T2TPatchEmbed`.
+    """
+
+    token_mixer = TokenTransformer

@@ -149,7 +149,7 @@ _register(
 _register(
     {
         "crossvit_small_no_class_token": _change("crossvit_small", class_token=False),
-        "crossvit_18_t2t": _change("crossvit_18", patch_embed="t2t"),
+        "crossvit_18_t2t": _change("crossvit_18", patch_embed="t2t_transformer"),
     }
 )
 

@@ -53,6 +53,7 @@ _WORDS = {
         "mlp/fc1": "mlp.fc1",
         "mlp/fc2": "mlp.fc2",
         "kqv": "kqv",
+        "qkv": "qkv",
         "proj": "proj",
     },
 }

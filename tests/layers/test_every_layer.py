@@ -54,7 +54,11 @@ CASES = {
     "SelfAttention": Case({"num_heads": 2, "qkv_bias": False}, (2, 5, 8), (2, 5, 8), 3),
     "SoftSplit": Case({"kernel_size": 3, "stride": 2, "padding": 1}, (2, 5, 8, 3), (2, 3, 4, 27)),
     "T2TPatchEmbed": Case({"patch_size": 16, "embed_dim": 8}, IMAGE, (2, 18, 8), 2 * 12 + 2, 2),
+    "T2TTransformerPatchEmbed": Case(
+        {"patch_size": 16, "embed_dim": 8}, IMAGE, (2, 18, 8), 2 * 11 + 2
+    ),
     "TokenPerformer": Case({"units": 12}, (2, 5, 8), (2, 5, 12), 12, 1),
+    "TokenTransformer": Case({"units": 12}, (2, 5, 8), (2, 5, 12), 11),
     "TokenPool": Case({"mode": "avg"}, (2, 5, 8), (2, 8)),
     "TransformerBlock": Case(
         {"num_heads": 2, "drop_path_rate": 0.2, "gradient_checkpointing": True},

@@ -59,7 +59,12 @@ def test_roles_that_a_model_does_not_have():
 
 @pytest.mark.parametrize(
     ("fusion", "patch_embed"),
-    [*((name, "linear") for name in layers.FUSIONS), ("none", "conv"), ("none", "t2t")],
+    [
+        *((name, "linear") for name in layers.FUSIONS),
+        ("none", "conv"),
+        ("none", "t2t"),
+        ("none", "t2t_transformer"),
+    ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_layer_of_every_design_is_built(fusion, patch_embed, dtype):

@@ -43,6 +43,18 @@ def performer(x, w):
     return y + reference.mlp(reference.layer_norm(y, w, "norm2"), reference.below(w, "mlp"))
 
 
+def transformer(x, w):
+    """Token_transformer of T2T-ViT, in float64, without dropout and drop path."""
+    x = reference.layer_norm(x, w, "norm1")
+    q, k, v = np.split(x @ w["qkv/kernel"], 3, axis=-1)
+    weights = reference.softmax(q @ k.transpose(0, 2, 1) / np.sqrt(x.shape[-1]))
+    y = v + reference.linear(weights @ v, w, "proj")
+    return y + reference.mlp(reference.layer_norm(y, w, "norm2"), reference.below(w, "mlp"))
+
+
+MIXERS = {layers.T2TPatchEmbed: performer, layers.T2TTransformerPatchEmbed: transformer}
+
+
 @pytest.mark.parametrize("split", sorted({s for splits in SPLITS.values() for s in splits}))
 def test_soft_split_is_an_unfold(split):
     x = reference.tokens(2, 12, 24, 3)
@@ -105,9 +117,20 @@ def test_random_features_are_orthogonal_and_stay():
     assert [v.name for v in layer.non_trainable_weights] == ["random_features"]
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_transformer_is_that_of_t2t_vit(training):
+    layer = layers.TokenTransformer(6)
+    layer.build((None, 7, 9))
+    reference.randomize(layer)
+    x = reference.tokens(2, 7, 9)
+    expected = transformer(x, reference.arrays(layer))
+    np.testing.assert_allclose(layer(x, training=training), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("patch_size", [12, 16])
-def test_embedding_is_splits_and_performers_in_turn(patch_size):
-    layer = layers.T2TPatchEmbed(patch_size, 5)
+@pytest.mark.parametrize("layer_class", MIXERS)
+def test_embedding_is_splits_and_mixers_in_turn(layer_class, patch_size):
+    layer = layer_class(patch_size, 5)
     layer.build((None, 48, 96, 3))
     # Small weights: the features of a hundred normal values would leave float32's range.
     w = reference.arrays(reference.randomize(layer, scale=0.05))
@@ -115,7 +138,7 @@ def test_embedding_is_splits_and_performers_in_turn(patch_size):
     x = unfold(image.astype("float64"), *SPLITS[patch_size][0])
     for name, split in zip(("attention1", "attention2"), SPLITS[patch_size][1:], strict=True):
         batch, rows, columns, width = x.shape
-        x = performer(x.reshape(batch, -1, width), reference.below(w, name))
+        x = MIXERS[layer_class](x.reshape(batch, -1, width), reference.below(w, name))
         x = unfold(x.reshape(batch, rows, columns, TOKEN_DIM), *split)
     assert x.shape == (2, 48 // patch_size, 96 // patch_size, 9 * TOKEN_DIM)
     assert layer.grid == x.shape[1:3]
@@ -123,13 +146,17 @@ def test_embedding_is_splits_and_performers_in_turn(patch_size):
     np.testing.assert_allclose(layer(image), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_every_trainable_weight_has_a_gradient():
-    layer = layers.T2TPatchEmbed(16, 5)
+@pytest.mark.parametrize(
+    ("layer_class", "count"),
+    [(layers.T2TPatchEmbed, 2 * 12 + 2), (layers.T2TTransformerPatchEmbed, 2 * 11 + 2)],
+)
+def test_every_trainable_weight_has_a_gradient(layer_class, count):
+    layer = layer_class(16, 5)
     layer.build((None, 32, 48, 3))
     reference.randomize(layer, scale=0.1)
     norms = reference.gradient_norms(layer, reference.tokens(2, 32, 48, 3))
     assert all(norms.values()), norms
-    assert len(norms) == 2 * 12 + 2
+    assert len(norms) == count
 
 
 def test_macs():
@@ -139,6 +166,14 @@ def test_macs():
     # 48 x 48: 12 x 12 tokens of 7 x 7 x 3, 4 x 4 of 3 x 3 x 64, 4 x 4 of the same.
     expected = attention(144, 147) + attention(16, 576) + 16 * 576 * 8
     assert layers.T2TPatchEmbed(12, 8).macs((None, 48, 48, 3)) == expected
+
+
+def test_macs_of_transformers():
+    def attention(length, width):  # linear layers; scores and weighted sums
+        return length * (3 * 64 * width + 3 * 64**2) + 2 * 64 * length**2
+
+    expected = attention(144, 147) + attention(16, 576) + 16 * 576 * 8
+    assert layers.T2TTransformerPatchEmbed(12, 8).macs((None, 48, 48, 3)) == expected
 
 
 def test_patches_of_other_sizes_are_refused():

@@ -52,7 +52,7 @@ crossvit_small_e  31308176  6598863360  31.1** 6.6
 # class tokens and their positions, (192 + 384) * 2.
 SECTION_4_3 = """
 crossvit_small_no_class_token  26855120  5588452224  -  -
-crossvit_18_t2t                43557564  9510714624  -  -
+crossvit_18_t2t                43548604 12462432000  -  -
 """
 ROWS = [
     line.split()
@@ -107,5 +107,17 @@ def test_rows_of_table_7(name, small, large, rest):
     assert config.small == kc.BranchConfig(*small)
     assert config.large == kc.BranchConfig(*large)
     assert (config.num_stages, config.fusion_depth) == rest
-    assert config.patch_embed == ("t2t" if name.endswith("t2t") else "linear")
+    assert config.patch_embed == ("t2t_transformer" if name.endswith("t2t") else "linear")
     assert config.fusion == "cross_attention"
+
+
+@pytest.mark.parametrize(
+    ("dim", "depth", "num_heads", "gmacs"),
+    [(384, 14, 6, 6.1), (448, 19, 7, 9.8), (512, 24, 8, 15.0)],
+)
+def test_t2t_vit_of_table_3_has_token_transformers(dim, depth, num_heads, gmacs):
+    large = kc.BranchConfig(224, 16, dim, depth, num_heads, mlp_ratio=3)
+    config = kc.CrossViTConfig(
+        None, large, num_stages=1, fusion="none", patch_embed="t2t_transformer"
+    )
+    assert round(kc.count_macs(kc.CrossViT(config, weights=None)) / 1e9, 1) == gmacs

@@ -14,7 +14,7 @@ from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.memory import activation_bytes, variable_bytes
 from keras_crossvit.training.strategy import asks_others, make_strategy, replicas_of
 
-_GB = 2**30
+_GB, _MB = 2**30, 2**20
 
 
 def dry_run(config: TrainConfig) -> None:
@@ -52,16 +52,21 @@ def _print_model(config, step, replicas):
     variables = variable_bytes(model, step.optimizer)
     if keras.backend.backend() != "tensorflow":
         print(
-            f"memory of a replica: {variables / _GB:.2f} GB of weights, gradients and optimizer; "
+            f"memory of a replica: {_memory(variables)} of weights, gradients and optimizer; "
             "activations are only estimated on TensorFlow"
         )
         return
     activations = rows * activation_bytes(model)
     print(
-        f"memory of a replica, estimated: {(activations + variables) / _GB:.2f} GB = "
-        f"{variables / _GB:.2f} GB of weights, gradients and optimizer + {activations / _GB:.2f} "
-        f"GB of activations of {rows} images at a time"
+        f"memory of a replica, estimated: {_memory(activations + variables)} = "
+        f"{_memory(variables)} of weights, gradients and optimizer + {_memory(activations)} of "
+        f"activations of {rows} images at a time"
     )
+
+
+def _memory(count):
+    """A number of bytes as text."""
+    return f"{count / _MB:.2f} MB" if count < 0.1 * _GB else f"{count / _GB:.2f} GB"
 
 
 def _print_data(config, source, size):

@@ -1,6 +1,7 @@
 """The command: what it checks, says and refuses."""
 
 import os
+import re
 import sys
 
 import numpy as np
@@ -61,6 +62,10 @@ def test_dry_run_checks_everything_and_writes_nothing(train, tmp_path, capsys):
     ):
         assert line in printed
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    memory = re.search(r"estimated: (.+) MB = (.+) MB of weights, .* \+ (.+) MB of act", printed)
+    whole, variables, activations = map(float, memory.groups())
+    assert min(variables, activations) > 0.1
+    assert whole == pytest.approx(variables + activations, abs=0.011)
 
 
 def test_values_that_do_not_fit_the_data(train):

@@ -36,6 +36,10 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(aside, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, name):  # a full disk has no name
+            error.filename = os.fspath(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

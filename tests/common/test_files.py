@@ -1,5 +1,6 @@
 """Files that are replaced whole."""
 
+import errno
 import json
 import os
 import stat
@@ -57,3 +58,14 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
     with pytest.raises(FileNotFoundError) as raised:
         files.write_text(path, "text")
     assert str(raised.value) == f"[Errno 2] No such file or directory: '{path}'"
+
+
+def test_an_error_of_a_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "table.csv"
+    full, other = OSError(errno.ENOSPC, "No space left on device"), OSError("of no number")
+    for error in (full, other):
+        with pytest.raises(OSError, match=r"No space|of no number"), files.write_atomically(path):
+            raise error
+    assert str(full) == f"[Errno {errno.ENOSPC}] No space left on device: '{path}'"
+    assert str(other) == "of no number"
+    assert os.listdir(tmp_path) == []

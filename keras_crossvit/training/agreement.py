@@ -4,9 +4,11 @@ Where they differ, each would wait for something that another never does, or som
 seen twice and others never.
 """
 
+import contextlib
 import dataclasses
 import json
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -94,10 +96,29 @@ def check_same_weights(strategy: Any, config: TrainConfig, step: Step) -> None:
     for variable in variables:
         checksum = zlib.crc32(keras.ops.convert_to_numpy(variable).tobytes(), checksum)
     if len(np.unique(gather(strategy, [checksum >> 1]))) > 1:
-        raise ValueError(
-            "`weights` and `teacher` must hold the same values in all processes of a run. "
-            f"Received: weights={config.weights!r}, teacher={config.teacher!r}, which do not"
-        )
+        raise ValueError(_other_weights(config))
+
+
+@contextlib.contextmanager
+def weights_in_one_line(strategy: Any, config: TrainConfig) -> Iterator[None]:
+    """A context for making models, in which different weights are a `ValueError` on JAX, too.
+
+    JAX itself compares what several processes put on their devices, and raises an
+    `AssertionError` with all the values, in all processes.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        if not spans_workers(strategy):
+            raise
+        raise ValueError(_other_weights(config)) from error
+
+
+def _other_weights(config):
+    return (
+        "`weights` and `teacher` must hold the same values in all processes of a run. "
+        f"Received: weights={config.weights!r}, teacher={config.teacher!r}, which do not"
+    )
 
 
 def _digest(value):

@@ -20,7 +20,11 @@ from keras_crossvit.data.pipeline import (
     training_batches,
 )
 from keras_crossvit.data.sources import Source
-from keras_crossvit.training.agreement import check_agreement, check_same_weights
+from keras_crossvit.training.agreement import (
+    check_agreement,
+    check_same_weights,
+    weights_in_one_line,
+)
 from keras_crossvit.training.assembly import (
     build_model,
     check_fit,
@@ -107,7 +111,8 @@ def _train(config, on_step, on_epoch):
         check_agreement(strategy, config, source, 0 if saved is None else int(saved[1]["step"]))
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
-        step = make_step(config, source, strategy)
+        with weights_in_one_line(strategy, config):
+            step = make_step(config, source, strategy)
         run = Run(config, source, strategy, folder if is_chief(strategy) else None, step)
         if saved is not None:
             run.restore(*saved)

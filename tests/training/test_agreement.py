@@ -15,10 +15,15 @@ import sys
 import types
 
 import keras
+import numpy as np
 
 from keras_crossvit.data.sources import MemorySplit, Source
-from keras_crossvit.training.agreement import check_agreement, check_same_weights
-from keras_crossvit.training.strategy import make_strategy
+from keras_crossvit.training.agreement import (
+    check_agreement,
+    check_same_weights,
+    weights_in_one_line,
+)
+from keras_crossvit.training.strategy import make_strategy, scope_of
 from tests.training.tiny import RECIPE
 
 def check(step=7, names=("a", "b"), images=("1", "2", "3"), **values):
@@ -27,6 +32,11 @@ def check(step=7, names=("a", "b"), images=("1", "2", "3"), **values):
     config = dataclasses.replace(RECIPE, **values)
     check_agreement(strategy, config, Source("some", names, split, split), step)
     print("alike")
+
+def step_with(student, *teacher):
+    model = types.SimpleNamespace(weights=[student])
+    teacher = types.SimpleNamespace(variables=teacher)
+    return types.SimpleNamespace(model=model, loss=types.SimpleNamespace(teacher=teacher))
 
 strategy, number = make_strategy("auto"), int(sys.argv[1])
 folder = f"/disk{number}/"
@@ -43,12 +53,19 @@ for values in [
     except ValueError as error:
         print(error)
 for student, teacher in [(1.0, 2.0), (1.0 + number, 2.0), (1.0, 2.0 + number)]:
-    model = types.SimpleNamespace(weights=[keras.Variable(student)])
-    teacher = types.SimpleNamespace(variables=[keras.Variable(teacher)])
-    step = types.SimpleNamespace(model=model, loss=types.SimpleNamespace(teacher=teacher))
     try:
-        check_same_weights(strategy, RECIPE, step)
+        check_same_weights(
+            strategy, RECIPE, step_with(keras.Variable(student), keras.Variable(teacher))
+        )
         print("same weights")
+    except ValueError as error:
+        print(error)
+with scope_of(strategy):
+    variable = keras.Variable(1.0)
+    try:
+        with weights_in_one_line(strategy, RECIPE):
+            variable.assign(np.float32(1.0 + number))
+        check_same_weights(strategy, RECIPE, step_with(variable))
     except ValueError as error:
         print(error)
 """
@@ -83,9 +100,9 @@ def test_processes_that_differ_are_refused(backend):
                 f"here: batch_size={16 + number}, seed={number}",
             ]
             weights = "`weights` and `teacher` must hold the same values in all .* which do not"
-            *lines, same, student, teacher = said.strip().splitlines()
+            *lines, same, student, teacher, on_devices = said.strip().splitlines()
             assert same == "same weights"
-            assert student == teacher
+            assert student == teacher == on_devices
             assert re.fullmatch(weights, student)
             lines = lines[-2 * len(expected) :]
             assert set(lines[::2]) == {"Waiting until all processes have read their data."}

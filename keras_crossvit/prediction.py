@@ -239,7 +239,15 @@ def write_table(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
     columns = dict.fromkeys(name for row in flat for name in row)
     columns.pop("error", None)
     text = io.StringIO()
-    table = csv.DictWriter(text, [*columns, "error"], restval="", lineterminator="\n")
+    # Until version 3.13 Python puts no quotes around "\r" by itself, though it may end a row.
+    ends = any("\r" in str(value) for row in flat for value in row.values())
+    table = csv.DictWriter(
+        text,
+        [*columns, "error"],
+        restval="",
+        lineterminator="\n",
+        quoting=csv.QUOTE_ALL if ends else csv.QUOTE_MINIMAL,
+    )
     table.writeheader()
     table.writerows(flat)
     # File names need not be UTF-8, but the table is.

@@ -176,6 +176,23 @@ def test_a_name_that_is_not_utf_8_has_its_row(tmp_path):
     assert table == "file,class_1,score_1,error\nbad\\udcff.jpg,bee,0.5,\n"
 
 
+def test_a_name_with_a_carriage_return_stays_in_its_row(tmp_path):
+    rows = [
+        {"file": "odd\r.jpg", "classes": ["bee"], "scores": [0.5]},
+        {"file": "none.jpg", "error": "the file is empty"},
+    ]
+    write_table(rows, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first == {"file": "odd\r.jpg", "class_1": "bee", "score_1": "0.5", "error": ""}
+    assert second == {"file": "none.jpg", "class_1": "", "score_1": "", "error": rows[1]["error"]}
+
+
+def test_what_is_printed_stays_in_its_line(command, tmp_path):
+    message = refusal(command, "predict", "x", "gone\r\x1b.jpg", "--output", tmp_path / "t.csv")
+    assert message.endswith(r"Received: gone\r\x1b.jpg")
+
+
 def test_predict_makes_the_folder_of_its_table(run, command, tmp_path):
     pictures, table = tmp_path / "pictures", tmp_path / "new" / "deep" / "t.json"
     pictures.mkdir()

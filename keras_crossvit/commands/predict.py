@@ -9,6 +9,7 @@ it and its subfolders whose names end like those of images.
 """
 
 from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
+from keras_crossvit.common.checks import escaped
 from keras_crossvit.prediction import check_table, classify_files, find_images, write_table
 
 
@@ -44,4 +45,4 @@ def main() -> None:
         write_table(rows, arguments.output)
     broken = sum("error" in row for row in rows)
     count = f"{len(rows)} file" + ("s" if len(rows) > 1 else "")
-    print(f"{arguments.output}: {count}" + (f", {broken} unreadable" if broken else ""))
+    print(f"{escaped(arguments.output)}: {count}" + (f", {broken} unreadable" if broken else ""))

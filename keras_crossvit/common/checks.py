@@ -6,6 +6,7 @@ import numbers
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -113,9 +114,19 @@ def check_labels(labels: Iterable[Any], classes: int) -> tuple[str, ...]:
     return tuple(names)
 
 
+def breaks_a_line(character: str) -> bool:
+    """Whether it is a control character, a surrogate, or ends a line or a paragraph."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def escaped(text: str) -> str:
+    """The text with escapes for what would break its line, as a carriage return in a name does."""
+    return "".join(x.encode("unicode_escape").decode() if breaks_a_line(x) else x for x in text)
+
+
 def in_one_line(error: BaseException) -> str:
     """What a command says about an error; for a missing package, also how to install it."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError):
         text += '. pip install "keras-crossvit[train]" has what training and evaluation need'
-    return text
+    return escaped(text)

@@ -2,12 +2,12 @@
 
 import logging
 import pathlib
-import unicodedata
 from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_crossvit.common.checks import breaks_a_line
 from keras_crossvit.data.pipeline import steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
@@ -28,11 +28,6 @@ def open_data(config: TrainConfig) -> Source:
     )
 
 
-def _breaks_a_line(character):
-    """Whether it is a control character, a surrogate, or ends a line or a paragraph."""
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-
-
 def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
     """Raises `ValueError` if a run's batches do not fit the data or the devices.
 
@@ -42,7 +37,7 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
         strategy: What `make_strategy` returned.
     """
     for label in source.class_names:
-        if label.splitlines() != [label] or any(_breaks_a_line(x) for x in label):
+        if label.splitlines() != [label] or any(breaks_a_line(x) for x in label):
             raise ValueError(
                 "`dataset` must have class names that can be written in one line of UTF-8, as the "
                 f"SavedModel's labels are. Received: {source.name}, with the class {label!r}"

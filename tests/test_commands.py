@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import textwrap
+import types
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 import crossvit_command
 import keras_crossvit as kc
 from keras_crossvit import prediction
+from keras_crossvit.commands import shared
 from keras_crossvit.data.sources import SOURCES
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.models import pretrained
@@ -320,6 +322,17 @@ def test_a_source_of_ones_own_is_registered_by_recipe(run, command, tmp_path, mo
     model = ("--model", "tests_of_a_source", "--weights", weights)
     found = json.loads(command("evaluate", *model, *options, "--crop-ratio", 1))
     assert (found["pictures"], found["unreadable"]) == (12, 1)
+
+
+def test_heads_that_the_weights_lack_are_not_asked(monkeypatch):
+    model = types.SimpleNamespace(heads_left_out=True, classes=4)
+    monkeypatch.setattr(shared, "CrossViT", lambda config, **values: model)
+    given = ["--model", "crossvit_9", "--weights", "imagenet", "--classes", "4"]
+    arguments = shared.parser_of(None, "evaluate").parse_args(given)
+    with pytest.raises(ValueError, match=r"`--classes` must be 1000, .* imagenet for 4 classes$"):
+        shared.find_model(arguments)
+    arguments.knn = True  # which asks the features alone
+    assert shared.find_model(arguments).model is model
 
 
 def test_convert_knows_the_presets_of_a_recipe(command, tmp_path):

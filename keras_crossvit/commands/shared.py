@@ -99,7 +99,8 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
     """The model that the arguments of `add_model` name.
 
     Raises:
-        ValueError: If they name none, or two, or the file of `--recipe` cannot be run.
+        ValueError: If they name none, or two, or untrained heads are to answer, or the file of
+            `--recipe` cannot be run.
     """
     if (arguments.source is None) == (arguments.model is None):
         raise ValueError(
@@ -125,6 +126,12 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
             classes=arguments.classes or 1000,
             input_shape=None if shape is None else (shape, shape, 3),
         )
+        of_features = getattr(arguments, "knn", False) or getattr(arguments, "linear_probe", False)
+        if model.heads_left_out and not of_features:
+            raise ValueError(
+                "`--classes` must be 1000, as in --weights: heads for others would be untrained. "
+                f"Received: --weights {arguments.weights} for {model.classes} classes"
+            )
         return FoundModel(model)
     try:
         return _open(arguments.source)

@@ -117,6 +117,7 @@ class CrossViT(Loops):
         logits: Keras tensor of the averaged logits `(B, classes)`, before the activation;
             `None` without a top.
         labels: Names of the classes, a tuple, or `None`.
+        heads_left_out: Whether the heads in `weights` were left out, and new ones made instead.
         feature_dim: Width of the features, `C_small + C_large`.
         mean: Mean of each channel that is normalised, for pixels in 0..1; likewise `std`.
         include_preprocessing: The argument; so are `include_top`, `pooling`, `classes`,
@@ -204,8 +205,7 @@ class CrossViT(Loops):
         self.labels = labels
         self.mean, self.std = mean, std
         self.images, self._built_on_tensor = images, input_tensor is not None
-        if source is not None:
-            source.load_into(self, reset_heads)
+        self.heads_left_out = source is not None and source.load_into(self, reset_heads)
 
     @property
     def takes_pairs(self) -> bool:

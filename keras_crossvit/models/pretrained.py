@@ -172,9 +172,8 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
             "whole patches; this model resizes to %s, and so answers differently",
             *(text, *size, seen, config.branch_sizes(*size)),
         )
-    dataclasses.replace(file, grids=config.grids_of(seen)).load_into(
-        model, changes.get("reset_heads", False)
-    )
+    file = dataclasses.replace(file, grids=config.grids_of(seen))
+    model.heads_left_out = file.load_into(model, changes.get("reset_heads", False))
     return model
 
 

@@ -68,7 +68,7 @@ class WeightSource:
     input_size: int | None = None
     grids: Grids = dataclasses.field(default_factory=dict)
 
-    def load_into(self, model: keras.Model, reset_heads: bool = False) -> None:
+    def load_into(self, model: keras.Model, reset_heads: bool = False) -> bool:
         """Loads the weights into `model`, either all or none, after a download if needed.
 
         Heads are left out if the model has none, and those for ImageNet's 1000 classes also if it
@@ -78,6 +78,9 @@ class WeightSource:
         Args:
             model: A CrossViT.
             reset_heads: Whether heads in the weights are left out, whatever their classes.
+
+        Returns:
+            Whether the model has heads and keeps their initial values.
 
         Raises:
             ValueError: If the weights do not fit.
@@ -90,14 +93,16 @@ class WeightSource:
                     "`reset_heads` must be false for a .weights.h5 file, whose weights have no "
                     f"names: save the model as .keras. Received: weights={self.origin!r}"
                 )
-            return self._load_keras_weights(model, path)
+            self._load_keras_weights(model, path)
+            return False
         found = self._read(path)
         heads = [layers.head for layers in model.branches.values() if layers.head is not None]
         wanted = heads[0].units if heads else None
         given = head_classes(found.state)
         if given == wanted and not reset_heads:
             assign_state(model, found.state, self.origin, grids=found.grids)
-            return compare_arguments(model, found.arguments, self.origin)
+            compare_arguments(model, found.arguments, self.origin)
+            return False
         if heads and given != _IMAGENET_CLASSES and not reset_heads:
             raise ValueError(
                 f"`classes` must be {given}, as in the weights, unless reset_heads=True gives the "
@@ -117,6 +122,7 @@ class WeightSource:
                 wanted,
                 f"the file's heads are for {given} classes" if given else "the file has no heads",
             )
+        return bool(heads)
 
     def _read(self, path):
         if path.suffix != ".keras":

@@ -61,6 +61,7 @@ def test_imagenet_heads_are_left_out_for_other_classes_and_this_is_said(suffix, 
     (record,) = caplog.records
     assert "two heads of 7 classes are new and not trained" in record.getMessage()
     assert f"imagenet{suffix}" in record.getMessage()
+    assert loaded.heads_left_out
     for variable in loaded.weights:
         if "_head/" in variable.path:
             assert np.abs(variable).max() < 0.2  # drawn with a spread of 0.02
@@ -79,8 +80,8 @@ def test_model_without_heads_takes_any_heads_silently(name, files, caplog):
 
 
 def test_same_classes_load_without_a_word(files, caplog):
-    built(files / "imagenet.safetensors", classes=1000)
-    built(files / "five.safetensors")
+    assert not built(files / "imagenet.safetensors", classes=1000).heads_left_out
+    assert not built(files / "five.safetensors").heads_left_out
     assert not caplog.records
 
 

@@ -216,7 +216,7 @@ class CrossViT(Loops):
         """The arguments, as JSON can hold them; weights are saved apart, so `weights` is None.
 
         `input_tensor` becomes the model from its sources up to that tensor. `frozen` holds the
-        names of the layers that are not trained.
+        names of the layers that are not trained, and the paths of those inside others.
         """
         stem = None
         if self._built_on_tensor:
@@ -243,7 +243,7 @@ class CrossViT(Loops):
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "quantization": quantized_layers(self),
             "trainable": self.trainable,
-            "frozen": [layer.name for layer in self.layers if not layer.trainable],
+            "frozen": _frozen(self.layers),
         }
 
     @classmethod
@@ -270,6 +270,9 @@ class CrossViT(Loops):
         for layer in model.layers:
             if layer.trainable != (layer.name not in frozen):
                 layer.trainable = layer.name not in frozen
+        for layer in model._flatten_layers():
+            if layer.path in frozen:
+                layer.trainable = False
         return model
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
@@ -354,6 +357,19 @@ def _check_arguments(config, include_top, pooling, classes, classifier_activatio
             "`classifier_activation` must be the name of a Keras activation, a function or "
             f"None. Received: classifier_activation={classifier_activation!r}"
         ) from error
+
+
+def _frozen(layers):
+    """The names of frozen layers; of those inside layers that are not frozen, the paths."""
+    frozen = [layer.name for layer in layers if not layer.trainable]
+    for layer in layers:
+        # A layer comes before those inside it, which need no paths of their own if it is frozen.
+        for inner in layer._flatten_layers() if layer.trainable else ():
+            path = inner.path or ""
+            parents = {path[:end] for end, x in enumerate(path) if x == "/"}
+            if path and not inner.trainable and parents.isdisjoint(frozen):
+                frozen.append(path)
+    return frozen
 
 
 def _activate(logits, activation, classes):

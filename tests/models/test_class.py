@@ -130,6 +130,18 @@ def test_frozen_layers_stay_frozen(tmp_path):
     assert again.branches["large"].head.trainable
 
 
+def test_layers_that_are_frozen_inside_a_stage_stay_frozen(fresh_model):
+    fresh_model.stages[0].fuse.trainable = False
+    fresh_model.stages[1].large_blocks[0].trainable = False
+    config = fresh_model.get_config()
+    assert config["frozen"] == ["stage_0/fusion", "stage_1/large_block_0"]
+    again = kc.CrossViT.from_config(config)
+    trained = [v.path for v in again.trainable_variables]
+    assert trained == [v.path for v in fresh_model.trainable_variables]
+    assert not [path for path in trained if path.startswith(tuple(config["frozen"]))]
+    assert not again.stages[1].large_blocks[0].mlp.trainable
+
+
 def test_dtype_is_an_argument_and_part_of_the_configuration():
     model = base.small_model(dtype="mixed_bfloat16", classifier_activation=None)
     assert model.dtype_policy.name == "mixed_bfloat16"

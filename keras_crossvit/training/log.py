@@ -38,7 +38,13 @@ class RunLog:
         self._writers: dict[str, Any] = {}
 
     def add(self, epoch: int, values: Mapping[str, float], step: int) -> None:
-        """Adds an epoch's values, numbers by name."""
+        """Adds an epoch's values, numbers by name.
+
+        Args:
+            epoch: Its number, from 0.
+            values: The values by name.
+            step: The number, from 0, of its last step, whose learning rate is added.
+        """
         values = {name: float(value) for name, value in values.items()}
         rate = float(self.learning_rate(step))
         self.rows.append({"epoch": epoch, "learning_rate": rate, **values})

@@ -264,7 +264,7 @@ class Run:
             validation["val_mean_average_precision"] = precision
         values = {**self._means(progress.totals), **validation, **progress.speed}
         bar.update(self.steps, values.items(), finalize=True)
-        self.log.add(progress.step // self.steps - 1, values, progress.step)
+        self.log.add(progress.step // self.steps - 1, values, progress.step - 1)
         return self.log.rows[-1]
 
     def _best_epoch(self):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
+from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.run import Run
 from keras_crossvit.training.steps import Totals
@@ -121,6 +122,19 @@ def test_held_out_images_on_which_the_model_diverged_are_no_result():
     message = "The validation loss is no longer a finite number, in epoch 1, step 11"
     with pytest.raises(FloatingPointError, match=message):
         run._evaluate(None, None, threading.Event())
+
+
+def test_the_learning_rate_of_a_row_is_that_of_its_last_step():
+    """Steps are counted from 0, so the eleventh is step 10."""
+    step = types.SimpleNamespace(
+        evaluate=lambda batches, stop: np.array([32.0, 4, 8, 16, 0]), several_labels=False
+    )
+    log = RunLog(None, learning_rate=lambda step: 0.5 * step)
+    run = at_the_end_of_an_epoch(step=step, source=data(validation=16), log=log)
+    run.progress.totals = Totals(16, 4, 8, 16)
+    bar = types.SimpleNamespace(update=lambda *values, **options: None)
+    row = run._evaluate(None, bar, threading.Event())
+    assert row == {"epoch": 0, "learning_rate": 5.0, "loss": 1.0, "val_loss": 2.0}
 
 
 def test_a_hook_is_given_the_model_as_it_is_now():

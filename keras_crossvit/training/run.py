@@ -251,13 +251,13 @@ class Run:
         self._check_read(progress.totals, "train_split", self.source.train)
         for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
             sums = sums + np.asarray(self.step.evaluate(batches, stop.is_set()), "float64")
+            if not math.isfinite(sums[0]):  # which must not be saved
+                raise FloatingPointError(progress.diverged("validation loss"))
             if sums[COLUMNS - 1] > 0:
                 self.save()
                 self._leave()
         totals = Totals(*sums[:4])
         self._check_read(totals, "validation_split", self.source.validation)
-        if not math.isfinite(totals.loss):
-            raise FloatingPointError(progress.diverged("validation loss"))
         validation = {f"val_{name}": value for name, value in self._means(totals).items()}
         if self.step.several_labels:
             precision = mean_average_precision(sums[COLUMNS:].reshape(2, self.classes, -1))

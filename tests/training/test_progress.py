@@ -114,10 +114,12 @@ def test_the_epoch_that_is_printed_is_that_of_the_next_row(rows, epoch, capsys):
     assert capsys.readouterr().out == f"Epoch {epoch}/2\n"
 
 
-def test_held_out_images_on_which_the_model_diverged_are_no_result():
-    sums = np.array([np.nan, 0, 0, 16, 0])
+@pytest.mark.parametrize("stops", [0, 1])
+def test_held_out_images_on_which_the_model_diverged_are_no_result(stops):
+    """And nothing to save, even if a process is to end."""
+    sums = np.array([np.nan, 0, 0, 16, stops])
     step = types.SimpleNamespace(evaluate=lambda batches, stop: sums)
-    run = at_the_end_of_an_epoch(step=step, source=data(validation=16))
+    run = at_the_end_of_an_epoch(step=step, source=data(validation=16), save=None)
     run.progress.totals = Totals(1, 1, 1, 16)
     message = "The validation loss is no longer a finite number, in epoch 1, step 11"
     with pytest.raises(FloatingPointError, match=message):

@@ -154,7 +154,7 @@ def _attention(answerer, state, answered):
 
 def _evidence(answerer, state, answered):
     """Grad-CAM."""
-    gr.Markdown("### What speaks for a class\nGrad-CAM, in units of the class's logit.")
+    gr.Markdown("### Evidence for a class\nGrad-CAM, in units of the class's logit.")
     chosen = gr.Dropdown([], label="Class", interactive=True)
     picture = _figure("Grad-CAM")
 

@@ -155,6 +155,7 @@ def test_a_photograph_is_answered_as_by_predict(page, run, photos):
 
 
 def test_pictures_follow_the_slider_and_the_choices(page, photos):
+    page.get_by_role("heading", name="Evidence for a class").wait_for()
     drop(page, photos / "temple.jpg")
     last, evidence = picture(page, "cross-attention"), picture(page, "grad-cam")
     slider = page.get_by_role("slider")

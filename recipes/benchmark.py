@@ -71,16 +71,26 @@ def _parse():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mode", choices=MODES, required=True)
-    parser.add_argument("--model", metavar="NAME", help="a model; for infer: NAME,NAME,...")
+    parser.add_argument(
+        "--model", metavar="NAME", help="a model; infer also takes several: NAME,NAME,..."
+    )
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5, help="timed turns")
-    parser.add_argument("--records", type=int, default=1_000_000, help="of scale")
-    parser.add_argument("--workers", type=int, default=8, help="of scale")
+    parser.add_argument("--repeats", type=int, default=5, help="how often each is timed")
+    parser.add_argument(
+        "--records", type=int, default=1_000_000, help="records of the dataset, for scale"
+    )
+    parser.add_argument("--workers", type=int, default=8, help="workers that read it, for scale")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument("--jit-compile", action="store_true", help="ours by XLA")
-    parser.add_argument("--engine", choices=ENGINES, default="tensorflow", help="what runs ours")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="of train, ours")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("--jit-compile", action="store_true", help="compile our model with XLA")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="tensorflow", help="what runs our model"
+    )
+    parser.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="for train: recompute our activations",
+    )
+    parser.add_argument("--json", metavar="FILE", help="where to write the results")
     parser.add_argument("--markdown", metavar="FILE", help="where summary writes its tables")
     parser.add_argument("--figure", metavar="FILE", help="where infer draws figure 1, a PNG")
     arguments = parser.parse_args()

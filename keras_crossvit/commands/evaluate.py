@@ -63,7 +63,7 @@ def _parse():
     parser = parser_of(__doc__, "evaluate")
     add = parser.add_argument
     add_data(parser, "what to evaluate on; by default the run's")
-    add("--branches", action="store_true", help="each branch's own head, too")
+    add("--branches", action="store_true", help="also each branch's own head")
     add("--knn", action="store_true", help="20 nearest neighbours among the training features")
     add("--linear-probe", action="store_true", help="logistic regression on training features")
     add("--batch-size", type=int, default=64)

@@ -15,13 +15,13 @@ from keras_crossvit.prediction import check_table, classify_files, find_images, 
 
 def main() -> None:
     """Predicts as the process's arguments say."""
-    parser = parser_of(__doc__, "predict by")
+    parser = parser_of(__doc__, "predict with")
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="image files and folders of them")
     add("--output", required=True, metavar="TABLE", help="the file to write, .csv or .json")
-    add("--top-k", type=int, default=5, help="classes in a row")
+    add("--top-k", type=int, default=5, help="number of classes in a row")
     add("--batch-size", type=int, default=32)
-    add("--branches", action="store_true", help="each branch's own head, too")
+    add("--branches", action="store_true", help="also the answer of each branch's own head")
     add("--crop-ratio", type=float, help="by default the run's, or the published one")
     add_exif(parser)
     arguments = parser.parse_args()

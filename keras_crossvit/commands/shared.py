@@ -68,7 +68,11 @@ def add_model(parser: argparse.ArgumentParser, command: str) -> None:
     add = parser.add_argument
     add("--model", metavar="NAME", help="a preset, with --weights, instead of MODEL")
     add("--weights", help="imagenet, imagenet-408 or a file")
-    add("--classes", type=int, help="classes of --weights; by default the data's, or 1000")
+    add(
+        "--classes",
+        type=int,
+        help="number of classes in --weights; by default the data's, or 1000",
+    )
     add_recipe(parser)
 
 

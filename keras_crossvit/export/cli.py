@@ -12,18 +12,18 @@ _CALIBRATE = 300  # images; NNCF's own default
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments to a parser."""
     add = parser.add_argument
-    add("--output-dir", required=True)
-    add("--format", default="saved_model", help=f"of {','.join(FORMATS)}")
-    add("--labels", type=_lines, help="file with the class names, one per line")
-    add("--top-k", type=int, default=5, help="classes in a server's answer")
-    add("--max-batch-size", type=int, default=8, help="images in a request to Triton, at most")
-    add("--crop-ratio", type=float, help="of the evaluation; by default the run's")
-    add("--int8", action="store_true", help=f"for {' and '.join(INT8_FORMATS)}")
+    add("--output-dir", required=True, help="where to write")
+    add("--format", default="saved_model", help=f"one or more of {','.join(FORMATS)}")
+    add("--labels", type=_lines, help="a file of class names, one per line")
+    add("--top-k", type=int, default=5, help="number of classes in a server's answer")
+    add("--max-batch-size", type=int, default=8, help="most images in a request to Triton")
+    add("--crop-ratio", type=float, help="by default the run's, or the published one")
+    add("--int8", action="store_true", help=f"quantise to 8 bits, for {', '.join(INT8_FORMATS)}")
     add(
         "--calibrate",
         type=int,
-        help="training images to measure the ranges of activations by; OpenVINO needs them "
-        f"({_CALIBRATE} by default), LiteRT can do without",
+        help="how many training images to measure the ranges of activations with; OpenVINO needs "
+        f"some ({_CALIBRATE} by default), LiteRT works without",
     )
 
 

@@ -8,19 +8,19 @@ from benchmarks.models import cost_of, make_model
 from benchmarks.paper import TABLES, PaperRow
 
 _WITHOUT_POSITIONS = (
-    "the paper leaves out position embeddings and class tokens here; without them ours agrees"
+    "the paper leaves out position embeddings and class tokens here; without them our count agrees"
 )
-_QUOTED = "the paper quotes EfficientNet's own paper; the layers of Keras' model come to more"
+_QUOTED = "the paper quotes EfficientNet's authors; the layers of Keras' model add up to more"
 _STRIDES = (
-    "Keras' ResNet strides in the first 1 × 1 convolution of a stage, the paper's in the 3 × 3 "
-    "one, which costs more"
+    "Keras' ResNet has the stride of a stage in its first 1 × 1 convolution, the paper's in the "
+    "3 × 3 convolution, which costs more"
 )
 # Why a cell differs where the count of positions does not explain it: (name, column) -> text.
 _REASONS = {
     ("crossvit_small_all_attention", "parameters"): (
-        "the paper's design cannot be told: none that is as plain as equation 2 has 27.7 M with "
-        "7.6 G; without position embeddings and class tokens this one has 26.7, so 27.7 may be a "
-        "misprint"
+        "the paper does not say enough to rebuild its design: none as plain as equation 2 has "
+        "27.7 M parameters and 7.6 GMACs; without position embeddings and class tokens this one "
+        "has 26.7 M, so 27.7 may be a misprint"
     ),
     ("crossvit_small_e", "parameters"): (
         "the paper counted its ablations without position embeddings and class tokens (31.155 M "
@@ -123,7 +123,9 @@ def _table(table, title, rows):
     reasons = []
     lines = [_line(row, shown, reasons) for row in rows]
     rule = ["---"] * 2 + ["---:"] * (len(heads) - 2)
-    notes = [f"{number}. {reason}." for number, reason in enumerate(reasons, 1)]
+    notes = [
+        f"{number}. {reason[0].upper()}{reason[1:]}." for number, reason in enumerate(reasons, 1)
+    ]
     body = "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *lines))
     return f"## Table {table}: {title}\n\n{body}\n" + "\n".join(["", *notes, ""] if notes else [])
 

@@ -73,7 +73,7 @@ def test_markdown():
     )
     assert lines[4] == "| a model | `x` | 2.0 | 2.0 | **1.0** (1) | 0.9 | 70.0 |"
     assert lines[5] == "| Perceiver | – | – | – | – | 43.9 | 70.0 |"
-    assert lines[7].startswith("1. the paper leaves out position embeddings")
+    assert lines[7].startswith("1. The paper leaves out position embeddings")
 
 
 @pytest.mark.parametrize("name", ["deit_tiny", "crossvit_tiny", "crossvit_9_dagger"])

@@ -40,7 +40,8 @@ def branch_logits(model: CrossViT) -> keras.Model:
 
     Returns:
         A model with the input of `model`, the same weights, and the outputs
-        `{"small": (B, classes), "large": (B, classes)}`.
+        `{"small": (B, classes), "large": (B, classes)}`, in float32 where the heads compute in
+        half precision.
 
     Raises:
         ValueError: If `model` does not have two heads.
@@ -51,8 +52,18 @@ def branch_logits(model: CrossViT) -> keras.Model:
             "`model` must be a CrossViT with include_top=True and two branches. "
             f"Received: {getattr(model, 'name', model)!r}, without a small_head and a large_head"
         )
-    heads = {branch: layers.head.output for branch, layers in branches.items()}
+    heads = {
+        branch: _at_least_float32(layers.head.output, f"{branch}_logits")
+        for branch, layers in branches.items()
+    }
     return keras.Model(model.input, heads, name=f"{model.name}_branches")
+
+
+def _at_least_float32(tensor, name):
+    """The Keras tensor, cast as the model casts its heads' logits if it is in half precision."""
+    if tensor.dtype in ("float16", "bfloat16"):
+        return keras.layers.Activation("linear", dtype="float32", name=name)(tensor)
+    return tensor
 
 
 def feature_names(model: CrossViT) -> list[str]:
@@ -259,7 +270,8 @@ def _as_map(model, name, point, tensor):
         # One row of attention per head, which begins with the token that attends.
         shape = (*tensor.shape[1:-1], 1, tensor.shape[-1])
         shape = shape if len(shape) == 3 else (1, *shape)
-        tensor = keras.layers.Reshape(shape, name=f"{label}_rows")(tensor)
+        rows = keras.layers.Reshape(shape, dtype=tensor.dtype, name=f"{label}_rows")
+        tensor = rows(tensor)
         class_token = True
     arrange = PatchMap(
         *model.grids[point.branch], class_token, dtype=tensor.dtype, name=f"{label}_map"

@@ -102,7 +102,8 @@ def attention_rollout(model: CrossViT, images: Tensor) -> dict[str, Attention]:
     for stage, tokens in zip(graph.stages, graph.tokens_before(images), strict=True):
         for branch, x in tokens.items():
             maps[branch] += self_attention_maps(stage.encoders[branch], x)
-    return {x: _attention(graph, to_array(AttentionRollout()(maps[x])), x) for x in maps}
+    rollout = AttentionRollout(dtype="float32")
+    return {x: _attention(graph, to_array(rollout(maps[x])), x) for x in maps}
 
 
 def self_attention_maps(encoders: Sequence[TransformerBlock], tokens: Tensor) -> list[np.ndarray]:

@@ -257,6 +257,17 @@ def test_half_precision():
         ]
 
 
+def test_maps_and_rollout_are_as_precise_as_the_model(model, values):
+    """Whatever policy new layers get."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    name = "stage_1/small/cross_attention"
+    cross = run(kc.feature_model(model, name, maps=True))
+    wanted = np.moveaxis(values[name][..., 1:], 1, -1).reshape(cross.shape)
+    np.testing.assert_allclose(cross, wanted, atol=1e-6)
+    for branch, shown in visualize.attention_rollout(model, IMAGES).items():
+        np.testing.assert_allclose(shown.itself, values[f"{branch}/rollout"][:, 0], atol=1e-6)
+
+
 def test_pyramid(model, tmp_path):
     pyramid = kc.feature_pyramid(model, channels=8)
     strides = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}

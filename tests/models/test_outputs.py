@@ -91,6 +91,15 @@ def test_branch_logits_share_the_weights(fresh_model):
     np.testing.assert_allclose(branches(x)["small"], before + 1, atol=1e-5)
 
 
+def test_branch_logits_are_averaged_as_the_model_does_in_half_precision():
+    model = base.small_model(dtype="mixed_bfloat16", classifier_activation=None)
+    x = base.pixels()
+    branches = {name: np.array(x) for name, x in kc.branch_logits(model)(x).items()}
+    assert {str(logits.dtype) for logits in branches.values()} == {"float32"}
+    mean = (branches["small"] + branches["large"]) / 2
+    np.testing.assert_array_equal(mean, model(x))
+
+
 def test_classifier_activation(model):
     x = base.pixels()
     logits = np.array(model(x)).astype("float64")

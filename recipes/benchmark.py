@@ -37,7 +37,7 @@ import argparse
 import json
 import sys
 
-from benchmarks.engines import ENGINES
+from benchmarks.engines import ENGINES, RUNTIMES
 from crossvit_command import set_environment
 
 set_environment()
@@ -100,10 +100,30 @@ def _parse():
             parser.error(f"{option} must be positive. Received: {getattr(arguments, name)}")
     if arguments.model is None and arguments.mode not in WITHOUT_MODEL:
         parser.error(f"--model is needed for --mode {arguments.mode}")
-    several = arguments.figure or "," in (arguments.model or "")
-    if arguments.engine != "tensorflow" and (arguments.mode not in WITH_ENGINE or several):
-        parser.error("--engine is for one --model, in --mode " + ", ".join(WITH_ENGINE))
+    fault = _fault(arguments)
+    if fault:
+        parser.error(fault)
     return arguments
+
+
+def _fault(arguments):
+    """Which option would be ignored, or `None`."""
+    several = arguments.figure or "," in (arguments.model or "")
+    alone = arguments.mode in WITH_ENGINE and not several
+    where = f"is for one --model, in --mode {', '.join(WITH_ENGINE)}, without --figure"
+    if arguments.engine != "tensorflow" and not alone:
+        return f"--engine {where}. Received: --engine {arguments.engine}"
+    if arguments.jit_compile and not alone:
+        return f"--jit-compile {where}"
+    runtimes = [name for name, (_, precisions) in RUNTIMES.items() if "int8" in precisions]
+    if arguments.precision == "int8" and arguments.engine not in runtimes:
+        return (
+            f"--precision int8 is for --engine {' or '.join(runtimes)}. "
+            f"Received: --engine {arguments.engine}"
+        )
+    if arguments.gradient_checkpointing and arguments.mode != "train":
+        return f"--gradient-checkpointing is for --mode train. Received: --mode {arguments.mode}"
+    return None
 
 
 def summary(arguments):

@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.turns import Timed, noise, timed
 
-_DEIT = {f"deit_{size}": f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")}
+_DEIT = ("deit_tiny", "deit_small", "deit_base")
 
 
 def timm_name(name: str) -> str:
     """What timm calls the model `name`; timm may not have it."""
     name, _, side = name.partition("@")
-    return _DEIT.get(name, f"{name}_{side or 240}")
+    return f"{name}_patch16_{side or 224}" if name in _DEIT else f"{name}_{side or 240}"
 
 
 def timm_inference(name: str, batch_size: int, precision: str, variant: str) -> Timed:
@@ -128,8 +128,8 @@ def timm_training(name: str, batch_size: int, precision: str, jit_compile: bool)
     return _training(lambda: steps(1), lambda: steps(4), 4 * batch_size)
 
 
-def import_seconds() -> float:
-    """What `import keras_crossvit` adds to `import keras`, in a new process."""
+def import_seconds(engine: str) -> float:
+    """What `import keras_crossvit` adds to `import keras`, in a new process with this backend."""
     code = """
 import time, keras
 start = time.perf_counter()
@@ -137,7 +137,9 @@ import keras_crossvit
 print(time.perf_counter() - start)
 """
     command = [sys.executable, "-c", code]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    own = {**os.environ, "KERAS_BACKEND": engine}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=own)
+    return float(done.stdout)
 
 
 def import_timm() -> ModuleType | None:

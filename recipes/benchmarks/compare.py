@@ -201,7 +201,7 @@ def compare_first_step(
         precision: As in `compare_training`.
         repeats: Processes for each, ours and timm's alternately.
         jit_compile: As in `compare_training`.
-        engine: As in `compare_training`.
+        engine: As in `compare_training`; the import is measured with it, too.
 
     Returns:
         Medians `first_step_seconds` and `timm_first_step_seconds`, the latter `None` where timm
@@ -218,7 +218,7 @@ def compare_first_step(
     arguments = (name, batch_size, precision, jit_compile)
     seconds, timm_seconds, imports, builds = [], [], [], []
     for _ in range(repeats):
-        imports.append(import_seconds())
+        imports.append(import_seconds(engine))
         with worker(our_training, *arguments, False, engine) as ours:
             builds.append(ours("build_seconds"))
             seconds.append(ours("first_step_seconds"))

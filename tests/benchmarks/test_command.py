@@ -99,6 +99,24 @@ def test_an_engine_is_for_one_model(monkeypatch, capsys, options):
     assert "--engine is for one --model, in --mode infer, train" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("infer --model x,y --precision int8", "--precision int8 is for --engine openvino."),
+        ("serve --model x --precision int8", "openvino. Received: --engine tensorflow"),
+        ("infer --model x --precision int8 --engine jax", "openvino. Received: --engine jax"),
+        ("infer --model x,y --jit-compile", "--jit-compile is for one --model, in --mode infer"),
+        ("infer --model x --figure f --jit-compile", "train, first-step, without --figure"),
+        ("serve --model x --jit-compile", "--jit-compile is for one --model, in --mode infer"),
+        ("infer --model x --gradient-checkpointing", "for --mode train. Received: --mode infer"),
+    ],
+)
+def test_command_refuses_what_it_would_ignore(monkeypatch, capsys, options, message):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--mode", *options.split())
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("mode", ["infer", "train", "first-step", "serve"])
 def test_command_asks_for_a_model(monkeypatch, capsys, mode):
     with pytest.raises(SystemExit):

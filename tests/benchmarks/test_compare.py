@@ -1,6 +1,7 @@
 """Comparisons with timm: what becomes of the figures, timm's failures, a small real run."""
 
 import contextlib
+import types
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_training_and_first_steps(monkeypatch):
     monkeypatch.setattr(compare, "make_model", lambda name: None)
     monkeypatch.setattr(compare, "cost_of", lambda model: {"macs": 2e9})
     imports = iter([0.1, 0.3])
-    monkeypatch.setattr(compare, "import_seconds", lambda: next(imports))
+    monkeypatch.setattr(compare, "import_seconds", lambda engine: next(imports))
     assert compare.compare_training("crossvit_9", 4, repeats=2) == {
         "first_step_seconds": 9.0,
         "peak_memory_gb": 2.5,
@@ -182,7 +183,18 @@ def test_training_and_first_steps(monkeypatch):
 def test_names_of_timm():
     names = [candidates.timm_name(x) for x in ("crossvit_9", "crossvit_15_dagger@408")]
     assert names == ["crossvit_9_240", "crossvit_15_dagger_408"]
-    assert candidates.timm_name("deit_small") == "deit_small_patch16_224"
+    names = [candidates.timm_name(x) for x in ("deit_small", "deit_base@384", "deit_tiny@32")]
+    # timm has no such deit_tiny, so that its columns stay empty.
+    assert names == ["deit_small_patch16_224", "deit_base_patch16_384", "deit_tiny_patch16_32"]
+
+
+def test_the_import_is_measured_with_the_engines_backend(monkeypatch):
+    def run(command, env, **options):
+        return types.SimpleNamespace(stdout={"jax": "0.25"}[env["KERAS_BACKEND"]])
+
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr(candidates.subprocess, "run", run)
+    assert candidates.import_seconds("jax") == 0.25
 
 
 def test_a_real_run_in_small(monkeypatch):
@@ -193,7 +205,7 @@ def test_a_real_run_in_small(monkeypatch):
     assert found["first_step_seconds"] > 0
     assert 0.1 < found["peak_memory_gb"] < 20
     assert found["timm_images_per_second"] is None
-    assert candidates.import_seconds() > 0
+    assert candidates.import_seconds("tensorflow") > 0
     monkeypatch.setattr(engines, "_PRODUCT", 64)
     for functions, names in (
         (engines.machine(), {"float32", "bfloat16"}),

@@ -27,9 +27,10 @@ class MultiScaleBlock(keras.layers.Layer):
         large_mlp_ratio: Hidden width of the large branch's FFN, as a multiple of its width.
         fusion: Name of the fusion, a key of `keras_crossvit.layers.FUSIONS`.
         fusion_depth: Number of fusion modules in sequence (L of table 1), positive.
-        drop_path_rates: `max(small_depth, large_depth)` rates in [0, 1). Encoder i of either
-            branch uses rate i, and the fusion uses the last rate, as in the released code.
-            `None`: no paths are dropped.
+        drop_path_rates: `max(small_depth, large_depth)` rates in [0, 1), and with a
+            `fusion_depth` above 1, which the released code counts as further depth, optionally
+            `fusion_depth` more. Encoder i of either branch uses rate i, and all modules of the
+            fusion use the last rate, as in the released code. `None`: no paths are dropped.
         gradient_checkpointing: As in `TransformerBlock`.
         seed: Integer seed of drop path; `None` takes one from the global Keras seed.
         class_token: Whether the first token of each branch is a class token.
@@ -101,10 +102,12 @@ class MultiScaleBlock(keras.layers.Layer):
     def _check_rates(self, rates):
         depth = max(self.small_depth, self.large_depth)
         rates = [0.0] * depth if rates is None else [float(rate) for rate in rates]
-        if len(rates) != depth:
+        more = self.fusion_depth if self.fusion_depth > 1 else 0
+        if len(rates) not in (depth, depth + more):
             raise ValueError(
                 f"`drop_path_rates` must hold {depth} rates, one per encoder of the deeper "
-                f"branch. Received: drop_path_rates={rates}"
+                f"branch{f', or {more} more for the fusion' if more else ''}. "
+                f"Received: drop_path_rates={rates}"
             )
         return rates
 

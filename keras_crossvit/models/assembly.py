@@ -60,7 +60,7 @@ class Assembly:
     Args:
         config: The architecture.
         size: `(height, width)` of the model's image, in pixels.
-        drop_path_rate: Rate of the last encoder; grows linearly from 0 at the first.
+        drop_path_rate: As in `CrossViT`.
         gradient_checkpointing: As in `CrossViT`.
         dtype: Name of the dtype policy of the layers. A name, not the policy, since layers
             without a `get_config` of their own can be cloned only from plain values.
@@ -111,6 +111,8 @@ class Assembly:
     def encode(self, tokens: dict[str, Any]) -> dict[str, Any]:
         """The K multi-scale blocks, or the encoders of the large branch alone."""
         depth = max(branch.depth for branch in self.config.branches.values())
+        if self.config.fusion_depth > 1:  # the released code counts the fusion modules, too
+            depth += self.config.fusion_depth
         rates = np.linspace(0, self.drop_path_rate, self.config.num_stages * depth)
         if self.config.small is None:
             return {"large": self._one_branch(tokens["large"], rates)}

@@ -84,8 +84,9 @@ class CrossViT(Loops):
         include_preprocessing: Whether the model normalises pixels in 0..255 itself.
             `False`: it expects images normalised by `mean` and `std`.
         drop_rate: Dropout before the heads, in [0, 1), as in timm.
-        drop_path_rate: Drop path rate of the last encoder, in [0, 1); grows linearly
-            from 0 at the first, counted in the deeper branch.
+        drop_path_rate: Drop path rate at the end of the last stage, in [0, 1); grows linearly
+            from 0 at the first encoder, counted in the deeper branch and, as in the released
+            code, with the fusion modules where a fusion has several.
         name: Name of the model; by default the preset's name, or "crossvit".
         gradient_checkpointing: Whether training keeps only the input of each transformer
             encoder and recomputes the rest: less memory, more time.

@@ -102,6 +102,17 @@ def test_encoder_i_takes_rate_i_and_the_fusion_the_last():
     assert [block.drop_path.rate for block in ends] == [0.2, 0.2]
 
 
+def test_a_deeper_fusion_takes_the_last_rate_of_its_own():
+    layer = multi_scale_block(fusion_depth=2, drop_path_rates=[0.1, 0.2, 0.3, 0.4])
+    assert [block.drop_path.rate for block in layer.small_blocks] == [0.1]
+    assert [block.drop_path.rate for block in layer.large_blocks] == [0.1, 0.2]
+    ends = (*layer.fuse.small_blocks, *layer.fuse.large_blocks)
+    assert [block.drop_path.rate for block in ends] == [0.4] * 4
+    assert multi_scale_block(fusion_depth=2, drop_path_rates=[0, 0.1]).fuse.drop_path_rate == 0.1
+    with pytest.raises(ValueError, match=r"must hold 2 rates, .* or 2 more for the fusion\. Rec"):
+        multi_scale_block(fusion_depth=2, drop_path_rates=[0.1, 0.2, 0.3])
+
+
 def test_seed_decides_all_draws_and_no_two_parts_draw_alike():
     rates = {"drop_path_rates": [0.5, 0.5]}
     first, again, other = (multi_scale_block(seed=seed, **rates) for seed in (1, 1, 2))

@@ -213,3 +213,18 @@ def test_drop_path_grows_linearly_over_the_stages():
     model = base.small_model(drop_path_rate=0.3)
     rates = [model.get_layer(f"stage_{stage}").drop_path_rates for stage in range(2)]
     np.testing.assert_allclose(rates, [[0, 0.1], [0.2, 0.3]], atol=1e-12)
+
+
+def test_drop_path_counts_a_deeper_fusion_as_the_released_code_does():
+    """Rates of its blocks and fusions for depth=[[1, 2, 2]] * 2 and drop_path_rate=0.7."""
+    model = base.small_model(base.small_config(fusion_depth=2), drop_path_rate=0.7)
+    table = [([0.0], [0.0, 0.1], [0.3, 0.3]), ([0.4], [0.4, 0.5], [0.7, 0.7])]
+    for stage, (small, large, fusion) in zip(model.stages, table, strict=True):
+        for blocks, rates in (
+            (stage.small_blocks, small),
+            (stage.large_blocks, large),
+            (stage.fuse.small_blocks, fusion),
+            (stage.fuse.large_blocks, fusion),
+        ):
+            found = [block.drop_path.rate for block in blocks]
+            np.testing.assert_allclose(found, rates, atol=1e-12)

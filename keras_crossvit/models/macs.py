@@ -1,8 +1,16 @@
 """The computational cost of a model."""
 
+import itertools
 import math
 
 import keras
+
+_CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.SeparableConv2D,
+)
 
 
 def count_macs(model: keras.Model) -> int:
@@ -17,25 +25,46 @@ def count_macs(model: keras.Model) -> int:
             Keras' dense layers and convolutions over images, of any kind.
 
     Returns:
-        The number of multiply-accumulates.
+        The number of multiply-accumulates. A layer counts each time that `model` uses it.
+
+    Raises:
+        ValueError: If the sizes of what a layer computes are not known.
     """
-    total = 0
-    for layer in model.layers:
-        shapes = keras.tree.map_structure(lambda x: x.shape, layer.input)
-        if isinstance(layer, keras.Model):
-            total += count_macs(layer)
-        elif isinstance(layer, keras.layers.Dense):
-            total += math.prod(shapes[1:]) * layer.units
-        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-            # Each output position uses the whole kernel. The kernel of a depthwise or grouped
-            # convolution has entries only for the inputs that are used.
-            total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, keras.layers.Conv2DTranspose):
-            total += math.prod(shapes[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, keras.layers.SeparableConv2D):
-            kernels = layer.depthwise_kernel, layer.pointwise_kernel
-            products = sum(math.prod(kernel.shape) for kernel in kernels)
-            total += math.prod(layer.output.shape[1:3]) * products
-        elif hasattr(layer, "macs"):
-            total += layer.macs(shapes)
-    return total
+    graph = model
+    if isinstance(model, keras.Sequential):
+        graph = keras.Model(model.inputs, model.outputs)
+    # A layer's own inputs may be those of its use in another model.
+    uses = itertools.chain.from_iterable(graph._nodes_by_depth.values())
+    return sum(_macs(use.operation, use.input_tensors, use.output_tensors) for use in uses)
+
+
+def _macs(layer, inputs, outputs):
+    """The multiply-accumulates of one use of a layer."""
+    if isinstance(layer, keras.Model):
+        return count_macs(layer)
+    if not hasattr(layer, "macs") and not isinstance(layer, (keras.layers.Dense, *_CONVOLUTIONS)):
+        return 0
+    shapes = [tuple(x.shape) for x in inputs]
+    if None in itertools.chain.from_iterable(shape[1:] for shape in shapes):
+        raise ValueError(
+            "`model` must have an input of known sizes. "
+            f"Received: {', '.join(map(str, shapes))} for the layer {layer.name!r}"
+        )
+    if hasattr(layer, "macs"):
+        return layer.macs(shapes if len(shapes) > 1 else shapes[0])
+    if isinstance(layer, keras.layers.Dense):
+        return math.prod(shapes[0][1:]) * layer.units
+    return _macs_of_convolution(layer, shapes[0], outputs[0].shape)
+
+
+def _macs_of_convolution(layer, input_shape, output_shape):
+    axes = slice(1, 3) if layer.data_format == "channels_last" else slice(2, 4)
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        return math.prod(input_shape[axes]) * math.prod(layer.kernel.shape)
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    else:
+        kernels = [layer.kernel]
+    # Each output position uses the whole kernel. The kernel of a depthwise or grouped
+    # convolution has entries only for the inputs that are used.
+    return math.prod(output_shape[axes]) * sum(math.prod(kernel.shape) for kernel in kernels)

@@ -25,6 +25,33 @@ def test_macs_of_transposed_and_separable_convolutions():
     assert kc.count_macs(keras.Model(x, y)) == 16 * (9 * 4 + 4 * 8) + 16 * (4 * 8 * 6)
 
 
+def test_macs_with_channels_first():
+    first = {"data_format": "channels_first"}
+    x = keras.Input((4, 9, 12))
+    y = keras.layers.Conv2D(8, 3, **first)(x)  # 7 x 10 positions
+    y = keras.layers.SeparableConv2D(4, 1, **first)(y)
+    y = keras.layers.Conv2DTranspose(6, 2, **first)(y)
+    expected = 70 * (9 * 4 * 8) + 70 * (8 + 8 * 4) + 70 * (4 * 4 * 6)
+    assert kc.count_macs(keras.Model(x, y)) == expected
+
+
+def test_macs_of_each_use_of_a_layer_in_this_model():
+    dense = keras.layers.Dense(5)
+    x, y = keras.Input((5,)), keras.Input((3, 5))
+    body = keras.Sequential([keras.Input((5,)), dense])
+    twice = keras.Model(x, dense(body(dense(x))))
+    assert kc.count_macs(keras.Model(y, dense(y))) == 3 * 25
+    assert kc.count_macs(body) == 25
+    assert kc.count_macs(twice) == 3 * 25
+
+
+def test_macs_of_unknown_sizes():
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, keras.layers.Conv2D(8, 3, name="stem")(x))
+    with pytest.raises(ValueError, match=r"known sizes\. Received: \(None, .*, 3\) for .* 'stem'"):
+        kc.count_macs(model)
+
+
 def test_macs_of_a_feature_model(model):
     """Points inside a stage are computed by the stage: the same work, except for the heads."""
     heads = 5 * (16 + 24)

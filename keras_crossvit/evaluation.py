@@ -13,7 +13,12 @@ from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Split
 from keras_crossvit.models import CrossViT, branch_logits
-from keras_crossvit.models.answers import check_finite, gives_logits, probabilities
+from keras_crossvit.models.answers import (
+    check_finite,
+    check_one_image,
+    gives_logits,
+    probabilities,
+)
 from keras_crossvit.models.preprocessing import as_model_takes
 
 if TYPE_CHECKING:
@@ -87,10 +92,7 @@ def evaluate(
 
 
 def _check_model(model, class_names):
-    if getattr(model, "takes_pairs", False):
-        raise ValueError(
-            "`model` must see one image with both branches. Received: one with inputs='separate'"
-        )
+    check_one_image(model)
     if model.output_shape[-1] != len(class_names):
         raise ValueError(
             f"`model` must have the {len(class_names)} classes of the images. "

@@ -13,7 +13,7 @@ from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Source, Split
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.answers import check_finite
+from keras_crossvit.models.answers import check_finite, check_one_image
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07  # DINO's
@@ -33,14 +33,15 @@ def features_of(
     They are what the heads see: the normalised class tokens of both branches.
 
     Raises:
-        ValueError: If the model has no heads, an image has several labels, no image can be read,
-            or the features are NaN.
+        ValueError: If the model has no heads or takes an image for each branch, an image has
+            several labels, no image can be read, or the features are NaN.
     """
     if not isinstance(model, CrossViT) or not model.include_top:
         raise ValueError(
             "`model` must be a CrossViT with include_top=True. "
             f"Received: {getattr(model, 'name', model)!r}"
         )
+    check_one_image(model)
     if split.label_shape:
         raise ValueError("`split` must have one label an image. Received: one with several")
     size = model.input_shape[1:]

@@ -113,8 +113,10 @@ def test_classes_in_another_order_than_the_models(pictures):
 
 
 def test_a_model_that_takes_pairs(pictures):
-    with pytest.raises(ValueError, match="`model` must see one image with both branches"):
-        evaluate(small_model(inputs="separate"), split(pictures[:1], [0]), NAMES)
+    model = small_model(inputs="separate")
+    for measure, classes in ((evaluate, NAMES), (features_of, len(NAMES))):
+        with pytest.raises(ValueError, match="`model` must see one image with both branches"):
+            measure(model, split(pictures[:1], [0]), classes)
 
 
 def test_no_picture_at_all():

@@ -37,8 +37,8 @@ def main() -> None:
     with errors_in_one_line():
         if arguments.output_dir:
             check_local("--output-dir", arguments.output_dir)
+        probes = _probes(arguments)
         run_recipe(arguments)
-        probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
         if arguments.model is not None:
             source = find_data(arguments, {}, bool(probes))
             arguments.classes = arguments.classes or len(source.class_names)
@@ -72,6 +72,17 @@ def _parse():
     add_exif(parser)
     add("--output-dir", help="where to write evaluation.json and confusion.png (of one label)")
     return parser.parse_args()
+
+
+def _probes(arguments):
+    probes = [name for name in ("knn", "linear_probe") if getattr(arguments, name)]
+    if probes and arguments.branches:
+        raise ValueError(
+            "`--branches` must be left out with --knn and --linear-probe, which measure the "
+            "features of both branches together. Received: --branches, "
+            f"{', '.join('--' + name.replace('_', '-') for name in probes)}"
+        )
+    return probes
 
 
 def _measure(arguments, model, source, probes, reading):

@@ -38,6 +38,14 @@ def probabilities(model: CrossViT, logits: Tensor, several: bool = False) -> np.
     return np.array(keras.ops.convert_to_numpy(activation(logits)))
 
 
+def check_one_image(model: keras.Model) -> None:
+    """Raises `ValueError` if a model takes an image for each branch."""
+    if getattr(model, "takes_pairs", False):
+        raise ValueError(
+            "`model` must see one image with both branches. Received: one with inputs='separate'"
+        )
+
+
 def check_finite(scores: Tensor) -> np.ndarray:
     """The scores as an array; if they were not finite, the highest could be any class's.
 

@@ -135,7 +135,14 @@ class WeightSource:
                 f"`weights` must be a complete .keras file. Received: {self.origin!r}, which "
                 f"cannot be read: {error}"
             ) from error
-        return Checkpoint(model_state(saved), saved.grids, arguments_of(saved))
+        try:
+            state = model_state(saved)
+        except ValueError as error:
+            raise ValueError(
+                "`weights` must be a .keras file of a CrossViT of this package. "
+                f"Received: {self.origin!r}, which does not fit: {error}"
+            ) from error
+        return Checkpoint(state, saved.grids, arguments_of(saved))
 
     def _load_keras_weights(self, model, path):
         before = [keras.ops.convert_to_numpy(variable) for variable in model.weights]

@@ -150,6 +150,32 @@ class TestTeacher:
             found = np.asarray(Teacher(model).logits(images))
             np.testing.assert_allclose(log_softmax(found), wanted, atol=1e-5)
 
+    def test_a_model_that_ends_in_sigmoids_teaches_what_these_had(self, setting):
+        """Also where no layer says so. Logits that look like probabilities stay as they are."""
+        inputs = keras.Input((40, 40, 3))
+        pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+        dense = keras.layers.Dense(5, bias_initializer=keras.initializers.Constant(-2.0))
+        logits = dense(pooled)
+        probabilities = keras.layers.Activation("sigmoid")(logits)
+        ends_in_sigmoid = keras.Model(inputs, probabilities)
+        unnamed = keras.Model(inputs, keras.layers.Average()([probabilities] * 2))
+        images = setting[0]
+        wanted = np.asarray(keras.Model(inputs, logits)(images))
+        for model in (ends_in_sigmoid, keras.Sequential([inputs, ends_in_sigmoid]), unnamed):
+            np.testing.assert_allclose(Teacher(model).logits(images), wanted, atol=1e-4)
+        constant = np.array([0.1, 0.2, 0.3, 0.4, 0.0])
+        dense.set_weights([np.zeros((3, 5)), constant])
+        found = Teacher(keras.Model(inputs, logits)).logits(images)
+        np.testing.assert_allclose(found, [constant] * 4, atol=1e-6)
+
+    def test_a_sure_sigmoid_teaches_finite_logits(self):
+        inputs = keras.Input((4, 4, 3))
+        dense = keras.layers.Dense(2, "sigmoid")
+        model = keras.Model(inputs, dense(keras.layers.GlobalAveragePooling2D()(inputs)))
+        dense.set_weights([np.zeros((3, 2)), np.array([90.0, -90.0])])
+        (found,) = np.asarray(Teacher(model).logits(np.zeros((1, 4, 4, 3), "float32")))
+        np.testing.assert_allclose(found, [np.log(1e7), np.log(1e-12)], rtol=0.02)
+
     def test_a_teacher_without_preprocessing_gets_normalised_images(self, model, setting):
         other = kc.CrossViT(model.config, weights=None, classes=5, include_preprocessing=False)
         other.set_weights(model.get_weights())

@@ -15,8 +15,9 @@ class Teacher:
     """A model whose answers are learnt alongside the labels.
 
     Args:
-        model: A classifier of the same classes and images, any Keras model. Two images of noise
-            tell whether its answers are probabilities or logits.
+        model: A classifier of the same classes and images, any Keras model. Whether it answers
+            with logits, or with probabilities by a softmax or a sigmoid, is read from its last
+            layer; if that has no activation to read, answers to images of noise tell.
         kind: "soft" learns its distribution over the classes (Hinton et al., "Distilling the
             Knowledge in a Neural Network", 2015), "hard" its top class (DeiT, equation 3).
         alpha: The teacher's share of the loss, in [0, 1].
@@ -31,16 +32,11 @@ class Teacher:
         temperature: float = 1.0,
     ) -> None:
         self.model, self.kind, self.alpha, self.temperature = model, kind, alpha, temperature
-        self._answers, self._gives_probabilities = model, False
+        self._answers, self._activation = model, "linear"
         if isinstance(model, CrossViT) and model.logits is not None:
             self._answers = keras.Model(model.input, model.logits)
         else:
-            noise = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
-            found = ops.convert_to_numpy(model(noise.astype("float32"), training=False))
-            # A sum of a thousand in bfloat16 is only this close to 1.
-            self._gives_probabilities = found.min() >= 0 and np.allclose(
-                found.astype("float32").sum(axis=-1), 1, atol=0.05
-            )
+            self._activation = _last_activation(model) or _activation_of_answers(model)
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -51,9 +47,44 @@ class Teacher:
         """float32 `(B, classes)`, up to a constant added to each row."""
         images = as_model_takes(self.model, images)
         found = ops.cast(self._answers(images, training=False), "float32")
-        if self._gives_probabilities:
+        if self._activation == "softmax":
             found = ops.log(ops.maximum(found, 1e-12))
+        elif self._activation == "sigmoid":
+            found = ops.clip(found, 1e-12, 1 - 1e-7)
+            found = ops.log(found) - ops.log1p(-found)
         return ops.stop_gradient(found)
+
+
+def _last_activation(model):
+    """The name of a model's last activation, if it is known here; `None` if nothing tells."""
+    layer = model
+    while isinstance(layer, keras.Model):
+        # A subclassed model has none, and its layers are in any order.
+        operations = getattr(layer, "operations", None)
+        parts = layer.layers if isinstance(layer, keras.Sequential) else operations
+        if not parts:
+            return None
+        layer = parts[-1]
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    if not isinstance(layer, (keras.layers.Dense, keras.layers.Activation)):
+        return None
+    name = getattr(layer.activation, "__name__", None)
+    # A linear `Activation` may only cast what a softmax has made.
+    told = name == "linear" and isinstance(layer, keras.layers.Dense)
+    return name if told or name in ("softmax", "sigmoid") else None
+
+
+def _activation_of_answers(model):
+    """The same, judged by the answers to images of many shades and contrasts."""
+    draw = np.random.default_rng(0)
+    ends = np.sort(draw.uniform(0, 255, (2, 16, 1, 1, model.input_shape[-1])), axis=0)
+    images = draw.uniform(*ends, (16, *model.input_shape[1:])).astype("float32")
+    found = ops.convert_to_numpy(model(images, training=False)).astype("float32")
+    # A sum of a thousand in bfloat16 is only this close to 1.
+    if found.min() >= 0 and np.allclose(found.sum(axis=-1), 1, atol=0.05):
+        return "softmax"
+    return "sigmoid" if found.min() >= 0 and found.max() <= 1 else "linear"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -266,11 +266,16 @@ def labels_in_one_line(dataset: str) -> Iterator[None]:
     except tf.errors.InvalidArgumentError as error:
         if _OUTSIDE not in str(error):
             raise
-        raise ValueError(
-            f"`dataset` must have labels of its classes alone. Received: {dataset}, where "
-            f"{_OUTSIDE}. A split without labels can be the reason: choose another by "
-            "`train_split` and `validation_split`"
-        ) from error
+        raise labels_outside(dataset) from error
+
+
+def labels_outside(dataset: str) -> ValueError:
+    """The error for a dataset with a label outside the classes."""
+    return ValueError(
+        f"`dataset` must have labels of its classes alone. Received: {dataset}, where "
+        f"{_OUTSIDE}. A split without labels can be the reason: choose another by "
+        "`train_split` and `validation_split`"
+    )
 
 
 def _targets(split, classes):

@@ -8,7 +8,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_crossvit.common.checks import breaks_a_line
-from keras_crossvit.data.pipeline import steps_per_epoch
+from keras_crossvit.data.pipeline import labels_outside, steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
 from keras_crossvit.optimizer import learning_rate_schedule, make_optimizer
@@ -170,12 +170,16 @@ def make_loss(config: TrainConfig, source: Source, model: CrossViT) -> RowLoss:
         model: The model that is trained.
 
     Raises:
-        ValueError: If the teacher does not fit the model, or a class has no image.
+        ValueError: If the teacher does not fit the model, a class has no image, or a label that
+            is to be weighted lies outside the classes.
     """
     weights = teacher = None
     classes = len(source.class_names)
     if config.class_weights is not None:
-        weights = balanced_weights(source.train.labels(), classes, config.loss)
+        labels = source.train.labels()
+        if labels.ndim == 1 and not ((labels >= 0) & (labels < classes)).all():
+            raise labels_outside(config.dataset)
+        weights = balanced_weights(labels, classes, config.loss)
     if config.teacher is not None:
         teacher = Teacher(
             _load_teacher(config.teacher, model, classes),

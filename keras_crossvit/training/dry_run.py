@@ -7,7 +7,12 @@ import keras
 import numpy as np
 
 from keras_crossvit.common.pixels import crop_ratio_for
-from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from keras_crossvit.data.pipeline import (
+    evaluation_batches,
+    labels_in_one_line,
+    steps_per_epoch,
+    training_batches,
+)
 from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data
 from keras_crossvit.training.config import TrainConfig
@@ -40,7 +45,8 @@ def dry_run(config: TrainConfig) -> None:
     finally:
         keras.config.set_dtype_policy(policy)
     _print_model(config, step, replicas_of(strategy))
-    _print_data(config, source, step.model.input_shape[1:])
+    with labels_in_one_line(config.dataset):
+        _print_data(config, source, step.model.input_shape[1:])
 
 
 def _print_model(config, step, replicas):

@@ -90,9 +90,14 @@ def test_label_outside_of_the_classes(train, monkeypatch):
     names, images, labels = opened.train.read(range(32))
     train_split = sources.MemorySplit(images, labels - 1, names)
     broken = sources.Source("broken", opened.class_names, train_split, opened.validation)
-    monkeypatch.setattr("keras_crossvit.training.run.open_data", lambda config: broken)
-    message = refusal(train, "--epochs", "1", "--set", "warmup_epochs=0")
-    assert "`dataset` must have labels of its classes alone" in message
+    for module in ("run", "dry_run"):
+        path = f"keras_crossvit.training.{module}.open_data"
+        monkeypatch.setattr(path, lambda config: broken)
+    monkeypatch.setattr("keras_crossvit.training.dry_run._print_model", lambda *_: None)
+    short = "--epochs", "1", "--set", "warmup_epochs=0"
+    for arguments in (short, ("--dry-run",)):
+        message = refusal(train, *arguments)
+        assert "`dataset` must have labels of its classes alone. Received: digits" in message
 
 
 def test_a_folder_with_broken_files_is_trained_to_the_end(train, tmp_path, caplog, capsys):

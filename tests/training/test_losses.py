@@ -1,5 +1,6 @@
 """The losses of rows: softmax, sigmoid, balanced classes, a teacher; the best epoch."""
 
+import dataclasses
 import re
 import types
 
@@ -10,10 +11,12 @@ import tensorflow as tf
 from keras import ops
 
 import keras_crossvit as kc
-from keras_crossvit.training.assembly import _load_teacher
+from keras_crossvit.data.sources import MemorySplit, Source
+from keras_crossvit.training.assembly import _load_teacher, make_loss
 from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from tests import base
+from tests.training.tiny import RECIPE
 
 DRAW = np.random.default_rng(0)
 LOGITS = DRAW.normal(size=(4, 3)).astype("float32")
@@ -98,6 +101,15 @@ def test_a_class_without_images_has_no_weight():
 def test_a_label_of_all_images_has_no_weight():
     with pytest.raises(ValueError, match=r"same label, .* and all have class 1"):
         balanced_weights(np.array([[1, 1, 0], [0, 1, 1]]), 3, "sigmoid")
+
+
+@pytest.mark.parametrize("outside", [-1, 3])
+def test_labels_outside_of_the_classes_are_not_weighted(outside):
+    split = MemorySplit([b""] * 3, [0, outside, 1])
+    source = Source("pets", ("ant", "bee", "cat"), split, split)
+    config = dataclasses.replace(RECIPE, dataset="pets", class_weights="balanced")
+    with pytest.raises(ValueError, match=r"^`dataset` must have labels of its classes alone"):
+        make_loss(config, source, None)
 
 
 class TestTeacher:

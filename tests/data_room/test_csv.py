@@ -124,6 +124,28 @@ def test_an_image_of_several_rows_is_trained_on_or_validated_on(table):
         open_source(same, validation_split=0.5)
 
 
+def test_an_image_is_one_however_its_path_is_spelt(table, tmp_path, monkeypatch):
+    whole, around = str(tmp_path / "0.png"), f"../{tmp_path.name}/0.png"
+    monkeypatch.chdir(tmp_path)
+    for path in (whole, "./0.png", around):
+        table("path,label,split", "0.png,a,train", "1.png,b,train", f"{path},a,val")
+        with pytest.raises(ValueError, match="row 4, must not name an image that row 2 has in"):
+            open_source("csv:labels.csv")
+        table("path,label", "0.png,a", "1.png,b", f"{path},b")
+        with pytest.raises(ValueError, match="row 4, must have the label of row 2"):
+            open_source("csv:labels.csv", validation_split=0.5)
+    rows = [
+        f"{start}{number}.png,a" for number in range(8) for start in ("", f"{tmp_path}/", "./")
+    ]
+    table("path,label", *rows)
+    for share in (0.2, 0.3, 0.4, 0.5):
+        source = open_source("csv:labels.csv", validation_split=share)
+        parts = [shades(part.read(range(part.size))) for part in (source.train, source.validation)]
+        assert sorted(parts[0] + parts[1]) == sorted([*range(8)] * 3)
+        assert parts[1]
+        assert not {*parts[0]} & {*parts[1]}
+
+
 def test_rows_of_separators_alone_are_blank(table):
     """Spreadsheets end tables with them."""
     path = table("path,label", "0.png,a", ",", "1.png,a", ",", ",,")

@@ -144,9 +144,14 @@ class _Table:
         numbers = [self._numbers.setdefault(text.strip(), len(self._numbers)) for text in labels]
         rows.labels.extend(numbers)
         rows.counts.append(len(numbers))
-        rows.images.append(hash(os.path.normpath(row["path"])))
+        rows.images.append(hash(self._whole_path(row["path"])))
         rows.label_sets.append(hash(frozenset(numbers)))
         rows.lines.append(line)
+
+    def _whole_path(self, path):
+        """The same for all spellings of a path; names in a bucket have only one."""
+        whole = storage.join(self._root, path)
+        return whole if storage.is_remote(whole) else os.path.abspath(whole)
 
     def _refuse(self, line, message, received):
         raise ValueError(f"{self._path}, row {line}, {message}. Received: {received!r}")
@@ -190,7 +195,9 @@ class _Table:
             hint = unicode_hint([unknown], class_names)
             message = f"must have labels of the split to train on{hint}"
             self._refuse(rows.lines[row], message, unknown)
+        # Rows are held out by their names, so those of one image get its first row's.
+        _, first, image = np.unique(rows.images, return_index=True, return_inverse=True)
+        paths = Strings(rows.paths[row] for row in first[image])
         if self.multi_label:
-            classes = len(class_names)
-            return MultiLabelSplit(self._root, rows.paths, labels, counts, classes)
-        return FileSplit(self._root, rows.paths, labels)
+            return MultiLabelSplit(self._root, paths, labels, counts, len(class_names))
+        return FileSplit(self._root, paths, labels)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import types
 
 import keras
 import numpy as np
@@ -11,8 +12,9 @@ from sklearn.metrics import average_precision_score
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.training import finish, train
 from keras_crossvit.training.assembly import check_fit
-from keras_crossvit.training.steps import mean_average_precision
-from keras_crossvit.training.steps.precision import score_counts
+from keras_crossvit.training.steps import COLUMNS, Step, mean_average_precision
+from keras_crossvit.training.steps.losses import RowLoss
+from keras_crossvit.training.steps.precision import score_counts, softmax_scores
 from tests.training.tiny import RECIPE
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,29 @@ def test_precision_is_that_of_scikit_learn_on_rounded_scores():
     counts = sum(np.asarray(half, "float64") for half in halves)
     truth, scores = labels[:150, :3], rounded(logits[:150, :3])
     assert mean_average_precision(counts) == pytest.approx(average_precision_score(truth, scores))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_precision_is_that_of_the_losses_own_probabilities(kind):
+    """Those of a softmax do not change with a number that is added to all logits of a row."""
+    labels = DRAW.integers(0, 2, (200, 3)).astype("float32")
+    logits = DRAW.normal(0, 2, (200, 3)) + DRAW.normal(0, 5, (200, 1))
+    scores = logits
+    if kind == "softmax":
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        scores = np.log(probabilities / (1 - probabilities))
+    loss = RowLoss(kind)
+    step = types.SimpleNamespace(loss=loss, held_out_loss=loss, several_labels=True)
+    arguments = labels, logits.astype("float32"), np.ones(200, "float32"), np.float32(0)
+    counts = np.asarray(Step.held_out_sums(step, *arguments))[COLUMNS:].reshape(2, 3, -1)
+    wanted = average_precision_score(labels, rounded(scores))
+    assert mean_average_precision(counts) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_scores_of_a_softmax_that_is_sure():
+    logits = np.array([[1000.0, 980.0, -1000.0], [3.0, 3.0, 3.0]], "float32")
+    scores = np.asarray(softmax_scores(logits))
+    np.testing.assert_allclose(scores, [[20, -20, -2000], [-np.log(2)] * 3], rtol=1e-5)
 
 
 def test_without_a_class_to_tell_apart_there_is_no_precision():

@@ -14,7 +14,7 @@ from keras import ops
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.training import state
 from keras_crossvit.training.steps.losses import RowLoss
-from keras_crossvit.training.steps.precision import score_counts
+from keras_crossvit.training.steps.precision import score_counts, softmax_scores
 
 COLUMNS = 5  # of what a step returns: loss, top-1, top-5, rows, devices whose process wants to end
 
@@ -90,7 +90,7 @@ class Step(abc.ABC):
 
         Returns:
             `(5,)`: sums as in a step of `train`, each row times its weight. With several labels
-            the batch's `score_counts` follow, flattened.
+            the batch's `score_counts` follow, flattened; of a softmax, of its `softmax_scores`.
         """
 
     @abc.abstractmethod
@@ -141,7 +141,8 @@ class Step(abc.ABC):
         losses = self.held_out_loss(labels, logits)
         sums = [row_sums(labels, logits, losses, weights), ops.reshape(stops, (1,))]
         if self.several_labels:
-            sums.append(ops.ravel(score_counts(labels, logits, weights)))
+            scores = softmax_scores(logits) if self.loss.kind == "softmax" else logits
+            sums.append(ops.ravel(score_counts(labels, scores, weights)))
         return ops.concatenate(sums)
 
     def averaged_variables(self) -> Sequence[keras.Variable]:

@@ -9,6 +9,24 @@ _BINS = 1024
 _HIGHEST = 16.0  # logits beyond it, on either side, share the outermost bins
 
 
+def softmax_scores(logits: Tensor) -> Tensor:
+    """`log p - log(1 - p)` of the softmax, which has its order and the range of logits.
+
+    Logits of a softmax themselves can be compared only within a row.
+
+    Args:
+        logits: `(B, classes)`.
+
+    Returns:
+        float32 `(B, classes)`: each logit less the logarithm of the others' sum of exponentials.
+    """
+    logits = ops.cast(logits, "float32")
+    logits = logits - ops.max(logits, axis=-1, keepdims=True)
+    # Not the sum of all less its own, of which nothing is left where one outweighs the rest.
+    others = ops.matmul(ops.exp(logits), 1 - ops.eye(logits.shape[-1], dtype="float32"))
+    return logits - ops.log(others)
+
+
 def score_counts(labels: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
     """The number of rows with a logit in each of 1,024 ranges of width 1/32.
 

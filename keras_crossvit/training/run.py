@@ -72,8 +72,10 @@ def train(
         config: A `TrainConfig`.
         on_step: Called every ten steps or so with the step's number and the means of its epoch so
             far, `{"loss", "accuracy", "top5_accuracy"}`.
-        on_epoch: Called after each epoch with its row of the log and the model. A true return
-            value ends the training there; all processes must return the same.
+        on_epoch: Called after each epoch with its row of the log and the model that the row is
+            about: it answers with logits and, with `ema_momentum`, has the average of the
+            weights during the call. A true return value ends the training there; all processes
+            must return the same. On TensorFlow training goes on from weights that it changes.
 
     Returns:
         `{"model", "source", "history", "loss", "accuracy", "top5_accuracy", "export"}`; the loss
@@ -189,8 +191,8 @@ class Run:
             self._keep_best()
             progress.ended = self._is_over()
             if on_epoch is not None:
-                step.sync()
-                progress.ended |= bool(on_epoch(row, step.model))
+                with step.averaged():
+                    progress.ended |= bool(on_epoch(row, step.model))
             progress.begin_epoch()
             self.save()
 

@@ -1,6 +1,8 @@
 """How far a run is: sums in the order of the steps, and the way back to a checkpoint."""
 
+import contextlib
 import dataclasses
+import functools
 import threading
 import types
 
@@ -13,7 +15,7 @@ from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.run import Run
-from keras_crossvit.training.steps import Totals
+from keras_crossvit.training.steps import Step, Totals
 from tests.training.tiny import RECIPE
 
 STEPS = 11  # of an epoch of 176 images in batches of 16
@@ -139,20 +141,30 @@ def test_the_learning_rate_of_a_row_is_that_of_its_last_step():
     assert row == {"epoch": 0, "learning_rate": 5.0, "loss": 1.0, "val_loss": 2.0}
 
 
-def test_a_hook_is_given_the_model_as_it_is_now():
-    """On JAX its variables are those of the last `sync`."""
+def test_a_hook_is_given_the_model_that_was_measured():
+    """With the average, if there is one; on JAX its variables are those of the last `sync`."""
     calls = []
 
     def hook(row, model):
         calls.append(model)
         return True
 
-    step = types.SimpleNamespace(model="model", sync=lambda: calls.append("sync"), feed=list)
+    @contextlib.contextmanager
+    def averaged():
+        with Step.averaged(step):
+            calls.append("averaged")
+            yield
+        calls.append("back")
+
+    sync = functools.partial(calls.append, "sync")
+    step = types.SimpleNamespace(
+        model="model", average=None, sync=sync, feed=list, averaged=averaged
+    )
     run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
     run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
     run._keep_best = run.save = run._training_batches = run._bar = lambda: None
     run.fit(threading.Event(), on_epoch=hook)
-    assert calls == ["sync", "model"]
+    assert calls == ["sync", "averaged", "model", "back"]
     assert run.progress.ended
 
 

@@ -130,6 +130,25 @@ def test_it_evaluates_by_the_average_and_trains_by_the_weights():
     assert loss == pytest.approx(average, rel=1e-5)
 
 
+def test_the_average_is_lent_to_the_model():
+    """Unless its weights are changed meanwhile, they come back."""
+    step = make_step(ema_momentum=0.5)
+    train(step, 3)
+    trained, averages = values_of(step.model), [np.array(x) for x in step.average.averages]
+    with step.averaged():
+        lent = values_of(step.model)
+    back = values_of(step.model)
+    with step.averaged():
+        step.model.trainable_variables[0].assign_add(1 + 0 * averages[0])
+    averages[0] += 1
+    changed = values_of(step.model)
+    for values, wanted in ((back, trained), (changed, averages)):
+        for ours, theirs in zip(values, wanted, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert np.abs(lent[0] - trained[0]).max() > 0
+    np.testing.assert_array_equal(lent[1], averages[1])
+
+
 def test_state_is_everything():
     """Two steps, or one, a copy of the state into another model, and the second there."""
     options = {"ema_momentum": 0.9, "optimizer": "adamw"}

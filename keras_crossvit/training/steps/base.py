@@ -120,15 +120,25 @@ class Step(abc.ABC):
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """A context in which the model has the moving average of its weights, if there is one."""
+        """A context in which the model has the moving average of its weights, if there is one.
+
+        Its own come back at the end, unless the context changes any: then all stay as it leaves
+        them.
+        """
         self.sync()
-        before = [np.array(ops.convert_to_numpy(v)) for v in self.model.trainable_variables]
+        if self.average is None:
+            yield
+            return
+        variables = self.model.trainable_variables  # as they are now: a hook may freeze some
+        before = [np.array(ops.convert_to_numpy(v)) for v in variables]
         self.put_average_in_place()
+        average = [np.array(ops.convert_to_numpy(v)) for v in variables]
         try:
             yield
         finally:
-            for variable, value in zip(self.model.trainable_variables, before, strict=True):
-                variable.assign(value)
+            if all(map(np.array_equal, average, map(ops.convert_to_numpy, variables))):
+                for variable, value in zip(variables, before, strict=True):
+                    variable.assign(value)
 
     @abc.abstractmethod
     def sync(self) -> None:

@@ -7,7 +7,10 @@ from keras_crossvit.models.crossvit import CrossViT
 
 
 def freeze(model: CrossViT, stages: int | None = None) -> None:
-    """Freezes the first layers of a model, from the embeddings up.
+    """Freezes the first layers of a model, from the embeddings up, and trains all others.
+
+    So another call with fewer stages thaws layers, also those that were frozen by hand; what
+    else is to be frozen comes after it. A layer of which only a part is frozen stays as it is.
 
     Frozen weights are not trained, and neither gradients nor optimizer state are kept for them.
     They stay frozen when the model is saved and loaded (but not in `keras.models.clone_model`,
@@ -35,8 +38,12 @@ def freeze(model: CrossViT, stages: int | None = None) -> None:
         )
     if stages is not None:
         check_choice("stages", stages, range(len(model.stages) + 1))
-    for layer in _first_layers(model, stages):
-        layer.trainable = False
+    first = _first_layers(model, stages)
+    if not model.trainable:
+        model.trainable = True
+    for layer in model.layers:
+        if layer.trainable == (layer in first):  # else it would thaw the parts of a trained one
+            layer.trainable = layer not in first
 
 
 def _first_layers(model: CrossViT, stages: int | None) -> list[keras.layers.Layer]:

@@ -163,3 +163,24 @@ def test_frozen_layers_stay_frozen(stages, wanted, tmp_path):
         if np.abs(ours - before).max() > 0
     }
     assert changed == wanted
+
+
+def test_fewer_stages_thaw_the_rest():
+    model = base.small_model()
+    model.trainable = False
+    for stages, wanted in (
+        (None, {"small_head", "large_head"}),
+        (1, LATER | {"stage_1"}),
+        (0, LATER | {"stage_0", "stage_1"}),
+        (2, LATER),
+    ):
+        kc.freeze(model, stages)
+        assert trained(model) == wanted
+
+
+def test_a_part_of_a_layer_that_is_frozen_by_hand_stays_so():
+    model = base.small_model()
+    model.stages[1].fuse.trainable = False
+    kc.freeze(model, stages=0)
+    assert model.stages[1].trainable_variables
+    assert not model.stages[1].fuse.trainable_variables

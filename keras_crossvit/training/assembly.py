@@ -1,6 +1,7 @@
 """What a run is put together from: data, model, optimizer, step."""
 
 import logging
+import os
 import pathlib
 from typing import Any
 
@@ -198,8 +199,8 @@ def _load_teacher(name, model, classes):
                 f"Received: teacher={name!r} for {classes} classes"
             )
         teacher = CrossViT(CrossViTConfig.preset(name), input_shape=model.input_shape[1:])
-    elif pathlib.Path(name).is_file():
-        teacher = keras.saving.load_model(name, compile=False)
+    elif (path := pathlib.Path(os.path.expanduser(name))).is_file():
+        teacher = keras.saving.load_model(path, compile=False)
     else:
         raise ValueError(
             "`teacher` must be the name of a preset or an existing .keras file. "

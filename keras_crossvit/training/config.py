@@ -164,7 +164,11 @@ class TrainConfig(InputConfig):
             value = getattr(self, name)
             if isinstance(value, os.PathLike):  # which JSON does not know
                 value = os.fspath(value)
-                object.__setattr__(self, name, value)
+            if name == "train_split" and type(value) is int:  # a split called 2024, from JSON
+                value = str(value)
+            if name == "output_dir" and isinstance(value, str):
+                value = os.path.expanduser(value)
+            object.__setattr__(self, name, value)
             if not isinstance(value, str) and not (value is None and name in optional):
                 raise ValueError(f"`{name}` must be a string. Received: {name}={value!r}")
 

@@ -68,6 +68,7 @@ def test_flags_and_settings_replace_values():
         (["--set", "accumulation_steps=0"], "`accumulation_steps` must be a positive integer"),
         (["--set", "dataset=5"], "`dataset` must be a string. Received: dataset=5"),
         (["--set", "output_dir=null"], "`output_dir` must be a string. Received: output_dir=None"),
+        (["--set", "train_split=true"], "`train_split` must be a string. Received: train_split="),
         (["--set", "train_split=null"], "`train_split` must be a string. Received: train_split="),
         (["--set", "crop_ratio=0"], "`crop_ratio` must be positive. Received: crop_ratio=0"),
         (["--set", "crop_ratio=87.5"], "`crop_ratio` must be a number in [0, 1]. Received: crop_"),
@@ -146,6 +147,16 @@ def test_paths_are_saved_as_text(tmp_path):
     config.save(tmp_path / "config.json")
     saved = json.loads((tmp_path / "config.json").read_text())
     assert (saved["output_dir"], saved["data_dir"]) == (str(tmp_path / "run"), str(tmp_path))
+
+
+def test_a_split_may_be_called_by_a_number():
+    config = parse("--set", "train_split=2024", "validation_split=2025")
+    assert (config.train_split, config.validation_split) == ("2024", 2025)
+
+
+def test_the_output_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse("--set", "output_dir=~/run").output_dir == str(tmp_path / "run")
 
 
 def test_learning_rate_follows_the_batch():

@@ -207,6 +207,17 @@ def test_a_teacher_that_knows_nothing_is_refused(name, message):
         _load_teacher(name, base.small_model(), 5)
 
 
+def test_a_teacher_may_be_in_the_home_folder(monkeypatch, tmp_path):
+    loaded, student = [], types.SimpleNamespace(input_shape=(), output_shape=(None, 3), labels=())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(
+        keras.saving, "load_model", lambda *x, compile: loaded.append(*x) or student
+    )
+    (tmp_path / "teacher.keras").write_bytes(b"")
+    assert _load_teacher("~/teacher.keras", student, 3) is student
+    assert loaded == [tmp_path / "teacher.keras"]
+
+
 @pytest.mark.parametrize(("labels", "fits"), [("cba", False), ("abc", True), ("xyz", True)])
 def test_a_teacher_of_the_same_classes_has_them_in_the_same_order(labels, fits, monkeypatch):
     student, teacher = (

@@ -194,7 +194,7 @@ def _threshold_table(labels, scores):
 
 def _scores(model, heads, images):
     """`{"model": (B, classes)}` for pixels in 0..255; with `heads` the same for each branch."""
-    images = as_model_takes(model, images)
+    images = as_model_takes(model, np.asarray(images))  # which any backend takes, unlike tensors
     if heads is None:
         return {"model": check_finite(model.predict_on_batch(images))}
     logits = {name: check_finite(x) for name, x in heads.predict_on_batch(images).items()}

@@ -52,7 +52,7 @@ def features_of(
     features, labels = [], []
     for images, one_hot, counted in evaluation_batches(split, classes, size, batch_size, *reading):
         readable = np.asarray(counted) > 0
-        images = as_model_takes(model, images)
+        images = as_model_takes(model, np.asarray(images))
         tokens = keras.tree.flatten(body.predict_on_batch(images))
         tokens = check_finite(np.concatenate(tokens, axis=-1))
         features.append(tokens.astype("float32")[readable])

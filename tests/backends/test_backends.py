@@ -53,6 +53,22 @@ np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbos
 print("saving")
 """
 
+# TensorFlow reads the images.
+EVALUATE = """
+import tensorflow as tf
+from keras_crossvit.data.sources import MemorySplit, Source
+from keras_crossvit.evaluation import evaluate
+from keras_crossvit.probes import knn
+x = base.pixels(6).astype("uint8")
+best = model.predict(x.astype("float32"), verbose=0).argmax(axis=1)
+labels = np.where(np.arange(6) < 4, best, (best + 1) % 5)
+split = MemorySplit([tf.io.encode_png(image).numpy() for image in x], labels)
+found = evaluate(model, split, list("abcde"), batch_size=4, crop_ratio=1.0, branches=True)
+assert found["top1"] == 4 / 6, found
+assert knn(model, Source("x", tuple("abcde"), split, split))["top1"] == 1.0
+print("evaluation")
+"""
+
 
 def test_import_on_tensorflow_loads_nothing_of_training():
     printed = base.run_python(IMPORT, KERAS_BACKEND="tensorflow")
@@ -60,12 +76,12 @@ def test_import_on_tensorflow_loads_nothing_of_training():
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_import_logits_fit_and_saving_on_another_backend(backend, tmp_path):
+def test_another_backend(backend, tmp_path):
     base.skip_without(backend)
-    code = IMPORT + LOGITS + FIT
+    code = IMPORT + LOGITS + FIT + EVALUATE
     settings = {"KERAS_BACKEND": backend}
     printed = base.run_python(code, tmp_path, *VARIANTS, **settings)
-    assert printed.splitlines() == [f"{backend} []", "logits", "fit", "saving"]
+    assert printed.splitlines() == [f"{backend} []", "logits", "fit", "saving", "evaluation"]
     for variant in VARIANTS:
         expected = golden.values()[f"{variant}/logits"]
         logits = np.load(tmp_path / f"{variant}.npy")

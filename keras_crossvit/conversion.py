@@ -26,10 +26,10 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
     Args:
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
-            A `.safetensors` file of this package records the patch grids, activation, labels,
-            mean and deviation, and whether the inputs are separate. Weights from any other file
-            must be for square images, and get a softmax, no labels, and ImageNet's mean and
-            deviation (their averages for one channel).
+            A `.safetensors` file of this package records the patch grids, channels, activation,
+            labels, mean and deviation, and whether the inputs are separate. Weights from any
+            other file must be for square images, and get a softmax, no labels, and ImageNet's
+            mean and deviation (their averages for one channel).
         destination: The file to write: `.safetensors` (timm's names; timm loads it with
             `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
@@ -83,6 +83,7 @@ def _model_of(checkpoint, origin):
     shapes = {name: array.shape for name, array in state.items()}
     saved_arguments = dict(checkpoint.arguments)
     saved_config = saved_arguments.pop("config", None)
+    channels = saved_arguments.pop("channels", None) or _channels(shapes)
     for name in presets():
         config = CrossViTConfig.preset(name)
         if saved_config and unseen(saved_config) != unseen(dataclasses.asdict(config)):
@@ -90,7 +91,7 @@ def _model_of(checkpoint, origin):
         size = _input_size(config, shapes, checkpoint.grids)
         if size is None:
             continue
-        classes, channels = head_classes(state), _channels(shapes)
+        classes = head_classes(state)
         # Without these, one channel would be normalised as three.
         grey = {"mean": [np.mean(MEAN)], "std": [np.mean(STD)]} if channels == 1 else {}
         arguments = {**grey, **saved_arguments}

@@ -98,6 +98,20 @@ def test_sides_and_channels_are_kept(shape, tmp_path):
         np.testing.assert_allclose([*made.mean, *made.std], [0.449, 0.226], atol=1e-9)
 
 
+def test_one_channel_that_is_normalised_as_three(tmp_path):
+    """Its kernels are for three channels, as a file from before this was recorded shows them."""
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    grey = randomize(kc.CrossViT(config, weights=None, classes=3, input_shape=(48, 48, 1)))
+    kc.save_checkpoint(grey, tmp_path / "grey.safetensors")
+    made = convert(tmp_path / "grey.safetensors", tmp_path / "grey.keras")
+    assert (made.input_shape, made.mean) == ((None, 48, 48, 1), grey.mean)
+    images = pixels(2, 48, 48)[..., :1]
+    np.testing.assert_array_equal(made.predict_on_batch(images), grey.predict_on_batch(images))
+    save_file(load_file(tmp_path / "grey.safetensors"), tmp_path / "old.safetensors")
+    old = convert(tmp_path / "old.safetensors", tmp_path / "old.keras")
+    assert old.input_shape == (None, 48, 48, 3)
+
+
 def test_sizes_that_both_branches_resize():
     """Of the sides that give the file's grids, the nearest to the first branch's patches."""
     config = kc.CrossViTConfig.preset("crossvit_9")

@@ -16,7 +16,8 @@ Grids: TypeAlias = Mapping[str, tuple[int, int]]  # {"small": (rows, columns), "
 # In the header of a .safetensors file of this package.
 _GRIDS = "patch_grids"
 _ARGUMENTS = "model_arguments"
-_KNOWN = ("classifier_activation", "config", "inputs", "labels", "mean", "std")  # that are read
+# Those that are read.
+_KNOWN = ("channels", "classifier_activation", "config", "inputs", "labels", "mean", "std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Checkpoint:
         grids: Rows and columns of the patches that the position embeddings belong to; empty if
             the file does not say.
         arguments: Those of `CrossViT` that the weights do not show: `classifier_activation`,
-            `config` (as a dictionary), `inputs`, `labels`, `mean` and `std`; empty if the file
-            does not say.
+            `config` (as a dictionary), `inputs`, `labels`, `mean` and `std`, and `channels`, those
+            of `input_shape`; empty if the file does not say.
     """
 
     state: Mapping[str, np.ndarray]

@@ -18,6 +18,7 @@ import io
 import json
 import math
 import pathlib
+import struct
 import sys
 import urllib.parse
 
@@ -261,12 +262,26 @@ def _turn(image):
     """How to turn a PIL image upright as its EXIF says, or `None` if it is."""
     from PIL import Image
 
-    exif = Image.Exif()
-    with contextlib.suppress(Exception):  # a broken EXIF says nothing
-        exif.load(image.info.get("exif", b""))
     turns = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
-    number = exif.get(0x0112)
-    return Image.Transpose[turns.split()[number - 2]] if number in range(2, 9) else None
+    number = 1
+    with contextlib.suppress(struct.error):  # a broken EXIF says nothing
+        number = _orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+    return Image.Transpose[turns.split()[number - 2]] if number > 1 else None
+
+
+def _orientation(exif):
+    """The orientation, 1 to 8, in an EXIF that begins with its TIFF header; 1 if it has none."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    (first,) = struct.unpack_from(f"{order}I", exif, 4)
+    (entries,) = struct.unpack_from(f"{order}H", exif, first)
+    found = [1]
+    for at in range(first + 2, min(first + 2 + 12 * entries, len(exif) - 11), 12):
+        tag, kind, count = struct.unpack_from(f"{order}HHI", exif, at)
+        if tag == 0x0112 and kind in (3, 4) and count == 1:  # a SHORT or a LONG
+            found += struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at + 8)
+    return max(number for number in found if number <= 8)
 
 
 def _refusal(server, model, missing, reason):

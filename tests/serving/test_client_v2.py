@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_crossvit.data.images import read_images
 from keras_crossvit.export import export_triton
 from tests.data_room.image_files import encoded, noise, photo
+from tests.data_room.test_formats import EXIF_FORMATS, tiff, with_exif
 from tests.export.helpers import LABELS, picture, probabilities
 from tests.export.triton_model import TritonModel
 from tests.serving.test_client import CLIENT, free_port, run, write
@@ -204,6 +205,18 @@ class TestPixels:
         exifs.append(b"Exif\0\0MM\0*")  # a broken one
         files = [encoded(noise(30, 44), "JPEG", exif=exif) for exif in exifs]
         self.compare(read, files, (24, 24, 3), exif_orientation=exif_orientation)
+
+    @pytest.mark.parametrize("order", [">", "<"])
+    @pytest.mark.parametrize("file_format", EXIF_FORMATS)
+    def test_orientation_is_a_short_or_a_long(self, read, file_format, order):
+        """Stored as anything else, it is ignored."""
+        kinds = [*range(1, 13), 0]  # as TIFF numbers them: 5 is a RATIONAL, 8 an SSHORT
+        files = [with_exif(tiff(6, order, kind=kind, before=1), file_format) for kind in kinds]
+        files += [with_exif(tiff(6, order, count=count), file_format) for count in (0, 2)]
+        self.compare(read, files, (24, 24, 3))
+        size = [24, 24, 3], 0.875
+        turned = [(read(x, *size, True) != read(x, *size, False)).any() for x in files]
+        assert turned == [kind in (3, 4) for kind in kinds] + [False, False]
 
     def test_a_line(self, read):
         """Only the crop is computed: at this width the whole would be 24 x 24 million pixels."""

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -157,7 +158,7 @@ class FileClassifier:
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels in 0..255 as the model takes them: as they are, or normalised."""
-        return np.asarray(as_model_takes(self.model, pixels))
+        return keras.ops.convert_to_numpy(as_model_takes(self.model, pixels))
 
     def scores(self, *pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities.

@@ -3,8 +3,10 @@
 import pathlib
 
 import keras
+import numpy as np
 import pytest
 
+from keras_crossvit import prediction
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.evaluation import evaluate
@@ -50,6 +52,20 @@ def test_a_model_that_answers_nan(measure, tmp_path):
     }
     with pytest.raises(ValueError, match="`model` must answer with finite numbers"):
         measures[measure]()
+
+
+def test_normalised_pixels_that_a_gpu_holds(monkeypatch):
+    """NumPy cannot read PyTorch's tensors there; Keras copies them first."""
+
+    class OnGpu:
+        def __array__(self, *arguments, **options):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    pixels = base.pixels(1)
+    monkeypatch.setattr(prediction, "as_model_takes", lambda model, images: OnGpu())
+    monkeypatch.setattr(keras.ops, "convert_to_numpy", lambda tensor: pixels / 255)
+    classifier = prediction.FileClassifier(base.small_model(include_preprocessing=False))
+    np.testing.assert_array_equal(classifier.prepare(pixels), pixels / 255)
 
 
 def test_a_split_without_labels():

@@ -60,7 +60,8 @@ def export_saved_model(
             softmax of its output, with one class the sigmoid; otherwise they are its output.
         directory: Folder of the versions; created if it does not exist.
         labels: The class names in order, without line breaks; `None` for the model's own, or, if
-            it has none, "0", "1", ...
+            it has none, "0", "1", ... Of its own, those that occur more than once get their
+            numbers: "crane (134)".
         top_k: Number k of classes that `classify_bytes` returns; positive, at most all of them.
         crop_ratio: As in `evaluation_transform`; `None` for 0.875, or 1.0 if the model's
             input is 408 x 408, as the published checkpoints were evaluated.

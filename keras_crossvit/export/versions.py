@@ -5,13 +5,14 @@ import pathlib
 from collections.abc import Iterable
 
 from keras_crossvit.common.checks import check_labels, check_local
+from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.models import CrossViT, answers
 
 
 def class_names(model: CrossViT, labels: Iterable[str] | None) -> list[str]:
-    """The class names; the model's own, or numbers, if none are given."""
+    """The class names as given, or else the model's own, told apart, or numbers."""
     if labels is None:
-        return list(answers.class_names(model))
+        return list(distinct_names(answers.class_names(model)))
     return list(check_labels(labels, model.classes))
 
 

@@ -1,6 +1,7 @@
 """The version folder: what it holds, and that it appears whole or not at all."""
 
 import threading
+import types
 
 import pytest
 import tensorflow as tf
@@ -16,6 +17,14 @@ def test_what_it_holds(export):
     assert (export / "assets" / "labels.txt").read_text(encoding="utf-8").splitlines() == LABELS
     assert (export / "saved_model.pb").is_file()
     assert export.stat().st_mode & 0o755 == 0o755  # the server runs as another user
+
+
+def test_the_models_own_names_are_told_apart():
+    """As `crossvit predict` does; names that are given stay as they are."""
+    model = types.SimpleNamespace(labels=tuple(LABELS), classes=5)
+    own = versions.class_names(model, None)
+    assert own == ["tench", "crane (1)", "Äffchen", "crane (3)", "a b"]
+    assert versions.class_names(model, LABELS) == LABELS
 
 
 def test_warmup_requests(export, signatures):

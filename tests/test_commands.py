@@ -17,6 +17,7 @@ import crossvit_command
 import keras_crossvit as kc
 from keras_crossvit import prediction
 from keras_crossvit.commands import shared
+from keras_crossvit.commands.export import parse_export
 from keras_crossvit.data.sources import SOURCES
 from keras_crossvit.layers.fusions import FUSIONS
 from keras_crossvit.models import pretrained
@@ -92,6 +93,19 @@ def test_evaluate_needs_no_training_split(run, command, tmp_path):
     whole = json.loads(command("evaluate", run / "run"))
     found = json.loads(command("evaluate", run / "run" / "model.keras", "--dataset", data))
     assert found["pictures"] == whole["pictures"]
+
+
+def test_evaluation_says_which_values_it_used(run, command, tmp_path, monkeypatch):
+    """The run's, or the defaults, where arguments are left out."""
+    monkeypatch.setattr("keras_crossvit.commands.evaluate._measure", lambda *given: {"top1": 0.5})
+    (tmp_path / "model.keras").symlink_to(run / "run" / "model.keras")
+    values = {"dataset": f"folder:{run / 'pictures'}", "validation_split": "train"}
+    (tmp_path / "config.json").write_text(json.dumps({**values, "exif_orientation": False}))
+    command("evaluate", tmp_path, "--output-dir", tmp_path)
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (written["dataset"], written["split"]) == tuple(values.values())
+    assert (written["crop_ratio"], written["exif_orientation"]) == (0.875, False)
+    assert written["top1"] == 0.5
 
 
 def test_the_best_epoch_is_evaluated_as_the_run(run, command):
@@ -324,13 +338,18 @@ def test_a_source_of_ones_own_is_registered_by_recipe(run, command, tmp_path, mo
     assert (found["pictures"], found["unreadable"]) == (12, 1)
 
 
-def test_heads_that_the_weights_lack_are_not_asked(monkeypatch):
+def test_heads_that_the_weights_lack_are_not_asked(monkeypatch, tmp_path):
     model = types.SimpleNamespace(heads_left_out=True, classes=4)
     monkeypatch.setattr(shared, "CrossViT", lambda config, **values: model)
     given = ["--model", "crossvit_9", "--weights", "imagenet", "--classes", "4"]
     arguments = shared.parser_of(None, "evaluate").parse_args(given)
     with pytest.raises(ValueError, match=r"`--classes` must be 1000, .* imagenet for 4 classes$"):
         shared.find_model(arguments)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+    options = ["--labels", str(tmp_path / "labels.txt"), "--output-dir", "x"]
+    of_labels = parse_export([*given[:4], *options])
+    with pytest.raises(ValueError, match=r"`--labels` must have 1000 lines, .* for 4 labels$"):
+        shared.find_model(of_labels)
     arguments.knn = True  # which asks the features alone
     assert shared.find_model(arguments).model is model
 

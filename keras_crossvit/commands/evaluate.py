@@ -18,6 +18,7 @@ import pathlib
 from keras_crossvit.commands.shared import (
     add_data,
     add_exif,
+    data_values,
     errors_in_one_line,
     find_data,
     find_model,
@@ -26,6 +27,7 @@ from keras_crossvit.commands.shared import (
 )
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.evaluation import evaluate, plot_confusion
 from keras_crossvit.probes import knn, linear_probe
@@ -56,7 +58,10 @@ def main() -> None:
         }
         with labels_in_one_line(source.name):
             result = _measure(arguments, found.model, source, probes, reading)
-        _report(arguments, source, result)
+        size = found.model.input_shape[1:]
+        used = {**reading, "crop_ratio": crop_ratio_for(size, reading["crop_ratio"])}
+        used |= data_values(arguments, found.values)
+        _report(arguments, used, source, result)
 
 
 def _parse():
@@ -93,14 +98,15 @@ def _measure(arguments, model, source, probes, reading):
     return evaluate(model, source.validation, names, branches=arguments.branches, **reading)
 
 
-def _report(arguments, source, result):
+def _report(arguments, used, source, result):
+    """Prints and writes the result; `used` are the values behind arguments that were left out."""
     confusion = result.pop("confusion", None)
     short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
     print(json.dumps(short, indent=2))
     if arguments.output_dir:
         folder = pathlib.Path(arguments.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        values = {**vars(arguments), **result}
+        values = {**vars(arguments), **used, **result}
         if confusion is not None:
             values["confusion"] = confusion.tolist()
         write_json(folder / "evaluation.json", values)

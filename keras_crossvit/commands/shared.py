@@ -124,17 +124,21 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
         if arguments.weights is None:
             raise ValueError("`--weights` must be given with --model. Received: none")
         shape = getattr(arguments, "input_size", None)
+        labels = None if arguments.classes else getattr(arguments, "labels", None)
         model = CrossViT(
             CrossViTConfig.preset(arguments.model),
             weights=arguments.weights,
-            classes=arguments.classes or 1000,
+            classes=arguments.classes or len(labels or ()) or 1000,
             input_shape=None if shape is None else (shape, shape, 3),
         )
         of_features = getattr(arguments, "knn", False) or getattr(arguments, "linear_probe", False)
         if model.heads_left_out and not of_features:
+            wrong, kind = "`--classes` must be 1000", "classes"
+            if labels:
+                wrong, kind = "`--labels` must have 1000 lines", "labels"
             raise ValueError(
-                "`--classes` must be 1000, as in --weights: heads for others would be untrained. "
-                f"Received: --weights {arguments.weights} for {model.classes} classes"
+                f"{wrong}, as in --weights: heads for others would be untrained. Received: "
+                f"--weights {arguments.weights} for {model.classes} {kind}"
             )
         return FoundModel(model)
     try:
@@ -275,6 +279,15 @@ def _split(text):
     return share if 0 < share < 1 else text  # a folder may be called 2024
 
 
+def data_values(arguments: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
+    """`dataset`, `data_dir` and `split`, as the arguments of `add_data` say, or else the run."""
+    dataset = arguments.dataset or run.get("dataset")
+    of_run = run if dataset == run.get("dataset") else {}
+    split = of_run.get("validation_split") if arguments.split is None else arguments.split
+    data_dir = arguments.data_dir or of_run.get("data_dir")
+    return {"dataset": dataset, "data_dir": data_dir, "split": split}
+
+
 def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training: bool) -> "Source":
     """The data that the arguments of `add_data` name, or else those of a run.
 
@@ -288,21 +301,17 @@ def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training:
     """
     from keras_crossvit.data.sources import open_source  # which most commands do without
 
-    dataset = arguments.dataset or run.get("dataset")
+    dataset, data_dir, split = data_values(arguments, run).values()
     if dataset is None:
         raise ValueError(
             "`--dataset` must be given, unless MODEL is a run's folder or model. Received: none"
         )
-    same = dataset == run.get("dataset")
-    split = arguments.split
-    if split is None and same:
-        split = run.get("validation_split")
-    train = run.get("train_split", "train") if same else "train"
+    train = run.get("train_split", "train") if dataset == run.get("dataset") else "train"
     held_out_of_train = not isinstance(split, str | None)
     try:
         return open_source(
             dataset,
-            arguments.data_dir or (run.get("data_dir") if same else None),
+            data_dir,
             train_split=train if with_training or held_out_of_train else None,
             validation_split=split,
         )

@@ -51,8 +51,6 @@ def check_export(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     if calibrated and not arguments.dataset:
         parser.error(f"--int8 of {calibrated[0]} needs --dataset, for images to calibrate with.")
     arguments.format = chosen
-    if arguments.labels is not None and arguments.model is not None and arguments.classes is None:
-        arguments.classes = len(arguments.labels)
 
 
 def calibration_images(arguments: argparse.Namespace, name: str) -> int:

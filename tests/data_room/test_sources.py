@@ -283,6 +283,18 @@ def test_what_images_in_memory_must_be(images, labels, message):
         MemorySplit(images, labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "dtype"), [([True, False], "int64"), ([[True, False], [False, True]], "float32")]
+)
+def test_labels_in_memory_are_numbers_as_they_are_read(labels, dtype):
+    """Truth values would choose rows where numbers name classes."""
+    split = MemorySplit([b"a", b"b"], labels)
+    source = Source("mine", ("ant", "bee"), split, split).with_classes(["bee", "cow", "ant"])
+    for part in (split, source.validation):
+        assert part.labels().dtype == dtype
+        np.testing.assert_array_equal(part.labels(), part.read([0, 1]).labels)
+
+
 def test_no_label_stays_none():
     """-1 means "no label" to tensorflow-datasets; it is not the last class."""
     split = MemorySplit([b"a", b"b", b"c"], [-1, 0, 1])

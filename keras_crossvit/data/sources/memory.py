@@ -62,4 +62,4 @@ class MemorySplit(Split):
         return self._images[index], self._labels[index]
 
     def labels(self) -> np.ndarray:
-        return self._labels
+        return self._labels.astype("float32" if self.label_shape else "int64")

@@ -36,6 +36,13 @@ def test_rate_rises_linearly_then_falls_as_a_cosine():
     assert rate[10:] == pytest.approx(cosine, abs=1e-6)
 
 
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_rate_ends_at_the_final_one(warmup):
+    schedule = learning_rate_schedule(0.4, 0.1, total_steps=30, warmup_steps=warmup)
+    steps = warmup, warmup + (30 - warmup) // 2, 30
+    assert [float(schedule(step)) for step in steps] == pytest.approx([0.4, 0.25, 0.1])
+
+
 def test_rate_without_warmup_begins_at_its_highest():
     optimizer = make_optimizer(small(), 0.4, 0.05, total_steps=30, warmup_steps=0)
     assert float(optimizer.learning_rate) == pytest.approx(0.4)
@@ -198,7 +205,7 @@ def test_average_begins_with_the_first_step_and_takes_the_weights_place():
 def test_a_compiled_model_is_saved_with_its_optimizer(kind, tmp_path):
     """`model.save` and `load_model` alone, then the same step in both."""
     model = small()
-    options = {"optimizer": kind, "clip_norm": 1.0, "ema_momentum": 0.5}
+    options = {"optimizer": kind, "clip_norm": 1.0, "ema_momentum": 0.5, "layer_decay": 0.5}
     model.compile(make_optimizer(model, 0.1, 0.05, 100, 10, **options), "mse")
     x, y = np.ones((4, 3), "float32"), np.zeros((4, 2), "float32")
     for _ in range(3):
@@ -206,6 +213,7 @@ def test_a_compiled_model_is_saved_with_its_optimizer(kind, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    assert loaded.optimizer.layer_decay == 0.5
     for one in (model, loaded):
         one.train_on_batch(x, y)
     pairs = zip(model.variables, loaded.variables, strict=True)
@@ -259,3 +267,16 @@ class TestLayerDecay:
             scale = SCALES.get(variable.path.partition("/")[0])
             if scale is not None:
                 np.testing.assert_allclose(value - variable, 0.4 * scale, rtol=1e-3)
+
+    @pytest.mark.parametrize("name", ["adamw", "sgd"])
+    def test_the_decay_is_as_much_smaller(self, name):
+        """With zero gradients the weights move by rate times decay alone."""
+        inputs = keras.Input((3,))
+        hidden = keras.layers.Dense(3, name="stage_0")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(2, name="large_head")(hidden))
+        kernels = [model.get_layer(layer).kernel for layer in ("stage_0", "large_head")]
+        before = [np.array(kernel) for kernel in kernels]
+        optimizer = make_optimizer(model, 0.4, 0.5, 30, 0, optimizer=name, layer_decay=0.5)
+        optimizer.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables])
+        for kernel, value, scale in zip(kernels, before, (0.5, 1.0), strict=True):
+            np.testing.assert_allclose(kernel, value * (1 - 0.4 * 0.5 * scale), rtol=1e-5)

@@ -84,7 +84,17 @@ def flip(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("spoil", [cut, empty, flip])
+def rename(path):
+    """One letter of the name of a tensor."""
+    path.write_bytes(path.read_bytes().replace(b"kernel", b"kennel"))
+
+
+def renumber(path):
+    """One digit of the notes."""
+    path.write_bytes(path.read_bytes().replace(b'step\\": 2', b'step\\": 3'))
+
+
+@pytest.mark.parametrize("spoil", [cut, empty, flip, rename, renumber])
 def test_a_torn_one_is_named_and_the_one_before_is_used(tmp_path, spoil, caplog):
     write_checkpoint(tmp_path, 1, ARRAYS, {"step": 1})
     write_checkpoint(tmp_path, 2, ARRAYS, {"step": 2})
@@ -163,6 +173,19 @@ def test_options_younger_than_the_run_count_as_their_defaults(tmp_path, caplog):
     (tmp_path / "config.json").unlink()
     assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
     assert "config.json records no values" in caplog.text
+
+
+def test_a_run_of_version_0_1_is_counted_in_its_batches_and_turned_no_image(tmp_path, caplog):
+    """Its checkpoints have no batch size, and its config.json names no orientation."""
+    config = make_config(tmp_path)
+    open_run(tmp_path, config, writes=True)
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    values = {**json.loads((tmp_path / "config.json").read_text()), "batch_size": 4}
+    del values["exif_orientation"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert open_run(tmp_path, config, writes=False)[1]["batch_size"] == 4
+    assert "batch_size goes on as 8 instead of 4" in caplog.text
+    assert "exif_orientation goes on as True instead of False" in caplog.text
 
 
 def test_a_model_without_checkpoints_is_put_aside(tmp_path):

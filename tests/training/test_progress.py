@@ -4,14 +4,17 @@ import contextlib
 import dataclasses
 import functools
 import threading
+import time
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
+from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.run import Run
@@ -45,6 +48,24 @@ def test_sums_do_not_depend_on_when_they_are_looked_at():
     assert once.totals.means == pytest.approx(
         {"loss": 0.2, "accuracy": 0.25, "top5_accuracy": 0.5}
     )
+
+
+def test_images_per_second_are_those_since_the_first_look_of_the_epoch(monkeypatch):
+    """The first steps, which may be compiled, do not count; nor does the time between epochs."""
+    clock = iter([100.0, 102.0, 300.0, 301.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    progress, found = Progress(RECIPE, STEPS), []
+    for count in (1, 10):
+        progress.add(np.repeat(row(1.0), count, 0), count)
+        progress.look()
+        found.append(progress.speed)
+    progress.begin_epoch()
+    found.append(progress.speed)
+    for count in (4, 7):
+        progress.add(np.repeat(row(1.0), count, 0), count)
+        progress.look()
+        found.append(progress.speed)
+    assert found == [{}, {"images/s": 80.0}, {}, {}, {"images/s": 112.0}]
 
 
 def test_a_process_that_wants_to_end_is_seen():
@@ -166,6 +187,48 @@ def test_a_hook_is_given_the_model_that_was_measured():
     run.fit(threading.Event(), on_epoch=hook)
     assert calls == ["sync", "averaged", "model", "back"]
     assert run.progress.ended
+
+
+def test_calls_of_several_steps_end_where_a_checkpoint_is_due():
+    config = dataclasses.replace(RECIPE, checkpoint_steps=4, steps_per_call=3)
+    run, reached = at_the_end_of_an_epoch(config=config), []
+    run.progress.step = 0
+    while run.progress.step < 2 * STEPS:
+        run.progress.step += run._steps_until_something_is_due()
+        reached.append(run.progress.step)
+    assert reached == [3, 4, 7, 8, 11, 12, 15, 16, 19, 20, 22]
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ({"best": "val_accuracy", "best_from": 1}, 2),
+        ({"best": "val_loss", "best_from": 1}, None),  # another is the best from here on
+        ({}, 0),  # of an earlier version
+    ],
+)
+def test_the_best_epoch_is_one_since_the_metric_changed(before, found):
+    config = dataclasses.replace(RECIPE, best="val_accuracy")
+    step = types.SimpleNamespace(restore=lambda arrays, origin: None)
+    run = at_the_end_of_an_epoch(config=config, step=step, source=data(), folder=None)
+    run.progress = Progress(config, STEPS)
+    rows = [{"val_accuracy": accuracy, "val_loss": 1.0} for accuracy in (0.9, 0.5, 0.6)]
+    notes = {**Progress(config, STEPS, step=33).notes, "log": rows}
+    run.restore({}, {**notes, **before})
+    assert run._best_epoch() == found
+    run.log.rows.append({"val_accuracy": 0.7, "val_loss": 1.0})
+    assert run._best_epoch() == (0 if found == 0 else 3)
+
+
+def test_a_run_leaves_the_dtype_policy_as_it_was(monkeypatch):
+    def fail(config, on_step, on_epoch):
+        keras.config.set_dtype_policy(config.precision)
+        raise FloatingPointError
+
+    monkeypatch.setattr(run_module, "_train", fail)
+    with pytest.raises(FloatingPointError):
+        run_module.train(dataclasses.replace(RECIPE, precision="mixed_bfloat16"))
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def data(class_names=("a", "b"), train=176, validation=20):

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
 
 import keras_crossvit as kc
-from keras_crossvit.data.sources import MemorySplit
+from keras_crossvit import evaluation, probes
+from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.evaluation import evaluate, plot_confusion
-from keras_crossvit.probes import features_of
+from keras_crossvit.probes import features_of, knn, linear_probe
 from tests.base import small_model
 
 pytestmark = pytest.mark.slow
@@ -126,6 +128,47 @@ def test_no_picture_at_all():
         evaluate(small_model(), split([], []), NAMES)
     with pytest.raises(ValueError, match=r"can be read\. Received: 2 files, none of which"):
         features_of(small_model(), split([b"x", b"y"], [0, 1]), 5)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("measure", [evaluate, features_of])
+def test_pictures_are_turned_as_asked(measure, turned, model, monkeypatch):
+    def read(split, classes, size, batch_size, ratio, shard=None, exif_orientation=True):
+        raise LookupError(f"{classes}, {batch_size}, {ratio}, {shard}, {exif_orientation}")
+
+    for module in (evaluation, probes):
+        monkeypatch.setattr(module, "evaluation_batches", read)
+    classes = NAMES if measure is evaluate else len(NAMES)
+    options = {"batch_size": 7, "crop_ratio": 0.5, "exif_orientation": turned}
+    with pytest.raises(LookupError, match=f"5, 7, 0.5, None, {turned}"):
+        measure(model, split([], []), classes, **options)
+
+
+def test_probes_of_known_features(monkeypatch):
+    """By hand, of more images than are compared at a time, with features of unequal scale."""
+    draw = np.random.default_rng(0)
+    found = {}
+    for part, count in (("train", 60), ("validation", 300)):
+        labels = np.arange(count) % 3
+        features = draw.normal(np.eye(3)[labels], 1.0, (count, 3)) * [1, 2, 20]
+        found[part] = features.astype("float32"), labels
+    source = Source("x", ("a", "b", "c"), "train", "validation")
+    monkeypatch.setattr(probes, "features_of", lambda model, part, classes: found[part])
+    (known, answers), (asked, truth) = found["train"], found["validation"]
+
+    right = 0
+    for features, label in zip(asked, truth, strict=True):
+        cosines = known @ features / np.linalg.norm(known, axis=1) / np.linalg.norm(features)
+        nearest = np.argsort(-cosines)[:20]
+        votes = np.exp(cosines[nearest] / 0.07) @ np.eye(3)[answers[nearest]]
+        right += votes.argmax() == label
+    assert 0.4 < right / 300 < 0.9
+    expected = {"top1": right / 300, "neighbours": 20, "temperature": 0.07}
+    assert knn(None, source) == pytest.approx(expected, abs=1e-9)
+
+    alike = [(x - known.mean(0)) / known.std(0) for x in (known, asked)]
+    probe = LogisticRegression(max_iter=1000).fit(alike[0], answers)
+    assert linear_probe(None, source)["top1"] == pytest.approx(probe.score(alike[1], truth))
 
 
 def test_confusion_picture(tmp_path):

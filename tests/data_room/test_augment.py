@@ -9,6 +9,7 @@ from keras_crossvit.data import Augmentation, InputConfig, register_augmentation
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import AUGMENTATIONS
 from keras_crossvit.data.pipeline import training_batches
+from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import MemorySplit
 from tests.base import KERASCV, run_python, skip_without
 
@@ -140,6 +141,35 @@ def test_an_augmentation_from_outside(monkeypatch):
     np.testing.assert_array_equal(labels, np.eye(10)[:8][::-1])
     with pytest.raises(ValueError, match="`name` must be new"):
         register_augmentation("dark")(policy)
+
+
+@pytest.mark.parametrize(
+    ("shard", "groups"),
+    [(None, range(8)), (Shard(0, 2, 1), [0, 2, 4, 6]), (Shard(1, 2, 1), [1, 3, 5, 7])],
+)
+def test_each_group_of_a_run_has_a_seed_of_its_own(monkeypatch, shard, groups):
+    """Which none of its images has; here they are written into the pixels and the labels."""
+    monkeypatch.setattr(AUGMENTATIONS, "_entries", {**AUGMENTATIONS._entries})
+
+    @register_augmentation("seeds")
+    def make_seeds(config):
+        def image(pixels, seed):
+            return tf.fill(pixels.shape, tf.cast(seed[1] + 100 * seed[0], tf.float32))
+
+        def batch(images, labels, seeds):
+            return images, tf.repeat(tf.cast(seeds, tf.float32), 4, axis=0)
+
+        return Augmentation(image, batch)
+
+    png = tf.io.encode_png(np.zeros((4, 4, 3), "uint8")).numpy()
+    options = {"augment": "seeds", "epochs": 2, "mixing_batch_size": 4, "seed": 5}
+    config = policy(label_smoothing=0.0, **options)
+    found = training_batches(MemorySplit([png] * 16, [0] * 16), 2, (4, 4), config, shard)
+    images, seeds = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    np.testing.assert_array_equal(seeds[:, 0], ~5)
+    np.testing.assert_array_equal(seeds[:, 1], np.repeat(groups, 4))
+    rows = [4 * group + row for group in groups for row in range(4)]
+    np.testing.assert_array_equal(images[:, 0, 0, 0], 500 + np.array(rows))
 
 
 @pytest.mark.parametrize(

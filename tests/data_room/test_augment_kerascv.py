@@ -1,10 +1,13 @@
 """KerasCV's layers with their faults fixed."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_crossvit.data.augment import make_augmentation
+from keras_crossvit.data.augment.kerascv import _alone
 from tests.base import needs_kerascv
 from tests.data_room.test_augment import policy, random_images
 
@@ -84,6 +87,23 @@ def test_randaugment_takes_pixels_that_overshoot():
     for seed in range(25):
         result = augmentation.image(overshooting, tf.constant([seed, 0])).numpy()
         assert 0 <= result.min() <= result.max() <= 255
+
+
+def test_layers_get_shares_of_their_own_scale():
+    """A rotation's is of a whole turn, a magnitude's of 10."""
+    names = "RandomTranslation", "RandomRotation", "RandAugment"
+    made = types.SimpleNamespace(
+        **{name: name for name in names}, seeded=lambda random, *given, **options: (given, options)
+    )
+    changes = {"randaugment_magnitude": 9, "randaugment_std": 0.5, "randaugment_num_ops": 3}
+    config = policy(augment="kerascv", translation=0.2, rotation=36.0, **changes)
+    black = {"fill_mode": "constant"}
+    numbers = {"augmentations_per_image": 3, "magnitude": 0.9, "magnitude_stddev": 0.05}
+    assert _alone(made, config, None) == [
+        (("RandomTranslation", 0.2, 0.2), black),
+        (("RandomRotation", 0.1), black),
+        (("RandAugment", (0, 255)), numbers),
+    ]
 
 
 def test_cutout_probability_and_size():

@@ -157,6 +157,17 @@ def test_erasing_comes_before_mixing_and_after_randaugment():
     assert any(result.min() < 0 or result.max() > 255 for result in results)
 
 
+def test_each_step_has_a_seed_of_its_own():
+    """The crop and the flip have 0 and 1, RandAugment 2 and erasing 3."""
+    pixels = tf.constant(random_images(1, 60, 60)[0])
+    config = policy(erasing_probability=1.0, randaugment_magnitude=0)
+    seed = tf.random.experimental.stateless_fold_in(tf.constant([5, 7]), 3)
+    np.testing.assert_array_equal(
+        make_augmentation(config, 10).image(pixels, tf.constant([5, 7])),
+        random_erasing(tf.cast(pixels, tf.float32), seed, 1.0),
+    )
+
+
 def test_draws_stay_what_they_were():
     """What a seed draws does not change from one version to the next."""
     operations, magnitudes, signs = draw_operations((3, 5), num_ops=6)

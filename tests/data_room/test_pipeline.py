@@ -129,6 +129,13 @@ def test_labels_are_smoothed_to_a_sum_of_one():
     np.testing.assert_allclose(np.sort(labels.numpy())[:, :-1], 0.01, atol=1e-6)
 
 
+def test_labels_of_an_unreadable_image_are_not_smoothed():
+    config = dataclasses.replace(PLAIN, batch_size=10, label_smoothing=0.1)
+    data = split(10, bad=(3,))
+    _, labels = next(iter(training_batches(data, 10, SIZE, config)))
+    np.testing.assert_allclose(np.sort(labels.numpy().sum(1)), [0] + [1] * 9, atol=1e-6)
+
+
 @pytest.mark.parametrize("augment", ["reference", KERASCV])
 def test_same_seed_same_batches_in_any_number_of_calls(augment):
     config = dataclasses.replace(FULL, augment=augment)

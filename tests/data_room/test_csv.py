@@ -175,6 +175,13 @@ def test_a_share_is_held_out_of_each_class_and_always_the_same():
     assert not np.array_equal(held_out[:10], np.arange(10))
 
 
+def test_a_large_share_leaves_one_image_of_each_class():
+    labels = np.repeat([0, 1, 2], [10, 1, 9])
+    train, held_out = hold_out_rows(map(str, range(20)), labels, 0.9)
+    np.testing.assert_array_equal(np.bincount(labels[train]), [1, 1, 1])
+    np.testing.assert_array_equal(np.bincount(labels[held_out]), [9, 0, 8])
+
+
 @pytest.mark.parametrize("where", [0, 50, 100])
 def test_an_image_that_is_added_leaves_the_others_where_they_are(where):
     """A model trained further would otherwise be validated on what it was trained on."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_crossvit.data import InputConfig, evaluation_batches, training_batches
 from keras_crossvit.data.order import EpochOrder, permutation
 from keras_crossvit.data.shards import Shard
-from keras_crossvit.data.sources import MemorySplit
+from keras_crossvit.data.sources import MemorySplit, storage
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
 
 pytestmark = pytest.mark.slow
@@ -128,6 +128,29 @@ def test_a_file_that_changed_is_indexed_again(shards):
         for _ in range(5):
             writer.write(b"other")
     assert read_record(index_shards(shards, [5, 5])[1], 2) == b"other"
+
+
+def test_an_index_beside_the_data_may_be_older_than_that_in_the_cache(
+    shards, tmp_path, monkeypatch, caplog
+):
+    """Whoever changed the data could write there; who reads them now cannot."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    index_shards(shards, [5, 5])
+    with tf.io.TFRecordWriter(shards[1]) as writer:
+        writer.write(b"other")
+    write = storage.write
+
+    def write_elsewhere(path, content):
+        if str(tmp_path / "cache") not in path:
+            raise PermissionError(13, "Permission denied")
+        write(path, content)
+
+    monkeypatch.setattr(storage, "write", write_elsewhere)
+    index_shards(shards, [5, 1])
+    assert "b.tfrecord was changed after it was indexed" in caplog.text
+    caplog.clear()
+    assert read_record(index_shards(shards, [5, 1])[1], 0) == b"other"
+    assert not caplog.messages  # nothing was indexed again
 
 
 @pytest.mark.parametrize("damage", [lambda index: b"", lambda index: index[:40], lambda _: b"PK"])

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_crossvit.data.random_crop import random_resized_crop
+from keras_crossvit.data.random_crop import _draw_box, random_resized_crop
 from tests.data_room.image_files import decoded, encoded, noise, photo
 
 FORMATS = {
@@ -54,6 +54,14 @@ def test_place_is_uniform(crop):
     np.testing.assert_allclose(np.mean(corners, 0), (16, 16), atol=2)
     assert np.min(corners) <= 2
     assert np.max(corners) >= 29
+
+
+def test_the_last_place_is_as_likely_as_the_first():
+    """Of a part of 3 x 3 pixels in an image of 4 x 4."""
+    draw = tf.function(lambda seed: _draw_box(tf.constant([4, 4]), (9 / 16, 9 / 16), seed))
+    boxes = np.stack([draw(tf.constant([seed, 0])) for seed in range(200)])
+    np.testing.assert_array_equal(boxes[:, 2:], 3)
+    np.testing.assert_allclose(boxes[:, :2].mean(0), 0.5, atol=0.1)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])

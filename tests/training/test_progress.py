@@ -19,6 +19,7 @@ from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.run import Run
 from keras_crossvit.training.steps import Step, Totals
+from tests.base import skip_without
 from tests.training.tiny import RECIPE
 
 STEPS = 11  # of an epoch of 176 images in batches of 16
@@ -160,6 +161,44 @@ def test_the_learning_rate_of_a_row_is_that_of_its_last_step():
     bar = types.SimpleNamespace(update=lambda *values, **options: None)
     row = run._evaluate(None, bar, threading.Event())
     assert row == {"epoch": 0, "learning_rate": 5.0, "loss": 1.0, "val_loss": 2.0}
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Of two epochs, of which the first is too short for a speed."""
+    log = RunLog(tmp_path, learning_rate=lambda step: 0.5 * step)
+    log.add(0, {"loss": 2.0, "val_loss": 3.0}, 4)
+    log.add(1, {"loss": 1.0, "val_loss": 2.5, "images/s": 80.0}, 9)
+    return log
+
+
+def test_the_table_has_the_columns_of_all_epochs(log):
+    lines = (log.folder / "log.csv").read_text().splitlines()
+    columns = "epoch,learning_rate,loss,val_loss,images/s"
+    assert lines == [columns, "0,2.0,2.0,3.0,", "1,4.5,1.0,2.5,80.0"]
+
+
+def test_the_curves_of_tensorboard(log):
+    skip_without("tensorboard")
+    log.show_batch(lambda: np.full((6, 2, 3, 3), 300.0))
+    wanted = {
+        "train": {
+            **{("learning_rate", 1): 2.0, ("learning_rate", 2): 4.5},
+            **{("loss", 1): 2.0, ("loss", 2): 1.0, ("images/s", 2): 80.0},
+        },
+        "validation": {("loss", 1): 3.0, ("loss", 2): 2.5},
+    }
+    for run, values in wanted.items():
+        (path,) = (log.folder / "tensorboard" / run).iterdir()
+        found, events = {}, tf.compat.v1.train.summary_iterator(str(path))
+        for event in events:
+            for value in event.summary.value:
+                found[value.tag, event.step] = tf.make_ndarray(value.tensor)
+        if run == "train":
+            width, height, grid = found.pop(("augmented", 0))
+            assert (int(width), int(height)) == (4 * 3, 2)  # six are a row of four and no more
+            assert (tf.io.decode_png(grid).numpy() == 255).all()
+        assert found == values
 
 
 def test_a_hook_is_given_the_model_that_was_measured():

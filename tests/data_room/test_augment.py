@@ -81,6 +81,7 @@ def test_whole_numbers_are_numbers(augment, alphas):
     ]
     for ours, theirs in zip(*(made[i][0] for i in (0, 1)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert (made[0][0][1].max(1) < 1).any()  # one kind alone is a mixing, too
 
 
 @pytest.mark.parametrize("augment", [KERASCV, "reference"])

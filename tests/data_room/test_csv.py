@@ -261,3 +261,9 @@ def test_a_share_lies_between_none_and_all(table, share):
     path = table("path,label", "0.png,a", "1.png,a")
     with pytest.raises(ValueError, match="`validation_split` must be the name of a split"):
         open_source(path, validation_split=share)
+
+
+def test_a_share_is_held_out_of_images_without_a_label_as_of_a_class():
+    labels = np.repeat([[0, 0], [1, 0], [1, 1]], 10, axis=0)
+    _, held_out = hold_out_rows(map(str, range(30)), labels, 0.5)
+    np.testing.assert_array_equal(np.bincount(held_out // 10), [5, 5, 5])

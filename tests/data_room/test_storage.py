@@ -126,6 +126,7 @@ def test_a_remote_folder(bucket):
     source = open_source("folder:gs://bucket/images", validation_split=0.25)
     assert source.class_names == ("a", "b")
     assert (source.train.size, source.validation.size) == (30, 10)
+    assert (source.train.remote, source.validation.remote) == (True, True)  # so, all at once
     assert sum(bucket.requests.values()) < 20  # not one for each file
     bucket.forget_requests()
     names, images, labels = open_source(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import signal
 import threading
 import time
 import types
@@ -16,6 +17,7 @@ from keras_crossvit.data.sources import MemorySplit, Source
 from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
+from keras_crossvit.training.preemption import watch_for_preemption
 from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.run import Run
 from keras_crossvit.training.steps import Step, Totals
@@ -268,6 +270,15 @@ def test_a_run_leaves_the_dtype_policy_as_it_was(monkeypatch):
     with pytest.raises(FloatingPointError):
         run_module.train(dataclasses.replace(RECIPE, precision="mixed_bfloat16"))
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_sigterm_is_taken_only_while_a_run_watches():
+    before = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(FloatingPointError), watch_for_preemption() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        raise FloatingPointError
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def data(class_names=("a", "b"), train=176, validation=20):

@@ -1,5 +1,7 @@
 """The training and the evaluation step: accumulation, XLA, masked rows, LoRA, the average."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -130,23 +132,45 @@ def test_it_evaluates_by_the_average_and_trains_by_the_weights():
     assert loss == pytest.approx(average, rel=1e-5)
 
 
-def test_the_average_is_lent_to_the_model():
-    """Unless its weights are changed meanwhile, they come back."""
-    step = make_step(ema_momentum=0.5)
-    train(step, 3)
-    trained, averages = values_of(step.model), [np.array(x) for x in step.average.averages]
+def dense_step(**options):
+    """A step of a model of one layer, 3 to 2, after two updates, with a moving average."""
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    optimizer = make_optimizer(model, 0.1, 0.0, 9, 0, ema_momentum=0.5)
+    for _ in range(2):
+        optimizer.apply([keras.ops.ones(v.shape) for v in model.trainable_variables])
+    return TensorFlowStep(model, optimizer, tf.distribute.get_strategy(), **options)
+
+
+def test_the_average_is_in_place_only_in_its_context():
+    """Training goes on with the weights, even if the model could not be saved."""
+    step = dense_step()
+    trained = values_of(step.model)
+    averages = [np.array(average) for average in step.average.averages]
+    assert np.abs(averages[0] - trained[0]).min() > 0.01
+    with contextlib.suppress(OSError), step.averaged():
+        for variable, average in zip(step.model.weights, averages, strict=True):
+            np.testing.assert_array_equal(variable, average)
+        raise OSError
+    for variable, value in zip(step.model.weights, trained, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_weights_that_change_in_the_averages_context_stay():
+    step = dense_step()
+    averages = [np.array(average) for average in step.average.averages]
     with step.averaged():
-        lent = values_of(step.model)
-    back = values_of(step.model)
-    with step.averaged():
-        step.model.trainable_variables[0].assign_add(1 + 0 * averages[0])
-    averages[0] += 1
-    changed = values_of(step.model)
-    for values, wanted in ((back, trained), (changed, averages)):
-        for ours, theirs in zip(values, wanted, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-    assert np.abs(lent[0] - trained[0]).max() > 0
-    np.testing.assert_array_equal(lent[1], averages[1])
+        step.model.weights[0].assign_add(np.ones_like(averages[0]))
+    np.testing.assert_array_equal(step.model.weights[0], averages[0] + 1)
+    np.testing.assert_array_equal(step.model.weights[1], averages[1])
+
+
+def test_class_weights_are_for_training_alone():
+    step = dense_step(loss=RowLoss(class_weights=np.array([3.0, 5.0], "float32")))
+    labels, logits = np.eye(2, dtype="float32"), np.array([[1, 0], [3, 0]], "float32")
+    sums = step.held_out_sums(labels, logits, np.ones(2, "float32"), np.zeros((), "float32"))
+    expected = np.log1p(np.exp(-1)) + np.log1p(np.exp(3))
+    np.testing.assert_allclose(sums, [expected, 1, 2, 2, 0], rtol=1e-5)
 
 
 def test_state_is_everything():

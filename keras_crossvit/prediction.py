@@ -88,7 +88,7 @@ def classify_files(
         raise ValueError(f"`files` must be a list of files. Received: files={str(files)!r}")
     check_classifier(model, files=True)
     check_positive_int("batch_size", batch_size)
-    top_k = min(check_positive_int("top_k", top_k), model.classes)
+    check_positive_int("top_k", top_k)
     classifier = FileClassifier(
         model, branches=branches, crop_ratio=crop_ratio, exif_orientation=exif_orientation
     )

@@ -138,6 +138,18 @@ def test_a_remote_folder(bucket):
     assert bucket.bytes_read == sum(map(len, images))
 
 
+def test_markers_and_hidden_files_of_a_remote_folder(bucket):
+    """A cloud's console makes an object for each folder; other programs leave previews."""
+    markers = "images/", "images/train/", "images/train/a/", "images/train/a/more/"
+    hidden = "images/train/.cache/0.png", "images/train/a/.1.png", "images/train/a/more/._1.png"
+    shown = "images/train/a/0.png", "images/train/a/more/1.png"
+    bucket.objects.update(dict.fromkeys([*markers, *hidden, *shown], b""))
+    assert storage.contents("gs://bucket/images") == (["train"], [])
+    assert storage.contents("gs://bucket/images/train") == (["a"], [])
+    found = storage.files_below("gs://bucket/images/train/a")
+    assert [name for name in found if name.endswith(".png")] == ["0.png", "more/1.png"]
+
+
 def test_a_remote_image_that_vanished(bucket):
     for name in "ab":
         bucket.objects[f"images/train/{name}/0.png"] = image(9)

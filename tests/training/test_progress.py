@@ -272,6 +272,32 @@ def test_a_run_leaves_the_dtype_policy_as_it_was(monkeypatch):
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_held_out_images_and_the_export_are_turned_as_the_run_says(monkeypatch):
+    found = {}
+
+    def read(split, classes, size, batch_size, ratio, shard, turned):
+        found["read"] = (classes, size, batch_size, ratio, shard, turned)
+        return tf.data.Dataset.range(1)
+
+    def write(folder, model, results, options, resume, data):
+        found["export"] = (model, results, options, resume, data)
+        return "export/1"
+
+    monkeypatch.setattr(run_module, "evaluation_batches", read)
+    monkeypatch.setattr(run_module, "write_result", write)
+    config = dataclasses.replace(RECIPE, exif_orientation=False)
+    values = {"classes": 2, "size": (4, 4, 3), "crop_ratio": 0.5, "shard": None, "best_from": 0}
+    step = types.SimpleNamespace(put_average_in_place=lambda: None)
+    rows = [{"epoch": 0, "loss": 1.0, "val_loss": 2.0}]
+    run = at_the_end_of_an_epoch(rows, config=config, source=data(), step=step, **values)
+    run._final_model, run.log.finish = lambda: "model", lambda: None
+    assert list(run._held_out_batches) == [0]
+    assert found["read"] == (2, (4, 4, 3), 16, 0.5, None, False)
+    assert run.finish()["export"] == "export/1"
+    options = {"labels": ("a", "b"), "crop_ratio": 0.5, "exif_orientation": False}
+    assert found["export"] == ("model", {"loss": 2.0}, options, True, "folder:pets")
+
+
 def test_sigterm_is_taken_only_while_a_run_watches():
     before = signal.getsignal(signal.SIGTERM)
     with contextlib.suppress(FloatingPointError), watch_for_preemption() as stop:

@@ -140,6 +140,18 @@ def test_all_gradients_together_are_clipped(norm, scale):
         np.testing.assert_allclose(variable, old - 0.1 * scale * gradient, rtol=1e-6)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_clipping_hides_no_gradient_without_a_norm(value):
+    """A square beyond float32 included: nothing would be learnt, and the loss would not say so."""
+    model = small()
+    gradients = [np.zeros(v.shape, "float32") for v in model.trainable_variables]
+    gradients[0][1, 1] = value
+    optimizer = make_optimizer(model, 0.1, 0.0, 10**6, 0, optimizer="sgd", clip_norm=1.0)
+    optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients])
+    for variable in model.trainable_variables:
+        assert np.isnan(variable).all()
+
+
 def test_variables_without_a_gradient_are_left_out_of_the_clipping():
     model = small()
     kernel, bias = model.trainable_variables

@@ -125,6 +125,13 @@ def test_evaluation_transform_is_timms(size, crop_ratio):
         assert difference.mean() < 0.01, pixels.shape
 
 
+def test_rows_beside_the_crop_count_as_far_as_the_kernel_reaches():
+    bars = np.zeros((600, 300, 3), "uint8")
+    bars[np.arange(600) // 9 % 2 == 1] = 255
+    ours = evaluation_transform(bars, (32, 32), 0.5)
+    np.testing.assert_array_equal(ours, transformed(bars, (32, 32), 0.5))
+
+
 def test_same_size_is_left_alone():
     pixels = noise(32, 32)
     np.testing.assert_array_equal(evaluation_transform(pixels, (32, 32), 1.0), pixels)

@@ -10,7 +10,7 @@ from keras_crossvit import prediction
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.evaluation import evaluate
-from keras_crossvit.prediction import classify_files, find_images
+from keras_crossvit.prediction import _best, classify_files, find_images
 from keras_crossvit.probes import features_of
 from tests import base
 
@@ -34,6 +34,11 @@ def test_images_of_a_folder(tmp_path):
 def test_one_path_is_no_list(files):
     with pytest.raises(ValueError, match=r"`files` must be a list.*Received: files='a\.png'"):
         classify_files(base.small_model(), files)
+
+
+def test_at_most_all_classes_are_named():
+    found = _best({"model": np.array([0.25, 0.5, 0.25])}, ["ant", "bee", "cow"], top_k=9)
+    assert found == {"classes": ["bee", "ant", "cow"], "scores": [0.5, 0.25, 0.25]}
 
 
 @pytest.mark.parametrize("measure", ["classify", "evaluate", "branches", "features"])

@@ -13,7 +13,6 @@ of each class, and, for images with one label, `confusion.png`.
 """
 
 import json
-import pathlib
 
 from keras_crossvit.commands.shared import (
     add_data,
@@ -104,7 +103,7 @@ def _report(arguments, used, source, result):
     short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
     print(json.dumps(short, indent=2))
     if arguments.output_dir:
-        folder = pathlib.Path(arguments.output_dir)
+        folder = check_local("--output-dir", arguments.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         values = {**vars(arguments), **used, **result}
         if confusion is not None:

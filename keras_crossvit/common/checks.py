@@ -78,7 +78,7 @@ def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
             f"`{name}` must be a path on a disk; a bucket can be mounted as one. "
             f"Received: {os.fspath(path)}"
         )
-    return pathlib.Path(path)
+    return pathlib.Path(path).expanduser()
 
 
 def did_you_mean(value: Any, choices: Iterable[Any]) -> str:

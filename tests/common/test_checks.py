@@ -39,6 +39,11 @@ def test_a_path_on_a_disk(path):
     assert check_local("folder", path) == pathlib.Path(path)
 
 
+def test_a_path_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert check_local("folder", "~/runs/mine") == pathlib.Path("/home/me/runs/mine")
+
+
 @pytest.mark.parametrize(
     "write",
     [

@@ -115,8 +115,9 @@ def test_the_best_epoch_is_evaluated_as_the_run(run, command):
 
 
 def test_a_model_of_the_hub_is_read_as_its_folder(run, command, tmp_path, monkeypatch):
-    """With the crop that its config.json names."""
+    """With the crop that its config.json names, for timm or, before that, as a run's."""
     model = keras.saving.load_model(run / "run" / "model.keras")
+    (tmp_path / "config.json").write_text('{"crop_ratio": null}')
     model.save_pretrained(tmp_path, crop_ratio=0.5)
     for module in (pretrained, weight_sources):
         monkeypatch.setattr(module, "download", lambda repository, name, origin: tmp_path / name)
@@ -125,6 +126,9 @@ def test_a_model_of_the_hub_is_read_as_its_folder(run, command, tmp_path, monkey
     assert found == command("evaluate", tmp_path, *data)
     assert found == command("evaluate", run / "run" / "model.keras", "--crop-ratio", 0.5)
     assert found != command("evaluate", run / "run")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "crop_ratio": 1.0}))
+    assert command("evaluate", tmp_path, *data) == command("evaluate", run / "run")
 
 
 def test_probes(run, command):
@@ -174,6 +178,32 @@ def test_predict_writes_a_row_for_each_file(run, command, tmp_path):
     (broken,) = (row for name, row in rows.items() if name.endswith("broken.jpg"))
     assert broken["class_1"] == ""
     assert broken["error"]
+
+
+def test_predict_hands_on_what_it_is_given(command, tmp_path, monkeypatch):
+    """Before what the run says; and all paths, though the first stands where MODEL does."""
+    calls = []
+
+    def classify_files(model, files, **given):
+        calls.append(([file.name for file in files], given))
+        return [{"file": "x"}]
+
+    values = {"crop_ratio": 0.8, "exif_orientation": True}
+    for name, function in (
+        ("find_model", lambda arguments: shared.FoundModel(None, values)),
+        ("classify_files", classify_files),
+    ):
+        monkeypatch.setattr(f"keras_crossvit.commands.predict.{name}", function)
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+    paths = "--model", "crossvit_9", tmp_path / "b.png", tmp_path / "a.png"
+    command("predict", *paths, "--output", tmp_path / "t.csv", "--no-exif-orientation")
+    files, given = calls.pop()
+    assert files == ["b.png", "a.png"]
+    assert given == {
+        **{"top_k": 5, "batch_size": 32, "branches": False},
+        **{"crop_ratio": 0.8, "exif_orientation": False},
+    }
 
 
 def test_predict_as_json(run, command, tmp_path):

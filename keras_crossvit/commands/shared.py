@@ -178,7 +178,8 @@ def _open(source):
 def _with_crop(values, origin):
     """The values, with timm's crop where no run has recorded its own."""
     cfg = _checked(_checked(values, origin).get("pretrained_cfg") or {}, origin)
-    return {"crop_ratio": cfg.get("crop_pct"), **values}
+    recorded = values.get("crop_ratio")
+    return {**values, "crop_ratio": cfg.get("crop_pct") if recorded is None else recorded}
 
 
 def _checked(values, origin):

@@ -48,6 +48,11 @@ def test_block_equals_equation_1(checkpointing, training):
     np.testing.assert_allclose(layer(x, training=training), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_queries_keys_and_values_without_a_bias():
+    names = set(reference.arrays(block())) - set(reference.arrays(block(qkv_bias=False)))
+    assert names == {"attention/qkv/bias"}
+
+
 def test_drop_path_skips_each_residual_of_each_sample_on_its_own():
     layer = block(drop_path_rate=0.5, seed=1)
     w = reference.arrays(layer)

@@ -109,6 +109,7 @@ def test_rows_come_in_a_new_order_in_each_epoch(models, calls):
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), labels)
     assert len({tuple(order) for order in orders}) == 3
+    assert min(order[:16].max() for order in (orders[0], orders[2])) > 30  # from all over
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,7 @@ def test_non_square_input_equals_the_square_model_on_what_it_sees():
         (408, 408, 384),
         (504, 504, 480),
         (224, 228, 224),
+        (54, 60, 64),  # halfway between two multiples
         (100, 96, 96),
         (16, 12, 16),
     ],

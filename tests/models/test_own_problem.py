@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.models.preprocessing import as_model_takes
 from tests import base
 
 pytestmark = pytest.mark.slow
@@ -115,6 +116,14 @@ class TestSeparateInputs:
         shared = keras.Model(rgb.input, [x.patch_embed.output for x in rgb.branches.values()])
         np.testing.assert_allclose(ours[0], shared(first)[0], atol=1e-6)
         np.testing.assert_allclose(ours[1], shared(second)[1], atol=1e-6)
+
+    def test_pixels_are_normalised_for_a_model_that_does_not(self, two, weights):
+        outside = load(weights, inputs="separate", include_preprocessing=False)
+        pair = base.pixels(seed=1), base.pixels(seed=2)
+        prepared = [as_model_takes(outside, images) for images in pair]
+        np.testing.assert_allclose(
+            outside.predict_on_batch(prepared), two.predict_on_batch(pair), atol=1e-4
+        )
 
     def test_it_trains_and_survives_saving(self, weights, tmp_path):
         model = load(weights, inputs="separate")

@@ -94,6 +94,8 @@ def test_headless_weights_start_a_classifier(tmp_path, caplog):
             made.get_layer(name).weights, features.get_layer(name).weights, strict=True
         ):
             np.testing.assert_array_equal(ours, theirs)
+    named = kc.from_pretrained(tmp_path, labels=LABELS, reset_heads=True)
+    assert (named.output_shape, named.labels) == ((None, 5), LABELS)
     caplog.clear()
     same = kc.from_pretrained(tmp_path, reset_heads=True)  # has no heads to reset
     assert caplog.text == ""
@@ -263,12 +265,15 @@ def test_nothing_is_written_for_a_model_without_names_in_timm(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_other_keys_of_a_configuration_stay(model, tmp_path):
+def test_other_files_and_keys_of_a_configuration_stay(model, tmp_path):
     (tmp_path / "config.json").write_text('{"epochs": 3}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"timm's, of another model")
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["epochs"] == 3
-    assert kc.from_pretrained(tmp_path).labels == LABELS
+    again = kc.from_pretrained(tmp_path)
+    assert again.labels == LABELS
+    np.testing.assert_array_equal(again.weights[0], model.weights[0])
 
 
 def test_a_runs_folder_keeps_its_model(model, tmp_path):

@@ -28,6 +28,7 @@ def config_of(model, folder):
 # this package's branches see, e.g. 228 and 224 pixels of 224.
 OF_224 = [(228 / 224 + 229 / 224) / 2, (224 / 224 + 225 / 224) / 2]
 OF_400 = [(396 / 400 + 397 / 400) / 2, (384 / 400 + 385 / 400) / 2]
+OF_WIDE = [(84 / 84 + 217 / 216) / 2, (208 / 216 + 81 / 84) / 2]  # of 84 x 216
 HEADLESS = {"include_top": False}
 
 
@@ -36,6 +37,7 @@ HEADLESS = {"include_top": False}
     [
         ("crossvit_9", (240, 240), {}, "crossvit_9_240", {}),
         ("crossvit_9", (224, 224), {}, "crossvit_9_240", {"img_scale": OF_224}),
+        ("crossvit_9", (84, 216), {}, "crossvit_9_240", {"img_scale": OF_WIDE}),
         ("crossvit_9_dagger", (480, 240), {}, "crossvit_9_dagger_240", {}),
         ("crossvit_15_dagger", (408, 408), {}, "crossvit_15_dagger_408", {}),
         ("crossvit_15_dagger", (400, 400), {}, "crossvit_15_dagger_408", {"img_scale": OF_400}),

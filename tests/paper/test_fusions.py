@@ -60,6 +60,18 @@ def test_all_attention_is_equation_2():
     assert_equal(layer([small, large]), expected)
 
 
+def test_all_attention_drops_its_attention_in_training():
+    layer = fusion("all_attention", drop_path_rate=0.999, seed=1)
+    w = reference.arrays(layer)
+    small, large = both()
+    expected = [
+        project(project(small, w, "small_projection"), w, "small_back_projection"),
+        project(project(large, w, "large_projection"), w, "large_back_projection"),
+    ]
+    assert_equal(layer([small, large], training=True), expected)
+    assert layer.drop_path.seed == 1
+
+
 def test_class_token_is_equation_3():
     layer = fusion("class_token")
     w = reference.arrays(layer)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
 from keras_crossvit.weights import resolve
+from keras_crossvit.weights.sources import WeightSource
 from tests import base, reference
 
 SUFFIXES = (".safetensors", ".keras", ".weights.h5", ".pth")
@@ -101,6 +102,8 @@ def test_what_weights_do_not_show(suffix, tmp_path, caplog):
     assert "of a model with std=[0.1, 0.2, 0.3]. This one has [0.229, 0.224, 0.225]" in std
     assert "of a model with labels=[v, w, x, y, z]. This one has [z, y, x, w, v]" in labels
     caplog.clear()
+    built(path, include_preprocessing=False)  # its images are normalised elsewhere
+    assert caplog.records == []
     if suffix == ".safetensors":
         kc.load_checkpoint(other, path)
         assert len(caplog.records) == 2
@@ -229,6 +232,17 @@ def test_hub_name_of_another_form(weights):
 def test_published_weights_exist_for_presets_only():
     with pytest.raises(ValueError, match="an architecture that is no preset"):
         kc.CrossViT(base.small_config(), weights="imagenet")
+
+
+def test_imagenet_names_belong_to_the_published_heads(files, monkeypatch):
+    """Heads that are new, or that a model has not, are not called by them."""
+    source = WeightSource("imagenet", files / "imagenet.safetensors", input_size=40)
+    monkeypatch.setattr("keras_crossvit.weights.resolve", lambda *arguments: source)
+    labels = built("imagenet", classes=1000).labels
+    assert (len(labels), labels[0], labels[-1]) == (1000, "tench", "toilet tissue")
+    assert built("imagenet", classes=1000, reset_heads=True).labels is None
+    assert built("imagenet", classes=7).labels is None
+    assert built("imagenet", classes=1000, include_top=False).labels is None
 
 
 def test_408_exists_for_two_models():

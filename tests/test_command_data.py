@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from keras_crossvit.commands.shared import add_data, find_data
+from keras_crossvit.commands.shared import FoundModel, add_data, find_data
 
 
 def opened(run, *given, with_training=False):
@@ -49,6 +49,31 @@ def test_another_split(pictures):
         opened({}, "--dataset", pictures)
     with pytest.raises(ValueError, match="`--dataset` must be given"):
         opened({})
+
+
+def test_only_the_runs_own_dataset_is_read_as_in_the_run(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "keras_crossvit.data.sources.open_source",
+        lambda *given, **splits: calls.append((*given, *splits.values())),
+    )
+    run = {"dataset": "pets", "data_dir": "here", "train_split": "most", "validation_split": "dev"}
+    for given in ([], ["--dataset", "pets"], ["--dataset", "cars"], ["--data-dir", "there"]):
+        opened(run, *given, with_training=True)
+    assert calls == [
+        ("pets", "here", "most", "dev"),
+        ("pets", "here", "most", "dev"),
+        ("cars", None, "train", None),
+        ("pets", "there", "most", "dev"),
+    ]
+
+
+def test_what_is_given_comes_before_what_the_run_says():
+    upright, stored = (FoundModel(None, {"exif_orientation": x}) for x in (True, False))
+    assert upright.value("exif_orientation", False, default=True) is False
+    assert stored.value("exif_orientation", True, default=True) is True
+    assert stored.value("exif_orientation", None, default=True) is False
+    assert FoundModel(None, {"crop_ratio": None}).value("crop_ratio", None, default=0.9) == 0.9
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,8 @@ def test_one_branch():
     np.testing.assert_allclose(maps["large"].reshape(2, 4, 24), tokens[:, 1:], atol=1e-5)
     cam = visualize.gradcam(model, images)
     assert list(cam) == ["large", "both"]
+    scores = [score for _, score in visualize.class_scores(model, images)]
+    np.testing.assert_allclose(scores, model.predict_on_batch(images).max(axis=1), atol=1e-5)
     with pytest.raises(ValueError, match=r"`model` must .*cross_attention.* of one branch"):
         visualize.cross_attention(model, images)
 

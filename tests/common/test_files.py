@@ -37,6 +37,14 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["values.json"]
 
 
+def test_contents_are_on_the_disk_before_they_replace_the_file(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda n: done.append(os.fstat(n).st_size) or fsync(n))
+    monkeypatch.setattr(os, "replace", lambda *paths: done.append("new") or replace(*paths))
+    files.write_text(tmp_path / "a", "12345")
+    assert done == [5, "new"]
+
+
 def test_permissions_are_those_of_any_new_file(tmp_path):
     (tmp_path / "usual").touch()
     files.write_text(tmp_path / "ours", "é\n")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from keras_crossvit.demo.answers import MAX_FILE_MIB, Answerer, to_show
+from keras_crossvit.demo.answers import MAX_FILE_MIB, Answer, Answerer, to_show
 from keras_crossvit.prediction import classify_files
 from tests import base
 from tests.paper.test_models import deit_config
@@ -153,10 +154,20 @@ def test_a_gallery_grows_batch_by_batch(answerer, files, monkeypatch):
     assert list(answerer.gallery([])) == []
 
 
-def test_classes_of_one_name_are_told_apart():
+def test_classes_of_one_name_are_told_apart(monkeypatch):
     names = ("ant", "crane", "cat", "crane", "eel")
     answerer = Answerer(base.small_model(labels=names))
     assert answerer.names == ("ant", "crane (1)", "cat", "crane (3)", "eel")
+    titles = []
+
+    def plot_gradcam(image, maps, scores):
+        titles.extend(scores)
+        return Figure()
+
+    monkeypatch.setattr("keras_crossvit.visualize.plot_gradcam", plot_gradcam)
+    images = base.pixels(1)
+    answerer.evidence_picture(Answer((images[0],), (images,), {}, (), None), 3)
+    assert [name for name, _ in titles] == ["crane (3)"]
 
 
 def test_small_and_grey_pictures_are_shown_large_and_in_colours():

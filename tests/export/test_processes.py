@@ -231,22 +231,30 @@ class TestRecipe:
         """The first images of a folder are all of one class."""
         given = {}
 
-        def export(model, name, directory, *, samples, **arguments):
-            given["samples"] = samples
+        def export(model, name, directory, **arguments):
+            given.update(arguments)
             return directory
 
         monkeypatch.setattr("keras_crossvit.commands.export.export", export)
-        monkeypatch.setattr("keras_crossvit.commands.export.top1", lambda *arguments: 0.5)
+
+        def top1(path, batches, precision):
+            given["labels"] = np.concatenate([x.numpy()[n > 0] for _, x, n in batches]).argmax(1)
+            return 0.5
+
+        monkeypatch.setattr("keras_crossvit.commands.export.top1", top1)
         for split, shade, number in itertools.product(("train", "val"), (0, 120, 240), range(4)):
             path = tmp_path / "data" / split / str(shade) / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(np.full((50, 50, 3), shade, "uint8"), "PNG"))
-        model = base.small_model(classes=3)
+        model = base.small_model(classes=3, labels=("240", "0", "120"))
         model.save(tmp_path / "model.keras")
-        self.run(
-            monkeypatch,
-            *(tmp_path / "model.keras", "--output-dir", tmp_path, "--format", "openvino"),
-            *("--int8", "--dataset", f"folder:{tmp_path / 'data'}", "--calibrate", 6),
-        )
+        data = "--dataset", f"folder:{tmp_path / 'data'}", "--int8", "--calibrate"
+        export_it = tmp_path / "model.keras", "--output-dir", tmp_path, "--format", "openvino"
+        self.run(monkeypatch, *export_it, *data, 20)
+        assert given["samples"].mean((1, 2, 3)).tolist() == [0] * 4 + [120] * 4 + [240] * 4
+        assert given["exif_orientation"] is True
+        self.run(monkeypatch, *export_it, *data, 6, "--no-exif-orientation")
+        assert given["exif_orientation"] is False
         assert given["samples"].mean((1, 2, 3)).tolist() == [0, 0, 120, 120, 240, 240]
+        assert given["labels"].tolist() == [1] * 4 + [2] * 4 + [0] * 4  # the model's numbers
         assert "openvino: " in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """ONNX, LiteRT and OpenVINO files, each read by its own runtime and compared with Keras."""
 
 import importlib.util
+import inspect
 import logging
 import pathlib
 
@@ -15,9 +16,11 @@ from keras_crossvit.export import (
     export_litert,
     export_onnx,
     export_openvino,
+    export_saved_model,
+    export_triton,
     load_exported,
 )
-from keras_crossvit.export.formats import top1
+from keras_crossvit.export.formats import FORMATS, top1
 from keras_crossvit.export.runtimes import to_onnx
 from tests import base
 
@@ -313,6 +316,13 @@ class TestBadArguments:
         message = rf"`precision` must be one of {allowed} for 'm\{suffix}'\. Received: precision="
         with pytest.raises(ValueError, match=message):
             load_exported(folder / f"m{suffix}", precision)
+
+    def test_formats_take_what_their_writers_do(self):
+        writers = (export_saved_model, export_onnx, export_litert, export_openvino, export_triton)
+        for row, write in zip(FORMATS.values(), writers, strict=True):
+            arguments = list(inspect.signature(write).parameters)[2:]
+            further = ["int8"] if row.name == "saved_model" else []  # by another function
+            assert sorted(row.takes) == sorted(arguments + further)
 
     @pytest.mark.parametrize(("name", "int8"), [("coreml", False), ("onnx", True)])
     def test_format(self, model, tmp_path, name, int8):

@@ -121,7 +121,7 @@ def test_plots_show_the_arrays(wide, tmp_path):
     shown = figure.axes[0].images[0].get_array()
     assert any(np.array_equal(shown, features["small"][1, :, :, c]) for c in range(16))
     other = visualize.plot_feature_maps(features, index=1, channels=9, seed=1)
-    drawn = ([x.images[0].get_array() for x in plot.axes] for plot in (figure, other))
+    drawn = ([x.images[0].get_array() for x in plot.axes[:9]] for plot in (figure, other))
     assert not np.array_equal(*drawn)
     assert len(visualize.plot_feature_maps(features).axes) == 16 + 25  # 24 channels on 5 x 5
     for name in "abcd":

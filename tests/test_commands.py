@@ -180,6 +180,23 @@ def test_predict_writes_a_row_for_each_file(run, command, tmp_path):
     assert broken["error"]
 
 
+def test_evaluate_hands_on_what_it_is_given(command, monkeypatch):
+    calls = []
+    source = types.SimpleNamespace(name="x", class_names=("ant",), validation="held out")
+    source.with_classes = lambda labels: source
+    model = types.SimpleNamespace(labels=("ant",))
+    values = {"crop_ratio": 0.8, "exif_orientation": True}
+    for name, function in (
+        ("find_model", lambda arguments: shared.FoundModel(model, values)),
+        ("find_data", lambda *arguments: source),
+        ("evaluate", lambda model, split, names, **given: calls.append(given) or {}),
+    ):
+        monkeypatch.setattr(f"keras_crossvit.commands.evaluate.{name}", function)
+    command("evaluate", "run", "--no-exif-orientation", "--batch-size", 7, "--branches")
+    reading = {"batch_size": 7, "crop_ratio": 0.8, "exif_orientation": False}
+    assert calls == [{"branches": True, **reading}]
+
+
 def test_predict_hands_on_what_it_is_given(command, tmp_path, monkeypatch):
     """Before what the run says; and all paths, though the first stands where MODEL does."""
     calls = []

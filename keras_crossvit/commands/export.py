@@ -106,5 +106,5 @@ def _images(
         part = PartOfSplit(source.train, rows.astype("int64"))
         training = (part, len(source.class_names), size, count)
         images, _, counted = next(iter(evaluation_batches(*training, *reading)))
-        samples = images.numpy()[counted.numpy() > 0]  # a small split does not fill the batch
+        samples = images.numpy()[counted.numpy() > 0]  # without those that cannot be read
     return samples, evaluation_batches(held_out, model.classes, size, 50, *reading)

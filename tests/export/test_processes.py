@@ -228,7 +228,7 @@ class TestRecipe:
         assert capsys.readouterr().out.endswith(f"litert: {path} ({right.mean():.2%} top-1)\n")
 
     def test_calibration_takes_images_from_all_over_the_split(self, tmp_path, monkeypatch, capsys):
-        """The first images of a folder are all of one class."""
+        """The first images of a folder are all of one class. Unreadable ones are left out."""
         given = {}
 
         def export(model, name, directory, **arguments):
@@ -250,8 +250,11 @@ class TestRecipe:
         model.save(tmp_path / "model.keras")
         data = "--dataset", f"folder:{tmp_path / 'data'}", "--int8", "--calibrate"
         export_it = tmp_path / "model.keras", "--output-dir", tmp_path, "--format", "openvino"
+        broken = tmp_path / "data" / "train" / "120" / "broken.png"
+        broken.write_bytes(b"none")
         self.run(monkeypatch, *export_it, *data, 20)
         assert given["samples"].mean((1, 2, 3)).tolist() == [0] * 4 + [120] * 4 + [240] * 4
+        broken.unlink()
         assert given["exif_orientation"] is True
         self.run(monkeypatch, *export_it, *data, 6, "--no-exif-orientation")
         assert given["exif_orientation"] is False

@@ -79,6 +79,16 @@ def test_a_point_alone_has_the_value_that_it_has_among_all(model, values):
             assert_equal(run(kc.feature_model(model, name)), values[name])
 
 
+def test_macs_of_an_attention_map(model):
+    """The encoder's projections to queries and keys, made for values as well, and the scores."""
+    block = "stage_0/large/block_0"  # 2 x 4 patches
+    without, alone = (
+        kc.count_macs(kc.feature_model(model, names))
+        for names in (block, [block, f"{block}/attention"])
+    )
+    assert alone - without == 3 * 9 * 24**2 + 9**2 * 24
+
+
 def test_attention_is_what_visualize_shows(model, values):
     for index, stage in enumerate(visualize.cross_attention(model, IMAGES)):
         for branch, shown in stage.items():

@@ -1,5 +1,6 @@
 """Files that version 0.1 wrote (`tests/data/README.md` says how)."""
 
+import json
 import pathlib
 import zipfile
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.models.legacy import ModelOfVersion01
 
 FILES = pathlib.Path(__file__).parents[1] / "data" / "version_0_1.zip"
 
@@ -37,6 +39,21 @@ def test_model_of_two_branches(folder, outputs):
     assert [layer.name for layer in model.layers if not layer.trainable] == ["small_patch_embed"]
     images = outputs["images"].astype("float32")
     np.testing.assert_allclose(model(images), outputs["two_branches"], atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "token", None])
+def test_model_without_a_top(pooling, folder):
+    with zipfile.ZipFile(folder / "two_branches.keras") as file:
+        config = json.loads(file.read("config.json"))["config"]
+    top = ("_dropout", "_head", "logits", "predictions")
+    layers = [layer for layer in config["layers"] if not layer["name"].endswith(top)]
+    for layer in layers:
+        if layer["name"].endswith("_pool"):
+            layer["config"]["mode"] = pooling
+    if pooling is not None:
+        layers.append({"name": "features", "class_name": "Concatenate", "config": {}})
+    model = ModelOfVersion01.from_config({**config, "layers": layers})
+    assert (model.include_top, model.pooling) == (False, pooling)
 
 
 def test_weights_file(folder, outputs):

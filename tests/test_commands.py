@@ -454,6 +454,24 @@ def test_demo_without_gradio(run, command, monkeypatch):
     assert message.endswith('the page needs gradio: pip install "keras-crossvit[demo]"')
 
 
+def test_demo_hands_on_what_it_is_given(command, monkeypatch):
+    base.skip_without("gradio")
+    calls = []
+    page = types.SimpleNamespace(block_thread=lambda: None)
+    model = types.SimpleNamespace(name="mine")
+    values = {"crop_ratio": 0.8, "exif_orientation": True}
+    for name, function in (
+        ("commands.demo.find_model", lambda arguments: shared.FoundModel(model, values)),
+        ("demo.answers.Answerer", lambda model, **given: calls.append(given)),
+        ("demo.page.make_page", lambda answerer, files: page),
+        ("demo.page.start", lambda page, host, port: f"http://{host}:{port}"),
+    ):
+        monkeypatch.setattr(f"keras_crossvit.{name}", function)
+    said = command("demo", "run", "--no-exif-orientation", "--top-k", 2, "--port", 8000)
+    assert said == "mine: http://127.0.0.1:8000\n"
+    assert calls == [{"top_k": 2, "crop_ratio": 0.8, "exif_orientation": False}]
+
+
 def test_demo_says_in_one_line_what_is_wrong(run, command, tmp_path):
     base.skip_without("gradio")
     (tmp_path / "x.keras").write_text("no model")

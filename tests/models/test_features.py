@@ -287,6 +287,7 @@ def test_pyramid(model, tmp_path):
         assert found[level].shape == (2, *grid, 8) == (2, *pyramid.output[level].shape[1:])
         # The last layer is a norm with its initial weights.
         np.testing.assert_allclose(found[level].mean(axis=-1), 0, atol=1e-5)
+    assert isinstance(pyramid.get_layer("small_p5_pool"), keras.layers.MaxPooling2D)
     own = {id(x) for x in model.weights}
     new = [x for x in pyramid.trainable_variables if id(x) not in own]
     # Per branch: three deconvolutions and a norm, and a convolution with a norm per level.

@@ -266,8 +266,9 @@ class TestRecipe:
         assert given["samples"].mean((1, 2, 3)).tolist() == [0] * 4 + [120] * 4 + [240] * 4
         broken.unlink()
         assert given["exif_orientation"] is True
-        self.run(monkeypatch, *export_it, *data, 6, "--no-exif-orientation")
-        assert given["exif_orientation"] is False
+        further = "--no-exif-orientation", "--max-batch-size", 4
+        self.run(monkeypatch, *export_it, *data, 6, *further)
+        assert (given["exif_orientation"], given["max_batch_size"]) == (False, 4)
         assert given["samples"].mean((1, 2, 3)).tolist() == [0, 0, 120, 120, 240, 240]
         assert given["labels"].tolist() == [1] * 4 + [2] * 4 + [0] * 4  # the model's numbers
         assert "openvino: " in capsys.readouterr().out

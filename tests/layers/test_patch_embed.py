@@ -1,5 +1,6 @@
 """Patch embeddings: the order of the patches and the padding of the convolutions, by value."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -54,6 +55,17 @@ def test_conv_embedding_is_three_symmetric_convolutions_with_relu_between(patch_
     assert x.shape == (48 // patch_size, 96 // patch_size, 8)
     assert layer.grid == x.shape[:2]
     np.testing.assert_allclose(layer(image)[0], x.reshape(-1, 8), rtol=1e-4, atol=1e-3)
+
+
+def test_channels_are_last_whatever_the_global_data_format():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        layer = layers.PatchEmbed(4, 6)
+        layer.build((None, 8, 12, 3))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert layer.convs[0].kernel.shape == (4, 4, 3, 6)
+    assert layer(np.zeros((2, 8, 12, 3), "float32")).shape == (2, 6, 6)
 
 
 def test_macs_count_each_window():

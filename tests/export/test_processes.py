@@ -200,16 +200,6 @@ class TestRecipe:
         assert tuple(calibration_images(parsed, name) for name in ("litert", "openvino")) == counts
         assert calibration_images(parsed, "saved_model") == 0
 
-    @pytest.mark.parametrize(("further", "classes"), [([], 2), (["--classes", "3"], 3)])
-    def test_labels_tell_the_number_of_classes(self, tmp_path, further, classes):
-        """Unless it is given: if they are too few, the export says so."""
-        from keras_crossvit.commands.export import parse_export
-
-        (tmp_path / "labels.txt").write_text("ant\nbee\n")
-        model = ["--model", "crossvit_9", "--weights", "w", "--output-dir", "d"]
-        parsed = parse_export([*model, "--labels", str(tmp_path / "labels.txt"), *further])
-        assert (parsed.labels, parsed.classes) == (["ant", "bee"], classes)
-
     def test_accuracy_of_each_file(self, tmp_path, monkeypatch, capsys):
         """On a folder of pictures, with LiteRT's activations calibrated on some of them."""
         pytest.importorskip("ai_edge_litert")

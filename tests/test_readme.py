@@ -145,7 +145,7 @@ def test_commands_are_the_known_ones():
         "    --precision mixed_bfloat16 --output-dir runs/imagenet",  # training/test_recipes.py
         "crossvit evaluate runs/mine\n"
         "crossvit predict runs/mine pictures --output table.csv\n"
-        "crossvit export runs/mine --output-dir export\n"  # tests/test_commands.py
+        "crossvit export runs/mine --output-dir export\n"  # tests/commands/
         "crossvit demo runs/mine",  # tests/demo/test_page.py
         "python recipes/export.py --model crossvit_15_dagger --weights imagenet "
         "--output-dir export",  # export/test_runtimes.py

@@ -128,6 +128,14 @@ def test_plots_show_the_arrays(wide, tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("value", "limits"), [(0.0, (0, 1)), (0.25, (0.25, 0.5))])
+def test_a_constant_map_lets_the_photograph_show_through(value, limits):
+    flat = {name: np.full((1, 40, 64), value, "float32") for name in ("small", "large", "both")}
+    layer = visualize.plot_gradcam(WIDE[0], flat).axes[1].images[1]
+    assert layer.get_clim() == limits
+    assert (layer.to_rgba(layer.get_array())[..., 3] == 0).all()
+
+
 def test_one_stage_is_drawn_under_its_number(wide):
     cross = visualize.cross_attention(wide, WIDE)
     figure = visualize.plot_cross_attention(WIDE[0], cross, stages=[1])

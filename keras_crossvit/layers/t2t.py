@@ -92,20 +92,7 @@ class TokenMixer(keras.layers.Layer):
     Normalisation and single-head attention, then normalisation and an MLP whose hidden layer is
     as wide as the tokens. The residual connection around the attention starts from the values,
     since the width changes. T2T-ViT's dropout of 0.1 in the Performer is omitted, because
-    CrossViT is trained with drop path only.
-
-    Args:
-        units: Width of the output, positive.
-
-    Call arguments:
-        tokens: `(B, N, C)`.
-        training: Whether a backward pass will follow. The result is the same either way.
-
-    Returns:
-        `(B, N, units)`.
-
-    Raises:
-        ValueError: If `units` is not a positive integer.
+    CrossViT is trained with drop path only. Arguments and shapes are those of `TokenTransformer`.
     """
 
     def __init__(self, units: int, **kwargs: Any) -> None:

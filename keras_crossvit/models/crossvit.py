@@ -34,6 +34,7 @@ from keras_crossvit.common.checks import (
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.models.assembly import Assembly
 from keras_crossvit.models.config import CrossViTConfig
+from keras_crossvit.models.frozen import freeze_again, frozen_layers
 from keras_crossvit.models.inputs import make_images
 from keras_crossvit.models.loops import Loops
 from keras_crossvit.models.preprocessing import (
@@ -244,7 +245,7 @@ class CrossViT(Loops):
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "quantization": quantized_layers(self),
             "trainable": self.trainable,
-            "frozen": _frozen(self.layers),
+            "frozen": frozen_layers(self),
         }
 
     @classmethod
@@ -268,12 +269,7 @@ class CrossViT(Loops):
         quantize_again(model, quantization)
         if not trainable:
             model.trainable = False
-        for layer in model.layers:
-            if layer.trainable != (layer.name not in frozen):
-                layer.trainable = layer.name not in frozen
-        for layer in model._flatten_layers():
-            if layer.path in frozen:
-                layer.trainable = False
+        freeze_again(model, frozen)
         return model
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
@@ -358,19 +354,6 @@ def _check_arguments(config, include_top, pooling, classes, classifier_activatio
             "`classifier_activation` must be the name of a Keras activation, a function or "
             f"None. Received: classifier_activation={classifier_activation!r}"
         ) from error
-
-
-def _frozen(layers):
-    """The names of frozen layers; of those inside layers that are not frozen, the paths."""
-    frozen = [layer.name for layer in layers if not layer.trainable]
-    for layer in layers:
-        # A layer comes before those inside it, which need no paths of their own if it is frozen.
-        for inner in layer._flatten_layers() if layer.trainable else ():
-            path = inner.path or ""
-            parents = {path[:end] for end, x in enumerate(path) if x == "/"}
-            if path and not inner.trainable and parents.isdisjoint(frozen):
-                frozen.append(path)
-    return frozen
 
 
 def _activate(logits, activation, classes):

@@ -29,7 +29,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "strategy": {"choices": STRATEGIES, "help": "of tf.distribute; data_parallel on JAX"},
     "precision": {"choices": PRECISIONS, "help": "Keras dtype policy"},
     "seed": {"type": int, "metavar": "N", "help": "of weights, data order and augmentation"},
-    "weights": {"metavar": "W", "help": "to start from: imagenet, or a file"},
+    "weights": {"metavar": "W", "help": "to start from: imagenet, a file, or none"},
 }
 _RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how many times this process has restarted itself
 # How TensorFlow tells the remaining workers that one is gone.
@@ -79,8 +79,12 @@ def _print_summary(config, result):
     name, score = ranking[0]
     shown = {"top5_accuracy": "top-5", "mean_average_precision": "mean average precision"}
     more = "".join(f", {result[k]:.2%} {name}" for k, name in shown.items() if k in result)
+    best = ""
+    if "best_epoch" in result:
+        value, file = result[f"best_{config.best}"], os.path.join(config.output_dir, "best.keras")
+        best = f"\nbest {config.best}: {value:.4f} in epoch {result['best_epoch'] + 1}, {file}"
     print(
-        f"\nheld-out accuracy: {result['accuracy']:.2%} top-1{more}"
+        f"\nheld-out accuracy: {result['accuracy']:.2%} top-1{more}{best}"
         f"\nSavedModel: {result['export']}"
         f"\nthe SavedModel on {picture}: {name} ({score:.1%}); it is {truth}"
     )
@@ -154,6 +158,8 @@ def parse_config(
     recipe, settings = arguments.pop("recipe"), arguments.pop("set")
     only_check = arguments.pop("dry_run")
     try:
+        if arguments.get("weights", "").lower() == "none":
+            arguments["weights"] = None
         changes = {**arguments, **dict(_setting(text) for text in settings)}
         values = find_recipe(recipe, recipes)
         return dataclasses.replace(values, **_warmup(values, changes), **changes), only_check

@@ -206,7 +206,10 @@ def _lay_on(axis, values, as_share):
     """Draws a map on the image, and its bar, as high as the image."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    shown = axis.imshow(values, cmap=_colours())
+    low, high = float(values.min()), float(values.max())
+    # A constant map has no high places: the photograph shows through all of it.
+    high = high if high > low else low + (abs(low) or 1.0)
+    shown = axis.imshow(values, cmap=_colours(), vmin=low, vmax=high)
     place = axis.inset_axes([1.02, 0, 0.05, 1])
     place.set_facecolor("gray")  # what is transparent on the image is transparent here
     axis.figure.colorbar(

@@ -62,8 +62,10 @@ def _http(kind, server, model, path, timeout, key, body=None, headers=None):
         connection.request("GET" if body is None else "POST", path, body, headers or {})
         response = connection.getresponse()
         status, answer = response.status, response.read()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.IncompleteRead) as error:
         raise ServerError(f"no answer from {server} (REST): {error}") from error
+    except http.client.HTTPException as error:  # an answer, but not in HTTP
+        raise ServerError(f"{server} is not {kind} (REST)") from error
     finally:
         connection.close()
     try:

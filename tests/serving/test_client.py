@@ -96,6 +96,23 @@ def test_no_server(tmp_path, monkeypatch, capsys, protocol):
     assert re.match(rf"client\.py: no answer from {server} \({protocol}\): ", err, re.IGNORECASE)
 
 
+def test_an_answer_that_is_not_http(tmp_path, monkeypatch, capsys):
+    """As of a gRPC port, which sends binary frames."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"\0\0\6\4\0\0\0\0\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        server = f"127.0.0.1:{listener.getsockname()[1]}"
+        path = next(iter(write(tmp_path, 1)))
+        _, err, _ = run(monkeypatch, capsys, path, "--server", server, "--timeout", 20)
+    assert err == f"client.py: {server} is not TensorFlow Serving (REST)"
+
+
 @PROTOCOLS
 def test_no_such_model(addresses, tmp_path, monkeypatch, capsys, protocol):
     path, server = next(iter(write(tmp_path, 1))), addresses[protocol]

@@ -1,5 +1,6 @@
 """The command: what it checks, says and refuses."""
 
+import dataclasses
 import os
 import re
 import sys
@@ -168,3 +169,18 @@ def test_control_c_says_how_to_go_on(train, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "goes on from the last checkpoint in" in said
     assert "Traceback" not in said
+
+
+def test_the_end_of_a_run_names_its_best_epoch(monkeypatch, capsys):
+    """Counted from 1, as the progress bar does."""
+    found = ("held_out.png", "ant", [("bee", 0.5)])
+    monkeypatch.setattr(cli, "classify_held_out_picture", lambda *arguments: found)
+    config = dataclasses.replace(RECIPE, output_dir="run", best="val_accuracy")
+    result = {"source": None, "export": "run/export/1", "accuracy": 0.6154}
+    cli._print_summary(config, {**result, "best_epoch": 8, "best_val_accuracy": 0.8462})
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "held-out accuracy: 61.54% top-1",
+        f"best val_accuracy: 0.8462 in epoch 9, {os.path.join('run', 'best.keras')}",
+        "SavedModel: run/export/1",
+        "the SavedModel on held_out.png: bee (50.0%); it is ant",
+    ]

@@ -44,6 +44,13 @@ def test_a_setting_without_a_value(nothing):
     assert parse("--set", f"clip_norm={nothing}", f"best={nothing}").clip_norm is None
 
 
+@pytest.mark.parametrize("nothing", ["None", "none"])
+def test_random_weights_instead_of_the_recipes(nothing):
+    recipes = {"fine": dataclasses.replace(RECIPE, weights="imagenet")}
+    config, _ = parse_config(recipes, ["--recipe", "fine", "--weights", nothing])
+    assert config.weights is None
+
+
 def test_flags_and_settings_replace_values():
     config = parse(
         "--epochs", "20", "--data-dir", "d", "--set", "weight_decay=0.1", "input_size=64"

@@ -75,6 +75,7 @@ def _same_start():
     package = logging.getLogger("keras_crossvit")
     package.setLevel(logging.NOTSET)
     package.disabled, package.propagate = False, True
+    logging.getLogger("absl").setLevel(logging.ERROR)  # as training leaves it
     yield
     keras.config.set_dtype_policy("float32")
 

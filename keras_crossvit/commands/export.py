@@ -19,6 +19,7 @@ from keras_crossvit.commands.shared import (
     FoundModel,
     add_data,
     add_exif,
+    data_values,
     errors_in_one_line,
     find_data,
     find_model,
@@ -35,7 +36,9 @@ def parse_export(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments, the process's own if `argv` is `None`."""
     parser = parser_of(__doc__, "export")
     add_export(parser)
-    add_data(parser, "to measure the accuracy of each file, and to calibrate")
+    add_data(
+        parser, "to measure the accuracy of each file, and to calibrate (by default the run's)"
+    )
     add_exif(parser)
     arguments = parser.parse_args(argv)
     check_export(parser, arguments)
@@ -49,6 +52,7 @@ def main() -> None:
         found = find_model(arguments)
         crop_ratio = found.value("crop_ratio", arguments.crop_ratio)
         exif = found.value("exif_orientation", arguments.exif_orientation, default=True)
+        dataset = data_values(arguments, found.values)["dataset"]
         samples, batches = _images(arguments, found, crop_ratio, exif)
         for name in arguments.format:
             count = calibration_images(arguments, name)
@@ -64,17 +68,17 @@ def main() -> None:
                 exif_orientation=exif,
                 max_batch_size=arguments.max_batch_size,
             )
-            print(f"{name}: {path}{_accuracy(path, name, batches, arguments)}", flush=True)
+            print(f"{name}: {path}{_accuracy(path, name, batches, dataset)}", flush=True)
 
 
-def _accuracy(path, name, batches, arguments):
+def _accuracy(path, name, batches, dataset):
     """The top-1 of a file in each of its precisions, as text; empty without data."""
     if not batches:
         return ""
     from keras_crossvit.data.pipeline import labels_in_one_line
 
     first, *others = FORMATS[name].precisions
-    with labels_in_one_line(arguments.dataset):
+    with labels_in_one_line(dataset):
         said = [f"{top1(path, batches, first):.2%} top-1"]
         said += [f"{top1(path, batches, other):.2%} in {other}" for other in others]
     return f" ({', '.join(said)})"
@@ -86,8 +90,12 @@ def _images(
     crop_ratio: float | None,
     exif_orientation: bool,
 ) -> tuple[Any, Any]:
-    """Training images to calibrate with, and held-out batches to measure on; or `None`."""
-    if not arguments.dataset:
+    """Training images to calibrate with, and held-out batches to measure on; or `None`.
+
+    What has to be calibrated takes the run's own data unless others are given.
+    """
+    count = max(calibration_images(arguments, name) for name in arguments.format)
+    if not arguments.dataset and not count:
         return None, None
     # Imported here, since only this needs it: an export does without KerasCV.
     from keras_crossvit.data.pipeline import evaluation_batches
@@ -97,7 +105,6 @@ def _images(
     check_classifier(model, files=True)
     size, samples = model.input_shape[1:], None
     reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
-    count = max(calibration_images(arguments, name) for name in arguments.format)
     source = find_data(arguments, found.values, with_training=count > 0)
     held_out = source.with_classes(model.labels).validation
     if count:

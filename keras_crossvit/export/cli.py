@@ -45,10 +45,10 @@ def check_export(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     if arguments.calibrate is not None:
         if arguments.calibrate < 1:
             parser.error(f"--calibrate must be positive. Received: {arguments.calibrate}")
-        if not (arguments.int8 and arguments.dataset):
-            parser.error("--calibrate needs --int8 and --dataset.")
-    calibrated = [name for name in chosen if arguments.int8 and FORMATS[name].int8_needs_samples]
-    if calibrated and not arguments.dataset:
+        if not arguments.int8:
+            parser.error("--calibrate needs --int8.")
+    calibrated = [name for name in chosen if calibration_images(arguments, name)]
+    if calibrated and not arguments.dataset and arguments.source is None:  # a run has its data
         parser.error(f"--int8 of {calibrated[0]} needs --dataset, for images to calibrate with.")
     arguments.format = chosen
 

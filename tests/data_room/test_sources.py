@@ -42,6 +42,31 @@ def test_folder(folder):
     assert contents(source.validation) == [(200, 0), (201, 1)]
 
 
+def test_a_folder_of_classes_is_one_split(folder):
+    """As Keras' loader takes it, with the same held-out images as if it lay in `train`."""
+    whole = open_source(
+        f"folder:{folder / 'train'}", train_split="train", validation_split="train"
+    )
+    inner = open_source(f"folder:{folder}")
+    assert whole.class_names == inner.class_names
+    assert contents(whole.train) == contents(inner.train)
+    parts = [
+        open_source(f"folder:{path}", validation_split=0.34) for path in (folder, folder / "train")
+    ]
+    assert [contents(part.validation) for part in parts] == [contents(parts[0].validation)] * 2
+    assert [parts[0].train.size, parts[0].validation.size] == [4, 2]
+    with pytest.raises(ValueError, match=r": train; .*Received: validation_split='validation'$"):
+        open_source(f"folder:{folder / 'train'}")
+
+
+def test_splits_of_other_names_are_no_classes(folder):
+    for name, called in (("train", "Training"), ("val", "Testing")):
+        (folder / name).rename(folder / called)
+    said = r"must name a split of the dataset .*: Testing, Training; its images belong in"
+    with pytest.raises(ValueError, match=said):
+        open_source(f"folder:{folder}", validation_split=0.5)
+
+
 def test_hidden_files_and_folders_are_left_out(folder):
     """Notebook checkpoints are not a class, and previews are not images to train on."""
     write(folder / "train" / ".ipynb_checkpoints" / "0.png", 1)
@@ -218,7 +243,8 @@ def remove(path):
         ),
         (
             lambda root: (root / "train").rename(root / "ant"),
-            "its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat. Received: tra",
+            "its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat, or "
+            "PATH/CLASS, which make one split, 'train'. Received: tra",
         ),
         (lambda root: write(root / "val" / "cow" / "0.png", 1), "Received also: cow"),
         (lambda root: shutil.rmtree(root / "train" / "bee"), "Received also: bee"),

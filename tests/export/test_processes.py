@@ -167,7 +167,8 @@ class TestRecipe:
                 ["--int8", "--format", "onnx"],
                 "--format must be one or more of saved_model,litert,openvino with --int8. Rec",
             ),
-            (["--calibrate", 3], "--calibrate needs --int8 and --dataset."),
+            (["--calibrate", 3], "--calibrate needs --int8."),
+            (["--int8", "--calibrate", 3, "--format", "litert"], "--int8 of litert needs --data"),
             (["--calibrate", 0], "--calibrate must be positive. Received: 0"),
             (["--int8", "--format", "litert,openvino"], "--int8 of openvino needs --dataset"),
             (["--labels", "no such file"], "argument --labels: "),
@@ -262,3 +263,13 @@ class TestRecipe:
         assert given["samples"].mean((1, 2, 3)).tolist() == [0, 0, 120, 120, 240, 240]
         assert given["labels"].tolist() == [1] * 4 + [2] * 4 + [0] * 4  # the model's numbers
         assert "openvino: " in capsys.readouterr().out
+        del given["labels"]
+        run = {"dataset": f"folder:{tmp_path / 'data'}", "train_split": "val"}
+        (tmp_path / "config.json").write_text(json.dumps(run))
+        self.run(monkeypatch, *export_it, "--int8", "--calibrate", 3)  # on the run's own data
+        assert given["samples"].mean((1, 2, 3)).tolist() == [0, 120, 240]
+        assert "50.00% top-1" in capsys.readouterr().out
+        assert len(given["labels"]) == 12
+        self.run(monkeypatch, *export_it[:-1], "onnx")
+        assert given["samples"] is None
+        assert "top-1" not in capsys.readouterr().out

@@ -25,7 +25,8 @@ _TFDS_NAME = re.compile(r"([\w-]+:)?\w+(/[\w+.-]+)?(:[\d*.]+)?(/\w+=.*)?")
 _WORDNET_ID = re.compile(r"n\d{8}")  # ImageNet's classes are numbered in their order
 _PATH = re.compile(r"^[.~]|[/\\]")
 
-_VALIDATION = ("validation", "val", "valid", "dev", "test")
+# Names of splits to validate on; the first that a dataset has is taken unless one is chosen.
+VALIDATION = ("validation", "val", "valid", "dev", "test")
 _LABELS_AT_A_TIME = 256
 
 _logger = logging.getLogger("keras_crossvit.data")
@@ -264,7 +265,7 @@ class Request:
             for name in (self.train_split, self.validation_split)
         )
         if validation is None:
-            validation = next((name for name in _VALIDATION if name in there), "validation")
+            validation = next((name for name in VALIDATION if name in there), "validation")
         alone = train is None and isinstance(validation, str)
         if alone:
             train = validation
@@ -286,7 +287,10 @@ class Request:
         """What a message about a split says besides the names of the existing ones."""
         more = ""
         if self.dataset.startswith("folder:"):
-            more = "; its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat"
+            more = (
+                "; its images belong in folders PATH/SPLIT/CLASS, such as PATH/train/cat, or "
+                "PATH/CLASS, which make one split, 'train'"
+            )
         elif parts:
             more = ', or a part of one, as in "train[90%:]"'
         if argument == "validation_split":

@@ -1,4 +1,4 @@
-"""A folder of image files: `folder:PATH`, where PATH holds `SPLIT/CLASS/*`."""
+"""A folder of image files: `folder:PATH`, where PATH holds `SPLIT/CLASS/*`, or `CLASS/*` alone."""
 
 import collections
 import logging
@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from keras_crossvit.data.sources import storage
-from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split, unicode_hint
+from keras_crossvit.data.sources.base import (
+    SOURCES,
+    VALIDATION,
+    Request,
+    Source,
+    Split,
+    unicode_hint,
+)
 from keras_crossvit.data.sources.compact import Strings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
@@ -46,22 +53,37 @@ class FileSplit(Split):
 def open_folder(request: Request) -> Source:
     """Opens `folder:PATH`; the classes are the folders of the split to train on, sorted.
 
-    The split to validate on need not have all of them.
+    The split to validate on need not have all of them. If PATH itself holds the classes, it is
+    the split "train".
     """
     root = storage.expand(request.location)
     if not storage.is_folder(root):
         raise FileNotFoundError(
             f"`dataset` must name an existing folder. Received: dataset={request.dataset!r}"
         )
-    there, _ = storage.contents(root)
-    splits = request.choose_splits(there)
-    class_names, _ = storage.contents(storage.join(root, splits[0]))
-    request.log_unread({name: repr(name) for name in there}, splits)
+    folders = _splits(root)
+    splits = request.choose_splits(folders)
+    class_names, _ = storage.contents(folders[splits[0]])
+    request.log_unread({name: repr(name) for name in folders}, splits)
 
     def open_split(name):
-        return _open_split(storage.join(root, name), class_names)
+        return _open_split(folders[name], class_names)
 
     return request.source(class_names, splits, open_split)
+
+
+def _splits(root):
+    """The folder of each split, by its name."""
+    names, _ = storage.contents(root)
+    if names and not {"train", *VALIDATION}.intersection(names):
+        _, files = storage.contents(storage.join(root, names[0]))
+        if any(map(_is_image, files)):  # in a split there are folders
+            return {"train": root}
+    return {name: storage.join(root, name) for name in names}
+
+
+def _is_image(file):
+    return file.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _open_split(folder, class_names):
@@ -81,7 +103,7 @@ def _open_split(folder, class_names):
     for name, files in zip(names, storage.files_below_each(folders), strict=True):
         before = len(paths)
         for path in files:
-            if path.lower().endswith(IMAGE_SUFFIXES):
+            if _is_image(path):
                 paths.append(storage.join(name, path))
             else:
                 suffixes[os.path.splitext(path)[1].lower()] += 1

@@ -23,6 +23,7 @@ PAGES = [
     "docs/heads-and-inputs.md",
     "docs/checkpoints.md",
     "docs/features.md",
+    "docs/visualize.md",
     "docs/extend.md",
     "docs/training.md",
 ]

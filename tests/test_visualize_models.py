@@ -86,6 +86,8 @@ def test_what_makes_no_sense_is_refused(wide):
         (visualize.gradcam, (wide, WIDE, 5), "`classes` must be .* 0 to 4.* classes="),
         (visualize.gradcam, (wide, WIDE, [1, 2, 3]), "each of the 2 images"),
         (visualize.gradcam, (wide, WIDE, 0.5), "`classes` must be integers"),
+        (visualize.gradcam, (wide, WIDE, "bee"), "or labels of the model, .* classes='bee'"),
+        (visualize.gradcam, (wide, WIDE, ["0", "1", "2"]), "each of the 2 images"),
         (visualize.gradcam, (wide, WIDE, 0, 2), "`stage` must be one of -2, -1, 0, 1"),
         (visualize.feature_maps, (wide, WIDE, 1.0), "`stage` must be an integer"),
         (visualize.cross_attention, (wide, base.pixels()), r"`images` must be \(B, 40, 64, 3\)"),
@@ -201,6 +203,9 @@ def test_class_scores_are_the_answers(activation):
     np.testing.assert_allclose([score for _, score in found], answers.max(axis=1), atol=1e-5)
     found = visualize.class_scores(model, WIDE, classes=[3, 0])
     assert [name for name, _ in found] == ["dog", "ant"]
+    assert visualize.class_scores(model, WIDE, classes=["dog", "ant"]) == found
+    maps = [visualize.gradcam(model, WIDE, classes)["both"] for classes in ("cat", 2)]
+    np.testing.assert_array_equal(*maps)
     np.testing.assert_allclose([score for _, score in found], answers[[0, 1], [3, 0]], atol=1e-5)
     figure = visualize.plot_gradcam(WIDE[1], visualize.gradcam(model, WIDE, 0), 1, scores=found)
     assert figure.get_suptitle() == f"ant, {answers[1, 0]:.0%}"

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import class_names, probabilities
@@ -31,8 +32,8 @@ def gradcam(
         model: A CrossViT with `include_top=True` and any fusion, or a model of one branch,
             whatever its `classifier_activation`; it is not changed.
         images: `(B, H, W, 3)`, in the model's input range.
-        classes: The class to explain: an integer for all images, or one for each, `(B,)`; `None`
-            for the predicted classes.
+        classes: The class to explain, its number or one of `model.labels`: one for all images, or
+            one for each, `(B,)`; `None` for the predicted classes.
         stage: Index of the stage, from 0; negative indices count from the end. In a model of
             one branch, each encoder is a stage.
 
@@ -128,16 +129,18 @@ def _finish(graph, tokens, stage):
 def _check_classes(graph, images, classes):
     """The classes to explain, one for each image, integers `(B,)`."""
     batch, count = images.shape[0], graph.model.classes
-    classes = np.asarray(classes)
-    if classes.ndim == 0:
-        classes = np.broadcast_to(classes, (batch,))
-    whole = np.issubdtype(classes.dtype, np.integer) and classes.shape == (batch,)
-    if not whole or classes.min() < 0 or classes.max() >= count:
+    given = np.asarray(classes)
+    chosen = np.broadcast_to(given, (batch,)) if given.ndim == 0 else given
+    if chosen.dtype.kind == "U":
+        numbers = {name: x for x, name in enumerate(distinct_names(class_names(graph.model)))}
+        chosen = np.array([numbers.get(name, -1) for name in chosen.ravel()])
+    whole = np.issubdtype(chosen.dtype, np.integer) and chosen.shape == (batch,)
+    if not whole or chosen.min() < 0 or chosen.max() >= count:
         raise ValueError(
-            f"`classes` must be integers from 0 to {count - 1}, one for all or one for each of "
-            f"the {batch} images. Received: classes={classes.tolist()}"
+            f"`classes` must be integers from 0 to {count - 1}, or labels of the model, one for "
+            f"all or one for each of the {batch} images. Received: classes={given.tolist()!r}"
         )
-    return classes
+    return chosen
 
 
 def gradients_of(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -115,7 +115,8 @@ def plot_gradcam(
             the name of the class and its score.
 
     Returns:
-        The figure. Bars show the evidence in units of the logit.
+        The figure. Bars show the evidence in units of the logit: of a patch in the branches' maps,
+        of a pixel in that of both.
     """
     row: list[tuple[str, np.ndarray | None]] = [("image", None)]
     for branch, values in maps.items():

@@ -1,6 +1,9 @@
 """The console script: what it says about its commands, and the environment they run in."""
 
+import gc
+import importlib
 import sys
+import types
 
 import pytest
 
@@ -39,3 +42,36 @@ def test_commands_run_with_onednn_unless_the_user_says_otherwise(
     crossvit_command.set_environment()
     assert environment.pop("TF_CPP_MIN_LOG_LEVEL") == "3"
     assert environment.get("TF_ENABLE_ONEDNN_OPTS") == expected
+
+
+def test_the_garbage_collector_leaves_alone_what_is_imported(monkeypatch):
+    kept, found = [], {}
+
+    def import_module(name):
+        found["while importing"] = gc.isenabled()
+        kept.extend([number] for number in range(1000))
+        return types.SimpleNamespace(main=main)
+
+    def main():
+        found["later"] = gc.isenabled()
+        found["left alone"] = gc.get_freeze_count()
+
+    gc.freeze()
+    before = gc.get_freeze_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib, "import_module", import_module)
+        crossvit_command.run("train")
+    assert (found["while importing"], found["later"]) == (False, True)
+    assert found["left alone"] - before >= 1000
+
+
+def test_a_command_that_cannot_be_imported_leaves_it_as_it_was(monkeypatch):
+    def import_module(name):
+        raise ModuleNotFoundError(name="tensorflow")
+
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib, "import_module", import_module)
+        with pytest.raises(SystemExit, match="tensorflow is not installed"):
+            crossvit_command.run("train")
+    assert gc.isenabled()

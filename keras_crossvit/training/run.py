@@ -318,14 +318,16 @@ class Run:
             self.step.set_iterations(self.progress.step)
         if self.folder is not None:
             self.log.write_table()
-            print(f"Going on after step {self.progress.step}.", flush=True)
+            done = self.progress.ended or len(self.log.rows) >= self.config.epochs
+            where = "The training is done" if done else "Going on"
+            print(f"{where} after step {self.progress.step}.", flush=True)
 
     def save(self) -> None:
         """Starts writing a checkpoint of the current state."""
         if self.folder is not None:
             notes = {
                 **self.progress.notes,
-                "log": self.log.rows,
+                "log": [*self.log.rows],  # a thread writes it while rows are added
                 "class_names": self.source.class_names,
                 "images": [self.source.train.size, self.source.validation.size],
                 "best": self.config.best,

@@ -154,7 +154,9 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
         main({"tiny": RECIPE}, command(values, weight_decay=0.1))
     saved, result = place / "run" / "model.keras", place / "run" / "result.json"
     before = saved.read_bytes()
+    capsys.readouterr()
     go({**values, "parallel_calls": 1})  # has no effect on the course
+    assert "The training is done after step 22." in capsys.readouterr().out
     assert saved.read_bytes() == before
     written = json.loads(result.read_text())
     assert written["accuracy"] == pytest.approx(float(table(place)[-1]["val_accuracy"]))

@@ -70,7 +70,7 @@ def _objects_that_stay() -> Iterator[None]:
     """A context whose objects the garbage collector leaves alone, then and later.
 
     TensorFlow and Keras make a million while they are imported, which stay to the end. Searching
-    them for garbage takes a fifth of a command's start, and again as much time at its end.
+    them for garbage takes a quarter of the time in which a command starts and ends.
     """
     gc.disable()
     try:

@@ -57,11 +57,15 @@ def test_a_folder_of_classes_is_one_split(folder):
     assert [parts[0].train.size, parts[0].validation.size] == [4, 2]
     with pytest.raises(ValueError, match=r": train; .*Received: validation_split='validation'$"):
         open_source(f"folder:{folder / 'train'}")
+    (folder / "train" / "aardvark").mkdir()
+    with pytest.raises(ValueError, match=r"at least one image .* none in .*aardvark$"):
+        open_source(f"folder:{folder / 'train'}", validation_split=0.34)
 
 
 def test_splits_of_other_names_are_no_classes(folder):
     for name, called in (("train", "Training"), ("val", "Testing")):
         (folder / name).rename(folder / called)
+        write(folder / called / "outside of any class.png", 1)
     said = r"must name a split of the dataset .*: Testing, Training; its images belong in"
     with pytest.raises(ValueError, match=said):
         open_source(f"folder:{folder}", validation_split=0.5)

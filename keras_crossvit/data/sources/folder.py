@@ -75,11 +75,13 @@ def open_folder(request: Request) -> Source:
 def _splits(root):
     """The folder of each split, by its name."""
     names, _ = storage.contents(root)
-    if names and not {"train", *VALIDATION}.intersection(names):
-        _, files = storage.contents(storage.join(root, names[0]))
-        if any(map(_is_image, files)):  # in a split there are folders
+    folders = {name: storage.join(root, name) for name in names}
+    if {"train", *VALIDATION}.isdisjoint(names):
+        inside = [*storage.at_once(storage.contents, folders.values())]
+        images = any(_is_image(file) for _, files in inside for file in files)
+        if images and not any(deeper for deeper, _ in inside):  # a split would hold folders
             return {"train": root}
-    return {name: storage.join(root, name) for name in names}
+    return folders
 
 
 def _is_image(file):

@@ -21,6 +21,8 @@ COMMANDS = {
     "demo": "starts a page to try a model in",
 }
 
+_BACKENDS = "tensorflow", "jax", "torch"
+
 
 def main() -> None:
     """Runs the command that the first argument names."""
@@ -44,6 +46,8 @@ def run(name: str) -> None:
     """Runs a command with the process's arguments."""
     set_environment()
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in _BACKENDS:
+        sys.exit(f"KERAS_BACKEND must be one of {', '.join(_BACKENDS)}. Received: {backend}")
     try:
         with _objects_that_stay():
             with _silence():

@@ -65,6 +65,12 @@ def test_the_garbage_collector_leaves_alone_what_is_imported(monkeypatch):
     assert found["left alone"] - before >= 1000
 
 
+def test_unknown_backend(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jaxx")
+    with pytest.raises(SystemExit, match=r"^KERAS_BACKEND must be .* torch\. Received: jaxx$"):
+        crossvit_command.run("train")
+
+
 def test_a_command_that_cannot_be_imported_leaves_it_as_it_was(monkeypatch):
     def import_module(name):
         raise ModuleNotFoundError(name="tensorflow")

@@ -86,7 +86,8 @@ def test_what_makes_no_sense_is_refused(wide):
         (visualize.gradcam, (wide, WIDE, 5), "`classes` must be .* 0 to 4.* classes="),
         (visualize.gradcam, (wide, WIDE, [1, 2, 3]), "each of the 2 images"),
         (visualize.gradcam, (wide, WIDE, 0.5), "`classes` must be integers"),
-        (visualize.gradcam, (wide, WIDE, "bee"), "or labels of the model, .* classes='bee'"),
+        (visualize.gradcam, (wide, WIDE, "bee"), "labels of the model .* Received: classes='bee'"),
+        (visualize.gradcam, (wide, WIDE, "33"), r"Received: classes='33'\. Did you mean '3'\?"),
         (visualize.gradcam, (wide, WIDE, ["0", "1", "2"]), "each of the 2 images"),
         (visualize.gradcam, (wide, WIDE, 0, 2), "`stage` must be one of -2, -1, 0, 1"),
         (visualize.feature_maps, (wide, WIDE, 1.0), "`stage` must be an integer"),
@@ -172,6 +173,17 @@ def test_the_image_shows_through_and_a_bar_has_the_values(wide):
     inside = [float(tick.rstrip("%")) / 100 for tick in ticks if tick.endswith("%")]
     assert len(inside) == len(ticks) >= 3
     assert np.ptp(inside) == pytest.approx(np.ptp(values), rel=0.5)
+
+
+def test_the_labels_of_a_bar_tell_close_values_apart():
+    shares = np.linspace(0.0992, 0.1012, 8).reshape(1, 2, 4)
+    maps = {"large": visualize.Attention(shares, np.array([0.2]))}
+    figure = visualize.plot_rollout(WIDE[0], maps)
+    (bar,) = figure.axes[1].child_axes
+    figure.canvas.draw()
+    drawn = [float(label.get_text().rstrip("%")) for label in bar.get_yticklabels()]
+    np.testing.assert_allclose(drawn, 100 * bar.get_yticks(), atol=1e-6)
+    assert len(set(drawn)) == len(drawn) >= 4
 
 
 def test_an_even_map_of_one_branch_can_be_drawn(tmp_path):

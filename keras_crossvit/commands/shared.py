@@ -316,6 +316,12 @@ def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training:
             train_split=train if with_training or held_out_of_train else None,
             validation_split=split,
         )
+    except FileNotFoundError as error:
+        if arguments.dataset is not None:
+            raise
+        raise FileNotFoundError(
+            f"{error}, as the run has it; --dataset says where its data are from here"
+        ) from error
     except ValueError as error:  # there the argument is `validation_split`, here it is --split
         message = str(error).replace("`validation_split`", "`--split`")
         raise ValueError(message.replace("validation_split=", "--split ")) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from keras_crossvit.common.checks import check_labels
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.export.load import load_exported
 from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino
@@ -93,6 +94,8 @@ def export(
         raise ValueError(
             f"`name` must be one of {', '.join(allowed)} with int8={int8}. Received: name={name!r}"
         )
+    if labels is not None:  # also where they are not used, so that a mistake does not go unseen
+        given["labels"] = check_labels(labels, model.classes)
     chosen, path = FORMATS[name], pathlib.Path(directory)
     if chosen.suffix:
         path /= f"{model.name}{'_int8' if int8 else ''}{chosen.suffix}"

@@ -248,6 +248,12 @@ def read_description(origin: str) -> dict[str, Any]:
             f"{error}"
         ) from error
     if not isinstance(found, dict) or (_OURS not in found and "architecture" not in found):
+        ours = isinstance(found, dict) and "output_dir" in found  # a run of this package
+        if ours and not path.with_name("model.keras").exists():
+            raise ValueError(
+                "`source` must hold a model, as the folder of a finished run does. "
+                f"Received: {path.parent}, which holds none"
+            )
         raise ValueError(
             "`source` must hold a config.json of this package or of timm; of a run with a design "
             "of your own load model.keras. "

@@ -12,6 +12,7 @@ from keras_crossvit.common.checks import breaks_a_line
 from keras_crossvit.data.pipeline import labels_outside, steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
+from keras_crossvit.models.config import PRESETS
 from keras_crossvit.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
@@ -30,13 +31,14 @@ def open_data(config: TrainConfig) -> Source:
 
 
 def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
-    """Raises `ValueError` if a run's batches do not fit the data or the devices.
+    """Raises `ValueError` if there is no such model, or batches do not fit the data or devices.
 
     Args:
         config: A `TrainConfig`.
         source: The `Source` of its data.
         strategy: What `make_strategy` returned.
     """
+    PRESETS.check("model", config.model)
     for label in source.class_names:
         if label.splitlines() != [label] or any(breaks_a_line(x) for x in label):
             raise ValueError(

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.models import CrossViT
@@ -131,14 +132,16 @@ def _check_classes(graph, images, classes):
     batch, count = images.shape[0], graph.model.classes
     given = np.asarray(classes)
     chosen = np.broadcast_to(given, (batch,)) if given.ndim == 0 else given
+    names = distinct_names(class_names(graph.model))
     if chosen.dtype.kind == "U":
-        numbers = {name: x for x, name in enumerate(distinct_names(class_names(graph.model)))}
+        numbers = {name: x for x, name in enumerate(names)}
         chosen = np.array([numbers.get(name, -1) for name in chosen.ravel()])
     whole = np.issubdtype(chosen.dtype, np.integer) and chosen.shape == (batch,)
     if not whole or chosen.min() < 0 or chosen.max() >= count:
         raise ValueError(
-            f"`classes` must be integers from 0 to {count - 1}, or labels of the model, one for "
-            f"all or one for each of the {batch} images. Received: classes={given.tolist()!r}"
+            f"`classes` must be integers from 0 to {count - 1}, or labels of the model (such as "
+            f"{names[0]!r}), one for all or one for each of the {batch} images. "
+            f"Received: classes={given.tolist()!r}{did_you_mean(given.tolist(), names)}"
         )
     return chosen
 

@@ -205,7 +205,7 @@ def _draw(image, rows, path, title=None, as_share=False):
 
 def _lay_on(axis, values, as_share):
     """Draws a map on the image, and its bar, as high as the image."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
     low, high = float(values.min()), float(values.max())
     # A constant map has no high places: the photograph shows through all of it.
@@ -213,12 +213,9 @@ def _lay_on(axis, values, as_share):
     shown = axis.imshow(values, cmap=_colours(), vmin=low, vmax=high)
     place = axis.inset_axes([1.02, 0, 0.05, 1])
     place.set_facecolor("gray")  # what is transparent on the image is transparent here
-    axis.figure.colorbar(
-        shown,
-        cax=place,
-        ticks=MaxNLocator(4),
-        format=FuncFormatter(lambda x, _: f"{100 * x:.3g}%" if as_share else f"{x:.2g}"),
-    ).ax.tick_params(labelsize=9)
+    number = PercentFormatter(1) if as_share else FuncFormatter(lambda x, _: f"{x:.3g}")
+    bar = axis.figure.colorbar(shown, cax=place, ticks=MaxNLocator(4), format=number)
+    bar.ax.tick_params(labelsize=9)
 
 
 @functools.cache

@@ -49,6 +49,11 @@ def test_another_split(pictures):
         opened({}, "--dataset", pictures)
     with pytest.raises(ValueError, match="`--dataset` must be given"):
         opened({})
+    message = "dataset='folder:nowhere', as the run has it; --dataset says where"
+    with pytest.raises(FileNotFoundError, match=message):
+        opened({"dataset": "folder:nowhere"})
+    with pytest.raises(FileNotFoundError, match=r"dataset='folder:nowhere'$"):
+        opened({"dataset": pictures}, "--dataset", "folder:nowhere")
 
 
 def test_only_the_runs_own_dataset_is_read_as_in_the_run(monkeypatch):

@@ -329,6 +329,13 @@ class TestBadArguments:
         with pytest.raises(ValueError, match=rf"`name` must be one of .*Received: name='{name}'"):
             export(model, name, tmp_path, int8=int8)
 
+    @pytest.mark.parametrize("name", ["openvino", "saved_model"])
+    def test_labels(self, model, tmp_path, name):
+        """Their number is checked even where they are not used."""
+        with pytest.raises(ValueError, match=r"`labels` must be a list of 5 .* of length 1"):
+            export(model, name, tmp_path, labels=["ant"])
+        assert not list(tmp_path.iterdir())
+
     @pytest.mark.parametrize("name", ["m.pb", "m", "m.keras"])
     def test_load(self, tmp_path, name):
         message = (

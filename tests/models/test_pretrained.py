@@ -240,6 +240,8 @@ def test_a_space_needs_a_classifier(tmp_path):
         (None, "`source` must be a folder with config.json and model.safetensors"),
         ("{", "`source` must hold a whole config.json"),
         ("{}", "without an architecture"),
+        ("3", "without an architecture"),
+        ('{"output_dir": "runs/x"}', "`source` must hold a model, as .* run does.* holds none"),
         ('{"architecture": "resnet50"}', "Received: .* of 'resnet50'"),
         ('{"architecture": "crossvit_9_240"}', "`source` must .* its images, input_size"),
         ('{"keras_crossvit": {"version": 2}}', "`source` must be of version 1; .* of version 2"),

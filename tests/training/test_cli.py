@@ -79,6 +79,12 @@ def test_values_that_do_not_fit_the_data(train):
     assert "`validation_split` must name a split of the dataset digits: train, test" in message
 
 
+def test_an_unknown_model_leaves_no_folder(train, tmp_path):
+    message = refusal(train, "--model", "crossvit_digit")
+    assert "Received: model='crossvit_digit'. Did you mean 'crossvit_digits'?" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_diverged_run_says_so_and_keeps_its_checkpoints(train, tmp_path):
     values = ["learning_rate=1e30", "warmup_epochs=0", "clip_norm=null", "checkpoint_steps=1"]
     message = refusal(train, "--epochs", "1", "--set", *values)

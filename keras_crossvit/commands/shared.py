@@ -317,10 +317,10 @@ def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training:
             validation_split=split,
         )
     except FileNotFoundError as error:
-        if arguments.dataset is not None:
+        if arguments.dataset is not None or arguments.data_dir is not None:
             raise
         raise FileNotFoundError(
-            f"{error}, as the run has it; --dataset says where its data are from here"
+            f"{error}, as the run has it; --dataset or --data-dir says where its data are now"
         ) from error
     except ValueError as error:  # there the argument is `validation_split`, here it is --split
         message = str(error).replace("`validation_split`", "`--split`")

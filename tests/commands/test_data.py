@@ -49,7 +49,7 @@ def test_another_split(pictures):
         opened({}, "--dataset", pictures)
     with pytest.raises(ValueError, match="`--dataset` must be given"):
         opened({})
-    message = "dataset='folder:nowhere', as the run has it; --dataset says where"
+    message = "dataset='folder:nowhere', as the run has it; --dataset or --data-dir says where"
     with pytest.raises(FileNotFoundError, match=message):
         opened({"dataset": "folder:nowhere"})
     with pytest.raises(FileNotFoundError, match=r"dataset='folder:nowhere'$"):

@@ -73,7 +73,7 @@ def open_folder(request: Request) -> Source:
 
 
 def _splits(root):
-    """The folder of each split, by its name."""
+    """The folder of each split, by its name; a folder of classes is all one split."""
     names, _ = storage.contents(root)
     folders = {name: storage.join(root, name) for name in names}
     if {"train", *VALIDATION}.isdisjoint(names):

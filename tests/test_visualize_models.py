@@ -154,6 +154,22 @@ def test_one_stage_is_drawn_under_its_number(wide):
         visualize.plot_cross_attention(WIDE[0], cross, stages=[2])
 
 
+def test_plots_of_another_image_than_those_of_the_batch_are_refused(wide):
+    maps = visualize.feature_maps(wide, WIDE)
+    cases = [
+        (visualize.plot_cross_attention, (WIDE[0], visualize.cross_attention(wide, WIDE))),
+        (visualize.plot_rollout, (WIDE[0], visualize.attention_rollout(wide, WIDE))),
+        (visualize.plot_gradcam, (WIDE[0], visualize.gradcam(wide, WIDE))),
+        (visualize.plot_feature_maps, (maps,)),
+    ]
+    for plot, arguments in cases:
+        with pytest.raises(ValueError, match=r"`index` must be .*, below 2\. Received: index=2"):
+            plot(*arguments, index=2)
+    for plot, (_, *others) in cases[:3]:
+        with pytest.raises(ValueError, match=r"one image, .* shape \(2, 40, 64, 3\)"):
+            plot(WIDE, *others)
+
+
 def test_the_image_shows_through_and_a_bar_has_the_values(wide):
     """The least value is transparent, the greatest nearly opaque; lightness grows between."""
     own = visualize.attention_rollout(wide, WIDE)

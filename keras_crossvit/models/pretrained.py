@@ -303,10 +303,10 @@ def _card(
         "timm": architecture if is_of_timm(architecture) else "no architecture is the same",
         **details,
     }
+    tags = ["keras_crossvit", "crossvit", *(["timm"] if is_of_timm(architecture) else [])]
     lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     front_matter = (
-        "library_name: keras\npipeline_tag: image-classification\n"
-        "tags: [keras_crossvit, crossvit, timm]\n"
+        f"library_name: keras\npipeline_tag: image-classification\ntags: [{', '.join(tags)}]\n"
     )
     if space:
         front_matter = space_front_matter(model.name)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_crossvit.common.checks import breaks_a_line
+from keras_crossvit.common.checks import breaks_a_line, check_choice
 from keras_crossvit.data.pipeline import labels_outside, steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
@@ -31,7 +31,7 @@ def open_data(config: TrainConfig) -> Source:
 
 
 def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
-    """Raises `ValueError` if there is no such model, or batches do not fit the data or devices.
+    """Raises `ValueError` if no such model exists, or batches do not fit the data or devices.
 
     Args:
         config: A `TrainConfig`.
@@ -39,6 +39,9 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
         strategy: What `make_strategy` returned.
     """
     PRESETS.check("model", config.model)
+    if config.freeze_stages is not None:
+        stages = CrossViTConfig.preset(config.model).num_stages
+        check_choice("freeze_stages", config.freeze_stages, range(stages + 1))
     for label in source.class_names:
         if label.splitlines() != [label] or any(breaks_a_line(x) for x in label):
             raise ValueError(

@@ -95,21 +95,18 @@ def _alone_in(folder):
         write_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
+        owner.unlink(missing_ok=True)
         lock.release()
 
 
-def open_run(
-    folder: pathlib.Path, config: TrainConfig, writes: bool
+def last_state(
+    folder: pathlib.Path, config: TrainConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Writes the configuration, and returns the last checkpoint if the run is resumed.
-
-    A run that starts afresh moves aside what an earlier one left, whose model would otherwise be
-    taken for its own until it is done.
+    """The last checkpoint of the run that the folder holds, if the run is resumed.
 
     Args:
         folder: The run's folder.
         config: Its `TrainConfig`.
-        writes: Whether this process writes.
 
     Returns:
         `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
@@ -117,24 +114,36 @@ def open_run(
     Raises:
         ValueError: If the folder holds a run that differs in values that may not change.
     """
-    state, before = None, None
-    if config.resume:
-        state = read_last_checkpoint(folder / "checkpoints")
-        before = read_json(folder / "config.json") if state is not None else None
-    left = any((folder / name).exists() for name in _MODELS)
-    if writes and state is None and (left or not config.resume):
-        put_aside(folder)
-    if state is not None and before is None:
+    state = read_last_checkpoint(folder / "checkpoints") if config.resume else None
+    if state is None:
+        return None
+    before = read_json(folder / "config.json")
+    if before is None:
         logger.warning("%s records no values; the current ones are used", folder / "config.json")
-    if before is not None:
+    else:
         before.setdefault("exif_orientation", False)  # version 0.1 turned no image
         _compare(folder, before, config)
-    if state is not None:  # version 0.1 recorded no batch size
-        state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
-    if writes:
-        (folder / "checkpoints").mkdir(exist_ok=True)  # now, not after hours, if it cannot be made
-        config.save(folder / "config.json")
+    # Version 0.1 recorded no batch size.
+    state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
     return state
+
+
+def begin_run(folder: pathlib.Path, config: TrainConfig, resumed: bool) -> None:
+    """Prepares the folder for what the run will write; until then nothing in it has changed.
+
+    A run that starts afresh moves aside what an earlier one left, whose model would otherwise be
+    taken for its own until it is done.
+
+    Args:
+        folder: The run's folder.
+        config: Its `TrainConfig`.
+        resumed: Whether `last_state` found a checkpoint.
+    """
+    left = any((folder / name).exists() for name in _MODELS)
+    if not resumed and (left or not config.resume):
+        put_aside(folder)
+    (folder / "checkpoints").mkdir(exist_ok=True)  # now, not after hours, if it cannot be made
+    config.save(folder / "config.json")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.checkpoints import CheckpointWriter
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.finish import write_result
-from keras_crossvit.training.folder import open_run, run_folder
+from keras_crossvit.training.folder import begin_run, last_state, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
@@ -109,12 +109,14 @@ def _train(config, on_step, on_epoch):
         run_folder(config, is_chief(strategy)) as folder,
         watch_for_preemption() as stop,
     ):
-        saved = open_run(folder, config, is_chief(strategy))
+        saved = last_state(folder, config)
         check_agreement(strategy, config, source, 0 if saved is None else int(saved[1]["step"]))
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         with weights_in_one_line(strategy, config):
             step = make_step(config, source, strategy)
+        if is_chief(strategy):
+            begin_run(folder, config, resumed=saved is not None)
         run = Run(config, source, strategy, folder if is_chief(strategy) else None, step)
         if saved is not None:
             run.restore(*saved)

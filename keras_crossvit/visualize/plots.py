@@ -56,7 +56,7 @@ def plot_cross_attention(
         The figure. Bars show the share of the class token's attention that a patch gets.
 
     Raises:
-        ValueError: If there is no such stage or branch.
+        ValueError: If there is no such stage, branch or index, or `image` is not one image.
     """
     rows = []
     for number in range(len(maps)) if stages is None else stages:
@@ -66,6 +66,7 @@ def plot_cross_attention(
             check_choice("branches", branch, _OTHER)
             other = _OTHER[branch]
             attention = mean_over_heads(maps[number][branch])
+            _check_index(index, attention.itself)
             title = f"stage {number}: {branch} reads {other}\nitself {attention.itself[index]:.0%}"
             row.append((title, attention.patches[index]))
         rows.append(row)
@@ -88,9 +89,13 @@ def plot_rollout(
 
     Returns:
         The figure. Bars show the share of the class token that comes from a patch.
+
+    Raises:
+        ValueError: If there is no such index, or `image` is not one image.
     """
     row: list[tuple[str, np.ndarray | None]] = [("image", None)]
     for branch, attention in maps.items():
+        _check_index(index, attention.itself)
         title = f"{branch} branch, all stages\nitself {attention.itself[index]:.0%}"
         row.append((title, attention.patches[index]))
     return _draw(image, [row], path, as_share=True)
@@ -117,9 +122,13 @@ def plot_gradcam(
     Returns:
         The figure. Bars show the evidence in units of the logit: of a patch in the branches' maps,
         of a pixel in that of both.
+
+    Raises:
+        ValueError: If there is no such index, or `image` is not one image.
     """
     row: list[tuple[str, np.ndarray | None]] = [("image", None)]
     for branch, values in maps.items():
+        _check_index(index, values)
         title = "both branches" if branch == "both" else f"{branch} branch"
         if branch != "both" or "small" in maps:  # for one branch it is the same map
             row.append((title, values[index]))
@@ -147,10 +156,15 @@ def plot_feature_maps(
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: If there is no such index, or `channels` is not positive.
     """
     from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     check_positive_int("channels", channels)
+    for values in maps.values():
+        _check_index(index, values)
     rows, columns = next(iter(maps.values())).shape[1:3]
     size = (4.5 * len(maps), 4.5 * rows / columns + _TITLE)
     figure = Figure(figsize=size, layout="constrained")
@@ -168,6 +182,14 @@ def plot_feature_maps(
     return _written(figure, path)
 
 
+def _check_index(index, values):
+    if index not in range(-len(values), len(values)):
+        raise ValueError(
+            f"`index` must be that of an image of the batch, below {len(values)}. "
+            f"Received: index={index!r}"
+        )
+
+
 def _draw(image, rows, path, title=None, as_share=False):
     """Draws rows of `(title, map or None)`: the image, with the map on top of it.
 
@@ -181,6 +203,11 @@ def _draw(image, rows, path, title=None, as_share=False):
     from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     pixels = np.clip(np.asarray(image, "float32"), 0, 255) / 255
+    if pixels.ndim != 3:
+        raise ValueError(
+            "`image` must be one image, of the shape (H, W, channels). "
+            f"Received: an array of the shape {pixels.shape}"
+        )
     height, width, channels = pixels.shape
     columns = len(rows[0])
     row_height = _SIDE * height / width + _TITLE

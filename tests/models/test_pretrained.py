@@ -44,6 +44,7 @@ def test_what_the_folder_says(folder):
     ]
     assert (folder / "labels.txt").read_text().split() == [*LABELS]
     card = (folder / "README.md").read_text()
+    assert "tags: [keras_crossvit, crossvit]\n" in card  # timm cannot build this architecture
     assert "| data | five animals |" in card
     assert "| top-1 | 93 % |" in card
     config = json.loads((folder / "config.json").read_text())

@@ -17,7 +17,7 @@ from keras_crossvit.training.checkpoints import (
     write_checkpoint,
 )
 from keras_crossvit.training.config import TrainConfig
-from keras_crossvit.training.folder import open_run, put_aside
+from keras_crossvit.training.folder import begin_run, last_state, put_aside
 
 ARRAYS = {
     "kernel": np.arange(12, dtype="float32").reshape(3, 4),
@@ -35,6 +35,14 @@ def make_config(folder):
         epochs=10,
         learning_rate=1e-3,
     )
+
+
+def open_run(folder, config, writes):
+    """The state from which a run goes on, after the process that writes has begun it."""
+    state = last_state(folder, config)
+    if writes:
+        begin_run(folder, config, resumed=state is not None)
+    return state
 
 
 def files(folder):

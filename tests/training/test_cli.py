@@ -85,6 +85,20 @@ def test_an_unknown_model_leaves_no_folder(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_refused_leaves_an_earlier_run_as_it_was(train, tmp_path):
+    """Also what is found out only when the model is made."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model.keras").write_text("of an earlier run")
+    for values, message in [
+        ([], "`weights` must be"),
+        (["--set", "weights=null", "teacher=crossvit_9"], "`teacher` must be a .keras file"),
+        (["--set", "freeze_stages=2"], "`freeze_stages` must be one of 0, 1. Received: freeze_st"),
+    ]:
+        assert message in refusal(train, "--no-resume", "--weights", "imagnet", *values)
+        assert {path.name for path in folder.iterdir()} <= {"model.keras", ".lock"}
+
+
 def test_diverged_run_says_so_and_keeps_its_checkpoints(train, tmp_path):
     values = ["learning_rate=1e30", "warmup_epochs=0", "clip_norm=null", "checkpoint_steps=1"]
     message = refusal(train, "--epochs", "1", "--set", *values)

@@ -190,7 +190,10 @@ class _Optimizer(keras.optimizers.Optimizer):
             return
         super().build(variables)
         paths = [variable.path for variable in variables]
-        self.decays = [path.endswith("/kernel") for path in paths]
+        self.decays = [
+            variable.path.endswith("/kernel") and self._use_weight_decay(variable)
+            for variable in variables
+        ]
         self.scales = learning_rate_scales(paths, self.layer_decay)
         if self.average_momentum is not None:
             self.averages = self.add_optimizer_variables(variables, "average")

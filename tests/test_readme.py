@@ -1,5 +1,6 @@
 """Every command in the README and every snippet in it and in the documentation runs."""
 
+import dataclasses
 import pathlib
 import re
 import shutil
@@ -41,6 +42,18 @@ SNIPPETS = [
 ]
 
 
+def shallow():
+    """The presets with one encoder in each branch and stage: the others cost time and no more."""
+    found = {}
+    for name, preset in PRESETS.items():
+        config = preset.config
+        small = config.small and dataclasses.replace(config.small, depth=1)
+        large = dataclasses.replace(config.large, depth=1)
+        config = dataclasses.replace(config, small=small, large=large)
+        found[name] = dataclasses.replace(preset, config=config)
+    return found
+
+
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory):
     """A folder with what the snippets mention: a photograph, pictures, a checkpoint."""
@@ -55,7 +68,9 @@ def surroundings(tmp_path_factory):
         for index in range(5):
             crop = picture.crop((40 * index, 20 * index, 40 * index + 300, 20 * index + 300))
             crop.save(folder / "pictures" / name / f"{index}.jpg")
-    kc.save_checkpoint(kc.CrossViT15Dagger(weights=None), folder / "published.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PRESETS, "_entries", shallow())
+        kc.save_checkpoint(kc.CrossViT15Dagger(weights=None), folder / "published.safetensors")
     fusion = next(x for x in blocks("python", "docs/extend.md") if "register_fusion" in x)
     (folder / "swap_means.py").write_text(fusion, encoding="utf-8")
     return folder
@@ -75,8 +90,9 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
     index = {str(i): [f"n{i:08d}", f"class_{i}"] for i in range(1000)}
     monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
     # What a snippet registers is not there for other tests.
-    for registry in (AUGMENTATIONS, FUSIONS, PRESETS):
+    for registry in (AUGMENTATIONS, FUSIONS):
         monkeypatch.setattr(registry, "_entries", {**registry._entries})
+    monkeypatch.setattr(PRESETS, "_entries", shallow())
     monkeypatch.chdir(surroundings)
     monkeypatch.syspath_prepend(surroundings)  # as for a script in that folder
     names = {}

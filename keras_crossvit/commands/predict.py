@@ -24,7 +24,7 @@ def main() -> None:
     add("--branches", action="store_true", help="also the answer of each branch's own head")
     add("--crop-ratio", type=float, help="by default the run's, or the published one")
     add_exif(parser)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # PATHs may follow an option
     if arguments.model is not None and arguments.source is not None:
         # argparse takes the first path for MODEL where --model names the model.
         arguments.paths.insert(0, arguments.source)

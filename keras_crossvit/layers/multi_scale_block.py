@@ -9,6 +9,7 @@ from keras_crossvit.common.checks import check_grid, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.drop_path import child_seeds
 from keras_crossvit.layers.fusions import FUSIONS
+from keras_crossvit.layers.parts import track
 from keras_crossvit.layers.transformer_block import TransformerBlock
 
 
@@ -86,6 +87,7 @@ class MultiScaleBlock(keras.layers.Layer):
         self._seeds = child_seeds(seed)
         self.small_blocks = self._blocks("small", small_depth, small_num_heads, small_mlp_ratio)
         self.large_blocks = self._blocks("large", large_depth, large_num_heads, large_mlp_ratio)
+        track(self, [*self.small_blocks, *self.large_blocks])
         self.fuse = FUSIONS[fusion](
             small_num_heads,
             large_num_heads,

@@ -1,6 +1,7 @@
 """The Keras layers that the others are built from, initialised as in the released code."""
 
 import itertools
+from collections.abc import Iterable
 
 import keras
 from keras import ops
@@ -23,6 +24,16 @@ def normal_init() -> keras.initializers.Initializer:
 def uniform_init() -> keras.initializers.Initializer:
     """The initialiser of patch embeddings: U(-b, b), b = 1 / sqrt(fan_in), PyTorch's default."""
     return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+
+
+def track(owner: keras.layers.Layer, layers: Iterable[keras.layers.Layer]) -> None:
+    """Makes the layers of a list part of a `tf.train.Checkpoint`.
+
+    It does not look into Keras' lists, and so would leave out their weights without a word.
+    """
+    if keras.backend.backend() == "tensorflow":
+        for layer in layers:
+            owner._track_trackable(layer, name=layer.name, overwrite=True)
 
 
 def dense(units: int, name: str, dtype: DType, use_bias: bool = True) -> keras.layers.Dense:

@@ -9,7 +9,7 @@ from keras import ops
 from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.common.registry import Registry
 from keras_crossvit.common.typing import Shape, Tensor
-from keras_crossvit.layers.parts import apply_conv, uniform_init
+from keras_crossvit.layers.parts import apply_conv, track, uniform_init
 
 # Patch size -> (stride, padding) of the second and the third convolution of the dagger models,
 # both 3 x 3; the first is 7 x 7 with stride 4 (released code).
@@ -112,6 +112,7 @@ class PatchEmbed(BasePatchEmbed):
             conv.build(input_shape)
             input_shape = (*input_shape[:3], filters)
             self.convs.append(conv)
+        track(self, self.convs)
 
     def conv_table(self) -> tuple[tuple[int, int, int, int], ...]:
         """The convolutions in order, each as `(filters, kernel, stride, padding)`."""

@@ -17,7 +17,7 @@ from keras import ops
 from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers import kernels
-from keras_crossvit.layers.parts import apply_dense, dense, dense_macs, layer_norm
+from keras_crossvit.layers.parts import apply_dense, dense, dense_macs, layer_norm, track
 from keras_crossvit.layers.patch_embed import (
     STRIDE_AND_PADDING,
     BasePatchEmbed,
@@ -297,6 +297,7 @@ class T2TPatchEmbed(BasePatchEmbed):
         self.attentions = [
             self.token_mixer(TOKEN_DIM, dtype=dtype, name=f"attention{i}") for i in (1, 2)
         ]
+        track(self, self.attentions)
         self.project = dense(embed_dim, "project", dtype)
 
     def build(self, input_shape: Shape) -> None:

@@ -14,6 +14,7 @@ from keras_crossvit.common.tf_data import batches_of_arrays, graph_function, wit
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
 _ARRAYS = ("x", "y", "sample_weight")
+_STEPS = {"call", "compute_loss", "compute_metrics", "test_step", "train_step"}
 
 
 class Loops(keras.Model):
@@ -117,17 +118,30 @@ class Loops(keras.Model):
 
         with_strategy = self.distribute_strategy is not tf.distribute.get_strategy()
         eager = self.run_eagerly or tf.config.functions_run_eagerly()
-        if eager or with_strategy or tf.distribute.has_strategy():
+        if eager or with_strategy or tf.distribute.has_strategy() or self._has_own_steps():
             return  # Keras creates them by itself then
         optimizer = self.optimizer
         if optimizer is not None and not optimizer.built:
             optimizer.build(self.trainable_variables)
         specs = data.element_spec if _is_dataset(data) else None
-        if isinstance(specs, tuple) and len(specs) > 1:
+        if isinstance(specs, tuple) and len(specs) in (2, 3) and self._takes(specs[0]):
             x, y, *weights = specs
             outputs = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), self.output)
             # Traced, not run: metrics are created from the shapes, and no value is counted.
             graph_function(self.compute_metrics).get_concrete_function(x, y, outputs, *weights)
+
+    def _has_own_steps(self):
+        """Whether a user's subclass decides what a step computes, and from what."""
+        return any(
+            vars(cls).keys() & _STEPS
+            for cls in type(self).__mro__
+            if cls.__module__.partition(".")[0] not in ("keras", "keras_crossvit")
+        )
+
+    def _takes(self, specs):
+        """Whether images have as many axes as the model's; if not, Keras says what is wrong."""
+        ranks = [spec.shape.rank for spec in keras.tree.flatten(specs)]
+        return ranks == [len(image.shape) for image in self.inputs]
 
 
 def _split(given):
@@ -137,6 +151,12 @@ def _split(given):
     if not known or list(arrays) != [*_ARRAYS[: len(arrays)]]:
         return
     rows = len(given["x"])
+    for name, array in arrays.items():
+        if len(array) != rows:
+            raise ValueError(
+                f"`{name}` must have a row for each of the {rows} of `x`. "
+                f"Received: {len(array)} rows"
+            )
     first = math.floor(rows * (1 - given["validation_split"]))
     if 0 < first < rows:
         given["validation_data"] = tuple(array[first:] for array in arrays.values())

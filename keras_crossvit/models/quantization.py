@@ -32,7 +32,8 @@ def check_dtype(dtype: Any) -> keras.DTypePolicy:
     ):
         raise ValueError(
             "`dtype` must be one Keras dtype policy of floating-point numbers for all layers, or "
-            f"its name; model.quantize is for others. Received: dtype={dtype!r}"
+            "its name; model.quantize is for others. "
+            f"Received: dtype={given!r}{', the global policy' if dtype is None else ''}"
         )
     return policy
 

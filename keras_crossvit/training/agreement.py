@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_crossvit.common.files import as_json
-from keras_crossvit.data.sources import Source, Split
+from keras_crossvit.data.sources import Source
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.steps import Step
 from keras_crossvit.training.strategy import gather, spans_workers
@@ -25,7 +25,6 @@ _OWN = {
     *("dataset", "data_dir", "output_dir", "resume"),
     *("strategy", "worker_timeout", "max_restarts", "parallel_calls"),
 }
-_NAMES = 1000  # of a split that are compared: one file more or less moves all that come after it
 
 
 def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: int) -> None:
@@ -51,7 +50,7 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
         "numbers of images to train on": source.train.size,
         "numbers of held-out images": source.validation.size,
         "classes": _digest(source.class_names),
-        "names of images": _digest([_some_names(source.train), _some_names(source.validation)]),
+        "names or labels of images": _digest([source.train.digest(), source.validation.digest()]),
     }
     # A file system may give its list of files to one process minutes before another.
     print("Waiting until all processes have read their data.", flush=True)
@@ -124,9 +123,3 @@ def _other_weights(config):
 def _digest(value):
     """31 bits, since JAX truncates integers to 32."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode()) >> 1
-
-
-def _some_names(split: Split) -> list[str]:
-    """Names from all over a split, without the folder that holds it."""
-    rows = np.linspace(0, split.size - 1, min(split.size, _NAMES)).astype("int64")
-    return [split.name(int(row)).removeprefix(split.root).replace("\\", "/") for row in rows]

@@ -97,7 +97,7 @@ def write_checkpoint(
             save_file(arrays, aside, metadata=metadata)
         except SafetensorError as error:  # a full disk, for instance
             raise OSError(f"{path} cannot be written: {error}") from error
-    paths = _paths(folder)
+    paths = checkpoint_paths(folder)
     end = paths.index(path) + 1
     for old in [*paths[end:], *paths[:end][:-_KEPT]]:
         old.unlink()
@@ -112,13 +112,16 @@ def read_last_checkpoint(
 
     Returns:
         `(arrays, notes)` as they were written, or `None` if there is none.
+
+    Raises:
+        OSError: If one cannot be read now, which does not make it torn.
     """
-    for path in reversed(_paths(pathlib.Path(folder))):
+    for path in reversed(checkpoint_paths(folder)):
         try:
             with safe_open(path, "numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 metadata = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
+        except SafetensorError as error:
             reason = str(error)
         else:
             notes = metadata.get("notes", "")
@@ -129,8 +132,9 @@ def read_last_checkpoint(
     return None
 
 
-def _paths(folder):
-    return sorted(folder.glob(_NAME.replace("{:09d}", "*")))
+def checkpoint_paths(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """The files of the checkpoints in a folder, whole or torn, the last one last."""
+    return sorted(pathlib.Path(folder).glob(_NAME.replace("{:09d}", "*")))
 
 
 def _digest(arrays, notes):

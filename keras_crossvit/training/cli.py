@@ -18,6 +18,7 @@ from keras_crossvit.training.dry_run import dry_run
 from keras_crossvit.training.proof import classify_held_out_picture
 from keras_crossvit.training.recipes import find_recipe
 from keras_crossvit.training.run import train
+from keras_crossvit.training.strategy import asks_others
 
 _FLAGS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "NAME", "help": "a preset, e.g. crossvit_15_dagger"},
@@ -66,6 +67,8 @@ def main(
         )
         sys.exit(128 + signal.SIGINT)
     except _LOST as error:
+        if not asks_others(config.strategy):  # a storage service, for instance
+            sys.exit(in_one_line(error))
         _start_again(error, config.max_restarts)
     if result["export"] is not None:
         _print_summary(config, result)

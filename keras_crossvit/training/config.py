@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from keras_crossvit.common.checks import (
     check_between,
@@ -228,6 +230,6 @@ class TrainConfig(InputConfig):
         scale = self.batch_size / (self.learning_rate_batch_size or self.batch_size)
         return self.learning_rate * scale, self.final_learning_rate * scale
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the values as JSON."""
-        write_json(path, dataclasses.asdict(self))
+    def save(self, path: str | os.PathLike, others: Mapping[str, Any] | None = None) -> None:
+        """Writes the values as JSON, and `others` that the file is to hold."""
+        write_json(path, {**(others or {}), **dataclasses.asdict(self)})

@@ -56,7 +56,11 @@ def write_result(
     """
     path, saved, exports = folder / "result.json", folder / "model.keras", folder / "export"
     before = (read_json(path) if resume else None) or {}
-    written = all(before.get(name) == value for name, value in as_json(results).items())
+    read = {name: options[name] for name in ("crop_ratio", "exif_orientation")}
+    # Version 0.1 did not record how the export reads images.
+    before = {**as_json(read), **before} if before else {}
+    recorded = {**results, **read}
+    written = all(before.get(name) == value for name, value in as_json(recorded).items())
     if not written or not saved.is_file() or before.get("digest") not in (None, _digest(saved)):
         with write_atomically(saved) as aside:
             model.save(aside)
@@ -65,11 +69,11 @@ def write_result(
     # Recorded before it is made, so that a run killed in between makes no second version.
     version = pathlib.PurePath(before["export"]).name if written else _next_version(exports)
     export = str(exports / str(version))
-    write_json(path, {**results, "export": export, "digest": digest})
+    write_json(path, {**recorded, "export": export, "digest": digest})
     if not pathlib.Path(export).is_dir():
         made = _export(model, saved, exports, options)
         if made != export:
-            write_json(path, {**results, "export": made, "digest": digest})
+            write_json(path, {**recorded, "export": made, "digest": digest})
             export = made
     return export
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import as_json, write_text
-from keras_crossvit.training.checkpoints import read_last_checkpoint
+from keras_crossvit.training.checkpoints import checkpoint_paths, read_last_checkpoint
 from keras_crossvit.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _CHANGING = {
     "gradient_checkpointing": "sums may be rounded differently",
     "jit_compile": "sums are rounded differently",
 }
-_LEFTOVERS = ("**/.writing-*", "**/.export-*")
+_LEFTOVERS = (".writing-*", "checkpoints/.writing-*", "export/.export-*")
 # What a run writes, except its exports, which a server may be reading. Checkpoints are moved
 # first: without them nothing resumes the old run if the process is killed in between.
 _MODELS = ("model.keras", "best.keras", "model.safetensors")
@@ -131,8 +131,9 @@ def last_state(
 def begin_run(folder: pathlib.Path, config: TrainConfig, resumed: bool) -> None:
     """Prepares the folder for what the run will write; until then nothing in it has changed.
 
-    A run that starts afresh moves aside what an earlier one left, whose model would otherwise be
-    taken for its own until it is done.
+    A run that starts afresh moves aside what an earlier one left: its model would otherwise be
+    taken for the new run's until that is done, and its checkpoints, of which none can be read,
+    would be removed. In `config.json` a resumed run keeps what describes the model there is.
 
     Args:
         folder: The run's folder.
@@ -140,10 +141,12 @@ def begin_run(folder: pathlib.Path, config: TrainConfig, resumed: bool) -> None:
         resumed: Whether `last_state` found a checkpoint.
     """
     left = any((folder / name).exists() for name in _MODELS)
+    left |= bool(checkpoint_paths(folder / "checkpoints"))
     if not resumed and (left or not config.resume):
         put_aside(folder)
+    before = read_json(folder / "config.json") if resumed else None
     (folder / "checkpoints").mkdir(exist_ok=True)  # now, not after hours, if it cannot be made
-    config.save(folder / "config.json")
+    config.save(folder / "config.json", before)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
@@ -166,14 +169,19 @@ def put_aside(folder: pathlib.Path) -> None:
     written = [folder / name for name in _WRITTEN if (folder / name).exists()]
     if not written:
         return
-    number = 1
-    while (folder / f"before.{number}").exists():
-        number += 1
-    before = folder / f"before.{number}"
+    before = next_before(folder)
     before.mkdir()
     for path in written:
         path.rename(before / path.name)
     logger.warning("%s starts afresh; what an earlier run wrote is now in %s", folder, before)
+
+
+def next_before(folder: pathlib.Path) -> pathlib.Path:
+    """Where `put_aside` would move what is in the folder."""
+    number = 1
+    while (folder / f"before.{number}").exists():
+        number += 1
+    return folder / f"before.{number}"
 
 
 def _compare(folder, before, config):
@@ -184,7 +192,7 @@ def _compare(folder, before, config):
         for field in dataclasses.fields(config)
         if field.default is not dataclasses.MISSING
     }
-    before = {**defaults, **before}
+    before = {**now, **defaults, **before}
     changed = {
         name: (before[name], now[name])
         for name in now

@@ -70,8 +70,8 @@ class RunLog:
         """Shows up to 16 augmented images as one, in TensorBoard.
 
         Args:
-            make_images: Function that returns `(B, height, width, 3)` in 0..255; only called if
-                there is a folder to write to.
+            make_images: Function that returns `(B, height, width, channels)` in 0..255; only
+                called if there is a folder to write to.
         """
         if self.folder is None:
             return

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_crossvit.data.sources import Source
 from keras_crossvit.training.config import TrainConfig
+from keras_crossvit.training.folder import next_before
 from keras_crossvit.training.steps import Totals
 
 logger = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ class Progress:
             totals = [*(float(total) for total in means[::2]), float(means[1])]
         self.step = int(notes["step"])
         self.totals = Totals(*totals) if totals else Totals()
-        before = notes.get("epochs"), notes.get("patience")
-        same = before == (self.config.epochs, self.config.patience)
+        now = self.config.epochs, self.config.patience, self.config.best
+        same = now == (notes.get("epochs"), notes.get("patience"), notes.get("best", now[2]))
         self.ended = notes.get("ended", False) and same
         rows, steps = notes["batch_size"], int(notes["steps_per_epoch"])
         if (rows, steps) != (self.config.batch_size, self.steps):
@@ -122,7 +123,7 @@ class Progress:
     def diverged(self, loss: str) -> str:
         """The message about a loss that is no number, at the last step that was looked at."""
         epoch, step = divmod(self._looked_at - 1, self.steps)
-        before = pathlib.Path(self.config.output_dir) / "before.1"
+        before = next_before(pathlib.Path(self.config.output_dir).expanduser())
         return (
             f"The {loss} is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. A "
             "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "
@@ -132,7 +133,7 @@ class Progress:
 
 
 def compare_data(notes: Mapping[str, Any], source: Source) -> None:
-    """Refuses classes other than a checkpoint's; logs that there are more or fewer images.
+    """Refuses classes other than a checkpoint's; logs that there are other images or labels.
 
     Args:
         notes: The checkpoint's notes.
@@ -157,3 +158,14 @@ def compare_data(notes: Mapping[str, Any], source: Source) -> None:
             "instead of %d and %d, and their order has changed",
             *(source.name, *images, *noted),
         )
+    elif notes.get("data") not in (None, data_digest(source)):
+        logger.warning(
+            "%s has changed: from here on there are other images, in another order, or other "
+            "labels, as many as before",
+            source.name,
+        )
+
+
+def data_digest(source: Source) -> list[int]:
+    """What a checkpoint notes of the data, to tell later whether they have changed."""
+    return [source.train.digest(), source.validation.digest()]

@@ -40,7 +40,7 @@ from keras_crossvit.training.folder import begin_run, last_state, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
-from keras_crossvit.training.progress import Progress, compare_data
+from keras_crossvit.training.progress import Progress, compare_data, data_digest
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     is_chief,
@@ -115,11 +115,11 @@ def _train(config, on_step, on_epoch):
         keras.config.set_dtype_policy(config.precision)
         with weights_in_one_line(strategy, config):
             step = make_step(config, source, strategy)
-        if is_chief(strategy):
-            begin_run(folder, config, resumed=saved is not None)
         run = Run(config, source, strategy, folder if is_chief(strategy) else None, step)
         if saved is not None:
             run.restore(*saved)
+        if is_chief(strategy):
+            begin_run(folder, config, resumed=saved is not None)
         check_same_weights(strategy, config, step)
         with run.checkpoints:
             run.fit(stop, on_step, on_epoch)
@@ -145,7 +145,7 @@ class Run:
         self.steps = steps_per_epoch(source.train, config)
         self.size = step.model.input_shape[1:]
         self.crop_ratio = crop_ratio_for(self.size, config.crop_ratio)
-        self.progress = Progress(config, self.steps)
+        self.progress, self.data = Progress(config, self.steps), data_digest(source)
         self.best_from = 0  # the first epoch since `config.best` last changed
         self.log = RunLog(folder, make_schedule(config, source))
         self.checkpoints = CheckpointWriter(folder and folder / "checkpoints")
@@ -192,11 +192,13 @@ class Run:
             row = self._evaluate(held_out or step.feed(self._held_out_batches), bar, stop)
             self._keep_best()
             progress.ended = self._is_over()
-            if on_epoch is not None:
-                with step.averaged():
-                    progress.ended |= bool(on_epoch(row, step.model))
-            progress.begin_epoch()
-            self.save()
+            try:
+                if on_epoch is not None:
+                    with step.averaged():
+                        progress.ended |= bool(on_epoch(row, step.model))
+            finally:  # an error of the hook does not cost the epoch
+                progress.begin_epoch()
+                self.save()
 
     def _owes_an_epoch(self):
         """Whether all steps are done of an epoch that is not yet in the log."""
@@ -290,7 +292,8 @@ class Run:
 
     def _is_over(self):
         metric, patience = self.config.best or "val_loss", self.config.patience
-        over = is_over(self.log.rows, metric, patience)
+        rows = self.log.rows if self.config.best is None else self.log.rows[self.best_from :]
+        over = is_over(rows, metric, patience)
         if over and self.folder is not None:
             print(f"Ended early: no better {metric} for {patience} epochs.", flush=True)
         return over
@@ -307,7 +310,8 @@ class Run:
         """Returns to the moment of a checkpoint.
 
         Raises:
-            ValueError: If the data's classes have changed.
+            ValueError: If the data's classes have changed, the variables are others, or training
+                is to end within an epoch that the run is past the beginning of.
         """
         notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
         compare_data(notes, self.source)
@@ -315,6 +319,12 @@ class Run:
         same = notes.get("best", self.config.best) == self.config.best
         self.best_from = notes.get("best_from", 0) if same else len(self.log.rows)
         self.progress.restore(notes, arrays)
+        epoch, inside = divmod(self.progress.step, self.steps)
+        if inside and epoch >= self.config.epochs:  # of which there would be no results
+            raise ValueError(
+                f"`epochs` must be at least {epoch + 1}: the run is within that epoch. "
+                f"Received: epochs={self.config.epochs}"
+            )
         self.step.restore(arrays, self.config.output_dir)
         if self.progress.step != notes["step"]:
             self.step.set_iterations(self.progress.step)
@@ -332,6 +342,7 @@ class Run:
                 "log": [*self.log.rows],  # a thread writes it while rows are added
                 "class_names": self.source.class_names,
                 "images": [self.source.train.size, self.source.validation.size],
+                "data": self.data,
                 "best": self.config.best,
                 "best_from": self.best_from,
             }

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+_SCALE = 4  # variables of Keras' `LossScaleOptimizer` itself
+
 
 def restore(
     model: keras.Model,
@@ -24,6 +26,7 @@ def restore(
         ValueError: If the variables do not match.
     """
     known = variables(model, optimizer)
+    arrays = _with_scale_as_in(optimizer, arrays)
     wrong = sorted(known.keys() ^ arrays.keys()) or [
         f"{name} {arrays[name].shape} for {tuple(variable.shape)}"
         for name, variable in known.items()
@@ -49,3 +52,26 @@ def variables(
         for group, variables in (("model", model.variables), ("optimizer", optimizer.variables))
         for number, variable in enumerate(variables)
     }
+
+
+def _with_scale_as_in(optimizer, arrays):
+    """The arrays by the names of this optimizer, if only one of run and checkpoint is in float16.
+
+    A `LossScaleOptimizer` has variables of its own, before those of the optimizer in it.
+    """
+    inner = getattr(optimizer, "inner_optimizer", None)
+    own = [] if inner is None else optimizer.variables[: -len(inner.variables)]
+    there = [name for name in arrays if name.endswith((" step_counter", " dynamic_scale"))]
+    if bool(own) == bool(there):
+        return arrays
+    moved = len(own) or -_SCALE
+    found = {name: array for name, array in arrays.items() if name.startswith("model ")}
+    for name in arrays.keys() - found.keys():
+        group, number, tail = name.split(" ", 2)
+        if int(number) + moved >= 0:
+            found[f"{group} {int(number) + moved:04d} {tail}"] = arrays[name]
+    for number, variable in enumerate(own):
+        name = variable.path.rpartition("/")[2]
+        value = arrays["optimizer 0000 iteration"] if name == "iteration" else variable
+        found[f"optimizer {number:04d} {name}"] = keras.ops.convert_to_numpy(value)
+    return found

@@ -316,6 +316,8 @@ def main():
     parser.add_argument("--batch-size", type=int, default=8, help="files in a request, at most")
     parser.add_argument("--timeout", type=float, default=60, help="seconds for a request")
     arguments = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # the name of a file may not be UTF-8
     if arguments.batch_size < 1:
         parser.error(f"--batch-size must be positive. Received: {arguments.batch_size}")
     if not 0 < arguments.timeout <= LONGEST:

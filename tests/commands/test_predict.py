@@ -48,6 +48,12 @@ def test_predict_writes_a_row_for_each_file(run, command, tmp_path):
     assert broken["error"]
 
 
+def test_paths_may_follow_an_option(run, command, tmp_path):
+    table = tmp_path / "table.csv"
+    said = command("predict", run / "run", "--output", table, run / "pictures" / "validation")
+    assert said.strip() == f"{table}: 13 files, 1 unreadable"
+
+
 def test_predict_hands_on_what_it_is_given(command, tmp_path, monkeypatch):
     """Before what the run says; and all paths, though the first stands where MODEL does."""
     calls = []

@@ -11,6 +11,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from keras_crossvit.data.sources import MemorySplit, Source, open_source
+from keras_crossvit.data.sources.base import PartOfSplit, RenumberedSplit
 
 
 def write(path, shade):
@@ -306,6 +307,7 @@ def test_a_part_without_images():
         ([b"a"], ["ant"], "`labels` must be integers, .* Received: an array of <U3"),
         ([b"a"], [[1.0, 0.7]], r"or rows of zeros and ones\. Received also: 0\.7"),
         ([b"a"], [[2, 1]], r"or rows of zeros and ones\. Received also: 2"),
+        ([b"a", b"b"], [[1, 0], [0, 0]], r"must have a 1 in each row: .* none in row 1"),
     ],
 )
 def test_what_images_in_memory_must_be(images, labels, message):
@@ -394,5 +396,26 @@ def test_parts_of_splits_and_other_folders(tmp_path, folder):
     targets = load_digits().target
     training = [label for row, label in enumerate(targets) if row % 5 != 4]
     assert source.validation.read(range(6)).labels.tolist() == training[20:26]
+    for whole in ("train+test", "all", "train[:50%] + train[50%:]+test"):
+        source = open_source("digits", tmp_path / "data", whole, "test")
+        assert (source.train.size, source.validation.size) == (1797, 359)
+    with pytest.raises(ValueError, match=r"`train_split` must .* or a sum, as in .*train\+tset"):
+        open_source("digits", tmp_path / "data", "train+tset", "test")
     source = open_source(f"folder:{folder}", validation_split="train")
     assert contents(source.validation) == contents(source.train)
+
+
+def test_a_digest_tells_other_names_and_labels_and_not_another_folder(folder, tmp_path_factory):
+    source = open_source(f"folder:{folder}")
+    moved = tmp_path_factory.mktemp("elsewhere") / "moved"
+    shutil.copytree(folder, moved)
+    before = [source.train.digest(), source.validation.digest()]
+    there = open_source(f"folder:{moved}")
+    assert [there.train.digest(), there.validation.digest()] == before
+    image = next((moved / "train").rglob("*.png"))
+    image.rename(image.with_name("another.png"))
+    assert open_source(f"folder:{moved}").train.digest() != before[0]
+    swapped = MemorySplit([b"a", b"b"], [1, 0]).digest()
+    assert swapped != MemorySplit([b"a", b"b"], [0, 1]).digest()
+    part = PartOfSplit(MemorySplit([b"a", b"b"], [1, 0]), np.arange(2))
+    assert RenumberedSplit(part, np.arange(2), 2).digest() == swapped

@@ -248,3 +248,52 @@ def test_metrics_that_compute_outside_of_graphs():
     images, labels, _ = arrays()
     found = model.fit(images[:4], labels[:4], batch_size=4, verbose=0).history
     assert [value for name, value in found.items() if name != "loss"] == [[np.mean(labels[:4])]]
+
+
+class SparseStep(kc.CrossViT):
+    """A step that trains on other labels than the data's, as a user may write it."""
+
+    def train_step(self, data):
+        images, one_hot = data
+        labels = tf.argmax(one_hot, -1)
+        answers = self(images, training=False)
+        self.compute_loss(images, labels, answers)
+        return self.compute_metrics(images, labels, answers, None)
+
+
+class NamedMetrics(kc.CrossViT):
+    """The signature that Keras documents, without defaults."""
+
+    def compute_metrics(self, x, y, y_pred, sample_weight):
+        found = super().compute_metrics(x, y, y_pred, sample_weight)
+        return {**found, "one": tf.constant(1.0)}
+
+
+def one_stage(cls=kc.CrossViT):
+    model = cls(base.small_config(num_stages=1), weights=None, classes=5)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.slow
+def test_a_subclass_decides_what_its_steps_measure():
+    images, labels, _ = arrays()
+    model = one_stage(SparseStep)
+    data = tf.data.Dataset.from_tensor_slices((images, np.eye(5)[labels])).batch(13)
+    history = model.fit(data, verbose=0).history
+    right = model.predict(images, 13, verbose=0).argmax(-1) == labels
+    assert history["accuracy"] == [pytest.approx(right.mean())]
+    found = one_stage(NamedMetrics).evaluate(images, labels, 13, verbose=0, return_dict=True)
+    assert set(found) == {"loss", "accuracy", "one"}
+
+
+def test_images_that_are_in_no_batch_are_refused_as_by_keras():
+    images, labels, _ = arrays()
+    with pytest.raises(ValueError, match=r"expected shape=\(None, 40, 40, 3\), found shape=\(40"):
+        one_stage().fit(tf.data.Dataset.from_tensor_slices((images, labels)), verbose=0)
+
+
+def test_a_share_of_arrays_of_unlike_lengths_is_not_held_out():
+    images, labels, _ = arrays()
+    with pytest.raises(ValueError, match=r"`y` must have a row for each of the 13 .* 11 rows"):
+        one_stage().fit(images, labels[:11], validation_split=0.25, verbose=0)

@@ -1,10 +1,12 @@
 """Saving, loading in a process of its own, configs, export."""
 
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_crossvit as kc
 from keras_crossvit.training import make_optimizer
@@ -83,6 +85,27 @@ def test_clone(model):
     clone.set_weights(model.get_weights())
     x = base.pixels()
     assert_same_outputs(clone(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        base.any_design("cross_attention", "linear"),
+        dataclasses.replace(base.any_design("cross_attention", "conv"), fusion_depth=2),
+        base.any_design("pairwise", "t2t"),
+        base.any_design("class_token", "t2t_transformer"),
+        base.any_design("all_attention", "linear"),
+    ],
+    ids=lambda config: f"{config.fusion}, {config.patch_embed}",
+)
+def test_tensorflows_checkpoints_hold_all_weights(config, tmp_path):
+    model, other = (base.small_model(config) for _ in range(2))
+    for variable in other.weights:
+        variable.assign(variable + 1)
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
+    tf.train.Checkpoint(model=other).restore(path).assert_consumed()
+    for ours, theirs in zip(other.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
 
 
 def test_export_and_reload(tmp_path):

@@ -26,8 +26,9 @@ from keras_crossvit.training.agreement import (
 from keras_crossvit.training.strategy import make_strategy, scope_of
 from tests.training.tiny import RECIPE
 
-def check(step=7, names=("a", "b"), images=("1", "2", "3"), **values):
-    split = MemorySplit([b"x"] * len(images), [0] * len(images), images)
+def check(step=7, names=("a", "b"), images=("1", "2", "3"), last=0, **values):
+    labels = [*[0] * (len(images) - 1), last]
+    split = MemorySplit([b"x"] * len(images), labels, images)
     split.root = values.get("data_dir", "")
     config = dataclasses.replace(RECIPE, **values)
     check_agreement(strategy, config, Source("some", names, split, split), step)
@@ -45,6 +46,7 @@ for values in [
     {"step": 7 + number},
     {"images": ["1", "2", "3", "4"][number:]},
     {"images": ["1", ["2", "2b"][number], "3"]},
+    {"last": number},
     {"names": [("a", "b"), ("a", "c")][number]},
     {"batch_size": 16 + number, "seed": number, "step": number},
 ]:
@@ -94,7 +96,7 @@ def test_processes_that_differ_are_refused(backend):
                 "alike",
                 "`output_dir` must be one folder that all .* that go on after steps 7, 8",
                 f"{data} numbers of images to train on and .*; here {4 - number} to train on .*",
-                f"{data} names of images; here 3 .*",
+                *[f"{data} names or labels of images; here 3 .*"] * 2,
                 f"{data} classes; here 3 .*",
                 "`batch_size`, `seed` must be the same in all processes .* "
                 f"here: batch_size={16 + number}, seed={number}",

@@ -17,7 +17,7 @@ from keras_crossvit.training.checkpoints import (
     write_checkpoint,
 )
 from keras_crossvit.training.config import TrainConfig
-from keras_crossvit.training.folder import begin_run, last_state, put_aside
+from keras_crossvit.training.folder import begin_run, last_state, put_aside, run_folder
 
 ARRAYS = {
     "kernel": np.arange(12, dtype="float32").reshape(3, 4),
@@ -113,6 +113,18 @@ def test_a_torn_one_is_named_and_the_one_before_is_used(tmp_path, spoil, caplog)
     assert "step-000000002.safetensors is torn" in caplog.text
 
 
+def test_one_that_cannot_be_read_now_is_not_torn(tmp_path, monkeypatch):
+    """Or the run would start afresh, and delete it."""
+
+    def fail(path, framework):
+        raise OSError(116, "Stale file handle")
+
+    write_checkpoint(tmp_path, 1, ARRAYS, {"step": 1})
+    monkeypatch.setattr(checkpoints, "safe_open", fail)
+    with pytest.raises(OSError, match="Stale file handle"):
+        read_last_checkpoint(tmp_path)
+
+
 def test_a_write_that_was_cut_off_is_no_checkpoint(tmp_path):
     write_checkpoint(tmp_path, 1, ARRAYS, {"step": 1})
     (tmp_path / ".99.writing").write_bytes(b"half of a file")
@@ -151,6 +163,48 @@ def test_only_a_run_that_begins_anew_puts_aside(tmp_path):
     assert files(tmp_path) == ["before.1", "checkpoints", "config.json"]
     assert files(tmp_path / "before.1") == ["checkpoints", "config.json", "model.keras"]
     assert json.loads((tmp_path / "before.1" / "config.json").read_text())["seed"] == config.seed
+
+
+def test_torn_checkpoints_are_put_aside(tmp_path):
+    config = make_config(tmp_path)
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    cut(tmp_path / "checkpoints" / "step-000000005.safetensors")
+    assert open_run(tmp_path, config, writes=True) is None
+    assert files(tmp_path / "before.1" / "checkpoints") == ["step-000000005.safetensors"]
+    assert files(tmp_path / "checkpoints") == []
+
+
+def test_a_resumed_run_still_describes_the_model_that_is_there(tmp_path):
+    config = make_config(tmp_path)
+    open_run(tmp_path, config, writes=True)
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    values = json.loads((tmp_path / "config.json").read_text())
+    described = {**values, "architecture": "crossvit_digits"}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    more = dataclasses.replace(config, epochs=20)
+    open_run(tmp_path, more, writes=True)
+    assert json.loads((tmp_path / "config.json").read_text()) == {**described, "epochs": 20}
+
+
+def test_a_config_json_without_values_is_completed(tmp_path):
+    config = make_config(tmp_path)
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 8
+
+
+def test_files_of_a_run_below_this_one_stay(tmp_path):
+    with run_folder(make_config(tmp_path), writes=True):
+        (tmp_path / "inner" / "checkpoints").mkdir(parents=True)
+    for path in (tmp_path / "inner" / "checkpoints", tmp_path / "checkpoints", tmp_path):
+        path.mkdir(exist_ok=True)
+        (path / ".writing-abc").write_text("half of a file")
+    with run_folder(make_config(tmp_path), writes=True):
+        assert files(tmp_path) == [".lock", ".owner", "checkpoints", "inner"]
+        assert files(tmp_path / "checkpoints") == []
+        assert files(tmp_path / "inner" / "checkpoints") == [".writing-abc"]
+    assert files(tmp_path) == [".lock", "checkpoints", "inner"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "csv"])

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_crossvit.data import sources
 from keras_crossvit.training import cli, main
+from keras_crossvit.training.checkpoints import write_checkpoint
 from tests.training.tiny import RECIPE
 
 pytestmark = pytest.mark.slow
@@ -63,6 +64,10 @@ def test_dry_run_checks_everything_and_writes_nothing(train, tmp_path, capsys):
     ):
         assert line in printed
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    write_checkpoint(tmp_path / "run" / "checkpoints", 5, {"a": np.zeros(1)}, {"step": 5})
+    RECIPE.save(tmp_path / "run" / "config.json")
+    message = refusal(train, "--dry-run", "--set", "weight_decay=0.1")
+    assert "`output_dir` holds a run with other values" in message
     memory = re.search(r"estimated: (.+) MB = (.+) MB of weights, .* \+ (.+) MB of act", printed)
     whole, variables, activations = map(float, memory.groups())
     assert min(variables, activations) > 0.1
@@ -204,3 +209,11 @@ def test_the_end_of_a_run_names_its_best_epoch(monkeypatch, capsys):
         "SavedModel: run/export/1",
         "the SavedModel on held_out.png: bee (50.0%); it is ant",
     ]
+
+
+def test_a_process_alone_does_not_wait_for_others(train, monkeypatch):
+    def fail(config):
+        raise tf.errors.UnavailableError(None, None, "the bucket is away")
+
+    monkeypatch.setattr(cli, "train", fail)
+    assert refusal(train) == "UnavailableError: the bucket is away"

@@ -62,6 +62,20 @@ def test_only_kernels_decay():
     assert moved == sum(v.ndim in (2, 4) for v in model.trainable_variables)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_what_is_excluded_does_not_decay(kind):
+    """By Keras' own method, before the optimizer is built."""
+    model = small()
+    made = make_optimizer(model, 0.4, 0.05, total_steps=30, warmup_steps=0, optimizer=kind)
+    optimizer = type(made).from_config(made.get_config())
+    optimizer.exclude_from_weight_decay(var_names=["kernel"])
+    optimizer.build(model.trainable_variables)
+    before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    optimizer.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables])
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
 def test_adamw_follows_pytorch():
     """100 steps on real digits from trained weights: the losses of torch.optim.AdamW."""
     ours, theirs = follow()

@@ -18,7 +18,7 @@ from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.preemption import watch_for_preemption
-from keras_crossvit.training.progress import Progress, compare_data
+from keras_crossvit.training.progress import Progress, compare_data, data_digest
 from keras_crossvit.training.run import Run
 from keras_crossvit.training.steps import Step, Totals
 from tests.base import skip_without
@@ -230,6 +230,46 @@ def test_a_hook_is_given_the_model_that_was_measured():
     assert run.progress.ended
 
 
+def test_an_error_of_a_hook_does_not_cost_the_epoch():
+    def hook(row, model):
+        raise ConnectionError("the tracker is away")
+
+    saved = []
+    step = types.SimpleNamespace(model=None, feed=list, averaged=contextlib.nullcontext)
+    run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
+    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    run._keep_best = run._training_batches = run._bar = lambda: None
+    run.save = lambda: saved.append([*run.log.rows])
+    with pytest.raises(ConnectionError):
+        run.fit(threading.Event(), on_epoch=hook)
+    assert saved == [[{"val_loss": 1.0}]]
+
+
+def test_patience_counts_the_epochs_since_the_metric_changed():
+    config = dataclasses.replace(RECIPE, best="val_accuracy", patience=3)
+    rows = [{"val_accuracy": accuracy} for accuracy in (0.9, 0.5, 0.6, 0.7)]
+    run = at_the_end_of_an_epoch(rows, config=config, best_from=2)
+    assert not run._is_over()
+    run.best_from = 0
+    assert run._is_over()
+
+
+@pytest.mark.parametrize(("epochs", "refused"), [(1, True), (2, True), (3, False)])
+def test_a_run_cannot_end_before_the_middle_of_an_epoch(epochs, refused):
+    """There are no results of the weights that it would end with."""
+    config = dataclasses.replace(RECIPE, epochs=epochs, warmup_epochs=0)
+    step = types.SimpleNamespace(restore=lambda arrays, origin: None)
+    run = at_the_end_of_an_epoch(config=config, step=step, source=data(), folder=None)
+    notes = {**Progress(config, STEPS, step=25).notes, "log": [{}, {}]}
+    if refused:
+        message = rf"`epochs` must be at least 3: the run is within .* epochs={epochs}$"
+        with pytest.raises(ValueError, match=message):
+            run.restore({}, notes)
+    else:
+        run.restore({}, notes)
+        assert run.progress.step == 25
+
+
 def test_calls_of_several_steps_end_where_a_checkpoint_is_due():
     config = dataclasses.replace(RECIPE, checkpoint_steps=4, steps_per_call=3)
     run, reached = at_the_end_of_an_epoch(config=config), []
@@ -340,6 +380,14 @@ def test_data_that_grew_or_shrank_are_named(images, message, caplog):
     else:
         assert caplog.messages[0].startswith("folder:pets has changed: from here on there are 176")
         assert f"held out, instead of {message}" in caplog.messages[0]
+
+
+def test_other_images_or_labels_of_the_same_number_are_named(caplog):
+    noted = {"images": [176, 20], "data": data_digest(data())}
+    compare_data(noted, data())
+    assert not caplog.messages
+    compare_data({**noted, "data": [noted["data"][0], 0]}, data())
+    assert "folder:pets has changed: from here on there are other images, in" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(("epochs", "ended"), [(2, True), (3, False)])

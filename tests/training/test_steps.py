@@ -218,6 +218,29 @@ def test_mixed_float16_holds_the_optimizer_once():
     assert [v for name, v in captured.items() if name.endswith("step_counter")] == [2]
 
 
+def test_a_run_may_go_on_with_or_without_mixed_float16():
+    plain = make_step(ema_momentum=0.9)
+    train(plain, 2)
+    before = arrays_of(plain)
+    keras.config.set_dtype_policy("mixed_float16")
+    scaled = make_step(ema_momentum=0.9)
+    keras.config.set_dtype_policy("float32")
+    scaled.restore(before, "run")
+    assert [int(x.iterations) for x in (scaled.optimizer, scaled.optimizer.inner_optimizer)] == [
+        2,
+        2,
+    ]
+    assert float(scaled.optimizer.dynamic_scale) == 2**15
+    again = make_step(ema_momentum=0.9)
+    again.restore(arrays_of(scaled), "run")
+    after = arrays_of(again)
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+    scaled.set_iterations(3)
+    assert int(scaled.optimizer.inner_optimizer.iterations) == 3
+
+
 def test_state_of_another_model_is_refused_and_nothing_changes():
     step = make_step()
     before, state = values_of(step.model), arrays_of(step)

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import unicodedata
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ _PATH = re.compile(r"^[.~]|[/\\]")
 # Names of splits to validate on; the first that a dataset has is taken unless one is chosen.
 VALIDATION = ("validation", "val", "valid", "dev", "test")
 _LABELS_AT_A_TIME = 256
+_NAMES = 1000  # of a split, in its digest
 
 _logger = logging.getLogger("keras_crossvit.data")
 
@@ -62,9 +64,11 @@ class Split(abc.ABC):
     Attributes:
         root: What the images' names begin with and do not depend on: their folder, which may be
             moved, or a dataset's name as it was asked for.
+        knows_labels: Whether `labels` reads no image.
     """
 
     root = ""
+    knows_labels = False
 
     def __init__(self, size: int, label_shape: tuple[int, ...] = (), remote: bool = False) -> None:
         self.size = size
@@ -111,6 +115,20 @@ class Split(abc.ABC):
         empty = self.read([]).labels
         return np.concatenate([empty, *(self.read(chunk).labels for chunk in chunks)])
 
+    def digest(self) -> int:
+        """31 bits that tell other images, or another order, and other labels if they are known.
+
+        The same wherever the images lie. Of many images, names from all over the split count:
+        one file more or less moves all that come after it. No image is read, and of images
+        with several labels only the names count.
+        """
+        rows = np.linspace(0, self.size - 1, min(self.size, _NAMES)).astype("int64")
+        names = (self.name(int(row)).removeprefix(self.root).replace("\\", "/") for row in rows)
+        digest = zlib.crc32("\n".join(names).encode("utf-8", "surrogatepass"))
+        if self.knows_labels and not self.label_shape:
+            digest = zlib.crc32(self.labels().tobytes(), digest)
+        return digest >> 1  # since JAX truncates integers to 32 bits
+
 
 class PartOfSplit(Split):
     """Some rows of another split, in the given order.
@@ -122,7 +140,8 @@ class PartOfSplit(Split):
 
     def __init__(self, whole: Split, rows: np.ndarray) -> None:
         super().__init__(len(rows), whole.label_shape, whole.remote)
-        self._whole, self._rows, self.root = whole, rows, whole.root
+        self._whole, self._rows = whole, rows
+        self.root, self.knows_labels = whole.root, whole.knows_labels
 
     def name(self, index: int) -> str:
         return self._whole.name(int(self._rows[index]))
@@ -146,6 +165,7 @@ class RenumberedSplit(Split):
     def __init__(self, whole: Split, numbers: np.ndarray, classes: int) -> None:
         super().__init__(whole.size, (classes,) if whole.label_shape else (), whole.remote)
         self._whole, self._numbers = whole, numbers
+        self.root, self.knows_labels = whole.root, whole.knows_labels
 
     def name(self, index: int) -> str:
         return self._whole.name(index)
@@ -272,7 +292,10 @@ class Request:
         asked = [("train_split", train), ("validation_split", validation)]
         for argument, name in asked[1:] if alone else asked:
             if isinstance(name, str):
-                known = (name.partition("[")[0] if parts else name) in there
+                known = name in there
+                if parts:
+                    terms = [term.partition("[")[0].strip() for term in name.split("+")]
+                    known = all(term in there or term == "all" for term in terms)
             else:  # a share to validate on, which is checked where it is used
                 known = argument == "validation_split"
             if not known:
@@ -292,7 +315,7 @@ class Request:
                 "PATH/CLASS, which make one split, 'train'"
             )
         elif parts:
-            more = ', or a part of one, as in "train[90%:]"'
+            more = ', or a part of one or a sum, as in "train[90%:]" and "train+test"'
         if argument == "validation_split":
             more += "; or be a share of the training split, as in 0.2"
         return more

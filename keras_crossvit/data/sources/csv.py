@@ -101,7 +101,7 @@ class _Table:
             raise ValueError(f"{path} must be a table in UTF-8. Received: {error}") from error
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         rows = self._rows_of(reader)
-        header: list[str] = next(rows, [])
+        header = [name.strip() for name in next(rows, [])]
         if len(header) != len(set(header)) or set(header) - {"split"} not in _COLUMNS:
             raise ValueError(
                 f"{path}, row 1, must name the columns path, label or labels, and possibly "

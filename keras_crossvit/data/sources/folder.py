@@ -34,6 +34,8 @@ class FileSplit(Split):
         labels: int `(N,)`.
     """
 
+    knows_labels = True
+
     def __init__(self, root: str, paths: Strings, labels: Any) -> None:
         remote = storage.is_remote(root) or paths.mention("://")
         super().__init__(len(paths), remote=remote)
@@ -97,7 +99,10 @@ def _open_split(folder, class_names):
             f"Received also: {', '.join(unknown)}{unicode_hint(unknown, class_names)}"
         )
     if not there:
-        raise ValueError(f"{folder} must hold a folder per class. Received: none")
+        raise ValueError(
+            f"{folder} must hold a folder per class. Received: none. (A folder of classes, of "
+            "which one has the name of a split, must be called train, and PATH be what it is in.)"
+        )
     paths, counts = Strings(), dict.fromkeys(class_names, 0)
     suffixes = collections.Counter()  # of the other files
     names = [name for name in class_names if name in there]

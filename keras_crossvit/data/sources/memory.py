@@ -17,8 +17,10 @@ class MemorySplit(Split):
             held out by these names alone, and the processes of a run compare these names alone.
 
     Raises:
-        ValueError: If their numbers differ, or if one is of another kind.
+        ValueError: If their numbers differ, one is of another kind, or an image has no label.
     """
+
+    knows_labels = True
 
     def __init__(
         self,
@@ -52,6 +54,11 @@ class MemorySplit(Split):
         if self._labels.ndim > 1 and other.size:
             raise ValueError(
                 f"`labels` must be integers, or rows of zeros and ones. Received also: {other[0]}"
+            )
+        if self._labels.ndim > 1 and not self._labels.any(axis=1).all():
+            raise ValueError(
+                "`labels` must have a 1 in each row: images without a label can have a class of "
+                f"their own. Received: none in row {self._labels.any(axis=1).argmin()}"
             )
         super().__init__(len(self._images), self._labels.shape[1:])
 

@@ -173,6 +173,8 @@ def _open_split(builder, name, key):
             f"dataset there, or mount the bucket. Received: {folder}, stored as "
             f"{builder.info.file_format.value}"
         )
+    if not builder.info.splits[key].num_examples:  # a part such as "train[:0%]"
+        return RandomAccessExamples(name, builder.info, [])
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     try:
         records = builder.as_data_source(key, deserialize_method=raw)

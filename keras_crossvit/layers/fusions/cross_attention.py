@@ -10,7 +10,7 @@ from keras_crossvit.layers.cross_attention import CrossAttention
 from keras_crossvit.layers.drop_path import DropPath, child_seeds
 from keras_crossvit.layers.fusions.base import Fusion, register_fusion
 from keras_crossvit.layers.fusions.projection import align
-from keras_crossvit.layers.parts import dense_macs, layer_norm
+from keras_crossvit.layers.parts import dense_macs, layer_norm, track
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -93,6 +93,7 @@ class CrossAttentionFusion(Fusion):
         seeds = child_seeds(self.seed)
         self.small_blocks = self._blocks("small", large_width, self.large_num_heads, seeds)
         self.large_blocks = self._blocks("large", small_width, self.small_num_heads, seeds)
+        track(self, [*self.small_blocks, *self.large_blocks])
         dtype = self.dtype_policy
         self.small_projection = align("small_projection", small_width, large_width, dtype)
         self.large_projection = align("large_projection", large_width, small_width, dtype)

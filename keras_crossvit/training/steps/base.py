@@ -111,6 +111,8 @@ class Step(abc.ABC):
     def set_iterations(self, step: int) -> None:
         """Sets the step that the learning rate's schedule has reached."""
         self.optimizer.iterations.assign(step)
+        if hasattr(self.optimizer, "inner_optimizer"):  # which has the schedule
+            self.optimizer.inner_optimizer.iterations.assign(step)
 
     def put_average_in_place(self) -> None:
         """Gives the model the moving average of its weights, if there is one."""

@@ -1,6 +1,7 @@
 """Converts checkpoints from one file format to another."""
 
 import dataclasses
+import logging
 import math
 import os
 import pathlib
@@ -17,6 +18,7 @@ from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, he
 from keras_crossvit.weights.files import read_checkpoint
 from keras_crossvit.weights.names import named_variables, to_torch
 
+logger = logging.getLogger("keras_crossvit")
 _DESTINATIONS = (".safetensors", ".keras", ".weights.h5")
 
 
@@ -27,9 +29,10 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         source: Path of a `.safetensors` or PyTorch (`.pth`, `.pt`, `.bin`) file with timm's or
             the authors' names, or of a `.keras` model of this package.
             A `.safetensors` file of this package records the patch grids, channels, activation,
-            labels, mean and deviation, and whether the inputs are separate. Weights from any
-            other file must be for square images, and get a softmax, no labels, and ImageNet's
-            mean and deviation (their averages for one channel).
+            labels, mean and deviation, whether the model normalises, the pooling, and whether the
+            inputs are separate. Weights from any other file must be for square images, and get
+            a softmax, no labels, and ImageNet's mean and deviation (their averages for one
+            channel).
         destination: The file to write: `.safetensors` (timm's names; timm loads it with
             `strict=True`), `.keras` (model and weights) or `.weights.h5` (only the weights).
 
@@ -50,6 +53,8 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
     else:
         model = _model_of(read_checkpoint(source), str(source))
     if destination.suffix == ".safetensors":
+        if any(all(image is not x for x in model.inputs) for image in model.images.values()):
+            logger.warning("%s holds the weights without the layers before the model", destination)
         save_checkpoint(model, destination)
         return model
     with write_atomically(destination) as aside:

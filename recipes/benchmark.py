@@ -35,6 +35,7 @@ bfloat16.
 
 import argparse
 import json
+import os
 import sys
 
 from benchmarks.engines import ENGINES, RUNTIMES
@@ -50,20 +51,28 @@ def main():
     arguments = _parse()
     import keras
 
-    from keras_crossvit.common.files import write_text
-
     if arguments.precision != "int8":  # an engine's, not a policy of Keras
         keras.config.set_dtype_policy(arguments.precision)
     try:
-        found = MODES[arguments.mode](arguments)
-    except (ValueError, RuntimeError) as error:
+        _report(arguments, MODES[arguments.mode](arguments))
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _report(arguments, found):
+    """Prints and writes what was measured; draws it last, as that may fail."""
+    from keras_crossvit.common.files import write_text
+
     result = {**vars(arguments), **found}
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if arguments.mode not in WITH_TABLES:  # whose tables are printed already
         print(text)
     if arguments.json:
         write_text(arguments.json, text + "\n")
+    if arguments.figure and arguments.mode == "infer":
+        from benchmarks import figure1
+
+        figure1.plot_speed(found["models"], arguments.figure)
 
 
 def _parse():
@@ -100,7 +109,7 @@ def _parse():
             parser.error(f"{option} must be positive. Received: {getattr(arguments, name)}")
     if arguments.model is None and arguments.mode not in WITHOUT_MODEL:
         parser.error(f"--model is needed for --mode {arguments.mode}")
-    fault = _fault(arguments)
+    fault = _fault(arguments) or _lost(arguments)
     if fault:
         parser.error(fault)
     return arguments
@@ -123,6 +132,24 @@ def _fault(arguments):
         )
     if arguments.gradient_checkpointing and arguments.mode != "train":
         return f"--gradient-checkpointing is for --mode train. Received: --mode {arguments.mode}"
+    return None
+
+
+def _lost(arguments):
+    """Which result could not be written or drawn in the end, or `None`."""
+    from benchmarks import paper
+
+    for name in ("json", "markdown", "figure"):
+        path = getattr(arguments, name)
+        if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
+            return f"--{name} must be a file in an existing folder. Received: {path}"
+    if arguments.figure and arguments.mode == "infer":
+        names = arguments.model.split(",")
+        if not any(paper.paper_top1(name) for name in names):
+            return (
+                "--figure needs a --model whose accuracy the paper gives. "
+                f"Received: --model {arguments.model}"
+            )
     return None
 
 
@@ -157,8 +184,6 @@ def infer(arguments):
         }
         for name, model in built.items()
     ]
-    if arguments.figure:
-        figure1.plot_speed(rows, arguments.figure)
     return {"models": rows}
 
 

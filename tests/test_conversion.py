@@ -250,3 +250,22 @@ def test_weights_that_are_not_finite_are_not_written(safetensors, tmp_path):
 def test_unknown_destination(safetensors, tmp_path):
     with pytest.raises(ValueError, match="`destination` must end in"):
         convert(safetensors, tmp_path / "model.onnx")
+
+
+def test_what_normalises_and_pools_is_kept(tmp_path):
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    bare = {"include_preprocessing": False, "include_top": False, "pooling": "avg"}
+    model = kc.CrossViT(config, weights=None, **bare)
+    kc.save_checkpoint(model, tmp_path / "bare.safetensors")
+    again = convert(tmp_path / "bare.safetensors", tmp_path / "bare.keras")
+    assert (again.include_preprocessing, again.include_top, again.pooling) == (False, False, "avg")
+    images = pixels(2, 48, 48)
+    np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
+
+
+def test_layers_before_a_model_are_left_out_with_a_word(tmp_path, caplog):
+    config = kc.CrossViTConfig.preset("crossvit_digits")
+    tensor = keras.layers.Rescaling(255.0)(keras.Input((48, 48, 3)))
+    kc.CrossViT(config, weights=None, classes=3, input_tensor=tensor).save(tmp_path / "a.keras")
+    convert(tmp_path / "a.keras", tmp_path / "a.safetensors")
+    assert "without the layers before the model" in caplog.text

@@ -43,14 +43,14 @@ SNIPPETS = [
 
 
 def shallow():
-    """The presets with one encoder in each branch and stage: the others cost time and no more."""
-    found = {}
+    """The presets, those of more than three encoders a stage with one: the others cost time."""
+    found = {**PRESETS}
     for name, preset in PRESETS.items():
         config = preset.config
-        small = config.small and dataclasses.replace(config.small, depth=1)
-        large = dataclasses.replace(config.large, depth=1)
-        config = dataclasses.replace(config, small=small, large=large)
-        found[name] = dataclasses.replace(preset, config=config)
+        if config.large.depth > 3:
+            large = dataclasses.replace(config.large, depth=1)
+            config = dataclasses.replace(config, large=large)
+            found[name] = dataclasses.replace(preset, config=config)
     return found
 
 

@@ -154,6 +154,15 @@ def test_one_stage_is_drawn_under_its_number(wide):
         visualize.plot_cross_attention(WIDE[0], cross, stages=[2])
 
 
+def test_a_model_that_resizes_its_images_itself():
+    tensor = keras.layers.Resizing(40, 64)(keras.Input((None, None, 3)))
+    model = base.small_model(input_tensor=tensor)
+    maps = visualize.gradcam(model, base.pixels(2, 60, 80), 0)
+    assert maps["small"].shape == (2, 5, 8)
+    with pytest.raises(ValueError, match=r"`images` must be \(B, None, None, 3\)"):
+        visualize.gradcam(model, base.pixels(2, 60, 80)[..., :1], 0)
+
+
 def test_plots_of_another_image_than_those_of_the_batch_are_refused(wide):
     maps = visualize.feature_maps(wide, WIDE)
     cases = [

@@ -9,5 +9,7 @@ def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
 
     ImageNet has two such pairs: crane (the bird and the machine) and maillot.
     """
-    times = collections.Counter(names)
-    return tuple(f"{x} ({n})" if times[x] > 1 else x for n, x in enumerate(names))
+    names = tuple(names)
+    while len(times := collections.Counter(names)) < len(names):  # "a (1)" may be a name already
+        names = tuple(f"{x} ({n})" if times[x] > 1 else x for n, x in enumerate(names))
+    return names

@@ -4,7 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,18 +24,20 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         The `pathlib.Path` of the temporary file, to be written in the context.
     """
     path = pathlib.Path(path)
+    aside = path.parent.absolute() / f".writing-{secrets.token_urlsafe(6)}{path.name}"
+    name = os.fspath(aside)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.name)
+        handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     except OSError as error:
         error.filename = os.fspath(path)  # rather than a name that nobody knows
         raise
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)  # as the umask allows
     os.close(handle)
-    aside = pathlib.Path(name)
     try:
         yield aside
         with open(aside, "r+b") as file:  # Windows does not sync a file that is only read
             os.fsync(file.fileno())
-        aside.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        aside.chmod(mode)  # what was written may be another file, with other permissions
         os.replace(aside, path)
     except OSError as error:
         if error.errno is not None and error.filename in (None, name):  # a full disk has no name
@@ -58,10 +61,3 @@ def write_json(path: str | os.PathLike[str], values: Any) -> None:
 def as_json(values: Any) -> Any:
     """The values as a JSON file would return them: tuples as lists, and NaN as `None`."""
     return json.loads(json.dumps(values), parse_constant=lambda constant: None)
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_crossvit.common.tf_data import graph_function, noinline
 from keras_crossvit.data.formats import has, padded_bytes, webp_chunk
 
+_LITTLE_ENDIAN, _BIG_ENDIAN = b"II*\0", b"MM\0*"  # what a TIFF header begins with
 _TAG, _SHORT, _LONG = 0x0112, 3, 4  # the orientation's number and the types of its value
 _MAX_ENTRIES = 128  # of a directory; cameras write about a dozen
 _MAX_SEGMENTS = 32  # of a JPEG before its EXIF, which should come first
@@ -117,10 +118,11 @@ def _find_in_jpeg(image_bytes):
 
 @noinline
 def _find_in_png(image_bytes):
-    before, *_ = tf.unstack(
-        tf.raw_ops.StringSplitV2(input=[image_bytes], sep=b"eXIf", maxsplit=1).values[:1], num=1
-    )
-    at = tf.cast(tf.strings.length(before), tf.int64)
+    # The chunk's name alone may also be in a text before it.
+    names = b"eXIf" + _LITTLE_ENDIAN, b"eXIf" + _BIG_ENDIAN
+    splits = [tf.raw_ops.StringSplitV2(input=[image_bytes], sep=x, maxsplit=1) for x in names]
+    before = tf.strings.length(tf.concat([split.values[:1] for split in splits], axis=0))
+    at = tf.cast(tf.reduce_min(before), tf.int64)
     return tf.where(has(image_bytes, at, b"eXIf"), at + 4, _NOWHERE)
 
 
@@ -135,7 +137,7 @@ def _find_in_webp(image_bytes):
 @noinline
 def _read(image_bytes, at):
     """The orientation in the EXIF whose TIFF header is at byte `at`."""
-    little_endian = has(image_bytes, at, b"II*\0")
+    little_endian = has(image_bytes, at, _LITTLE_ENDIAN)
 
     def number(stored):
         """`(..., count)` bytes to a whole number `(...)`."""
@@ -150,7 +152,7 @@ def _read(image_bytes, at):
     values = tf.where(types == _LONG, long, short)
     there = (tags == _TAG) & ((types == _SHORT) | (types == _LONG)) & (counts == 1) & (values <= 8)
     there &= tf.range(_MAX_ENTRIES, dtype=tf.int64) < count
-    there &= little_endian | has(image_bytes, at, b"MM\0*")
+    there &= little_endian | has(image_bytes, at, _BIG_ENDIAN)
     return tf.reduce_max(tf.where(there, tf.maximum(values, 1), 1))
 
 

@@ -1,7 +1,7 @@
 """Exports to other runtimes: ONNX, LiteRT and OpenVINO.
 
-The exported models take `images`, float32 `(N, H, W, 3)` with any N and pixels in 0..255,
-whatever `include_preprocessing` was. They return what the model returns: `logits` if its
+The exported models take `images`, float32 `(N, H, W, 3)` with any N >= 1 and pixels in
+0..255, whatever `include_preprocessing` was. They return what the model returns: `logits` if its
 `classifier_activation` is `None` or "linear", otherwise `probabilities`.
 """
 
@@ -104,7 +104,7 @@ def export_openvino(
     Returns and raises as `export_onnx` does.
     """
     file = _check("export_openvino", model, path, ".xml")
-    _check_samples(model, int8, samples)
+    samples = _checked_samples(model, int8, samples)
     if int8 and samples is None:
         raise ValueError("`samples` must be images with int8=True. Received: samples=None")
     check_packages("export_openvino", "openvino")
@@ -199,7 +199,7 @@ def export_litert(
     Returns and raises as `export_onnx` does.
     """
     file = _check("export_litert", model, path, ".tflite")
-    _check_samples(model, int8, samples)
+    samples = _checked_samples(model, int8, samples)
     import tensorflow as tf
 
     holder = tf.Module()
@@ -211,8 +211,7 @@ def export_litert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if samples is not None:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        measured = np.asarray(samples, "float32")
-        converter.representative_dataset = lambda: ({"images": image[None]} for image in measured)
+        converter.representative_dataset = lambda: ({"images": image[None]} for image in samples)
     with warnings.catch_warnings():
         # To measure, the converter uses an interpreter that TensorFlow itself deprecates.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter")
@@ -222,15 +221,23 @@ def export_litert(
     return file
 
 
-def _check_samples(model, int8, samples):
-    if samples is not None and not int8:
+def _checked_samples(model, int8, samples):
+    """The samples as one float32 array; `None` stays as it is."""
+    if samples is None:
+        return None
+    if not int8:
         raise ValueError("`samples` must be None unless int8=True. Received: int8=False")
     shape = image_shape(model)
-    if samples is not None and (len(samples) == 0 or samples.shape[1:] != shape):
-        raise ValueError(
-            f"`samples` must be images (n, {', '.join(map(str, shape))}). "
-            f"Received: shape {samples.shape}"
-        )
+    allowed = f"`samples` must be images (n, {', '.join(map(str, shape))})"
+    try:
+        samples = np.asarray(samples, "float32")
+    except (TypeError, ValueError) as error:  # images of several sizes, or no numbers
+        raise ValueError(f"{allowed}. Received: {error}") from error
+    if samples.shape[1:] != shape or len(samples) == 0:
+        raise ValueError(f"{allowed}. Received: shape {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{allowed} of finite numbers. Received: NaN or infinity")
+    return samples
 
 
 def _freeze(model):

@@ -116,7 +116,7 @@ def export_triton(
     ratio = crop_ratio_for(shape, crop_ratio)
     parameters = {
         "crop_ratio": ratio,
-        "exif_orientation": str(exif_orientation).lower(),
+        "exif_orientation": str(bool(exif_orientation)).lower(),
         "top_k": top_k,
     }
     inputs = [f"{prefix}images" for prefix in input_prefixes(model)]

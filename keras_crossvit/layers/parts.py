@@ -22,7 +22,10 @@ def normal_init() -> keras.initializers.Initializer:
 
 
 def uniform_init() -> keras.initializers.Initializer:
-    """The initialiser of patch embeddings: U(-b, b), b = 1 / sqrt(fan_in), PyTorch's default."""
+    """The initialiser of patch embeddings: U(-b, b), b = 1 / sqrt(fan_in), PyTorch's default.
+
+    For the kernels: biases begin at zero, where PyTorch draws them from the same interval.
+    """
     return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 

@@ -218,12 +218,14 @@ class CrossViT(Loops):
         """The arguments, as JSON can hold them; weights are saved apart, so `weights` is None.
 
         `input_tensor` becomes the model from its sources up to that tensor. `frozen` holds the
-        names of the layers that are not trained, and the paths of those inside others.
+        names of the layers that are not trained, and the paths of those inside others; `thawed`
+        the paths of layers inside them that are trained.
         """
         stem = None
         if self._built_on_tensor:
             stem = keras.Model(self.inputs, self.images["large"], name="stem")
             stem = keras.saving.serialize_keras_object(stem)
+        frozen, thawed = frozen_layers(self)
         return {
             "config": dataclasses.asdict(self.config),
             "include_top": self.include_top,
@@ -245,7 +247,8 @@ class CrossViT(Loops):
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "quantization": quantized_layers(self),
             "trainable": self.trainable,
-            "frozen": frozen_layers(self),
+            "frozen": frozen,
+            **({"thawed": thawed} if thawed else {}),  # which version 0.1 does not know
         }
 
     @classmethod
@@ -253,6 +256,7 @@ class CrossViT(Loops):
         """The model whose `get_config` returned `config`, without its weights."""
         arguments = dict(config)
         trainable, frozen = arguments.pop("trainable"), arguments.pop("frozen")
+        thawed = arguments.pop("thawed", ())
         quantization = arguments.pop("quantization", None)
         arguments["config"] = CrossViTConfig.from_dict(arguments["config"])
         arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"])
@@ -269,7 +273,7 @@ class CrossViT(Loops):
         quantize_again(model, quantization)
         if not trainable:
             model.trainable = False
-        freeze_again(model, frozen)
+        freeze_again(model, frozen, thawed)
         return model
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:

@@ -5,24 +5,40 @@ from collections.abc import Collection
 import keras
 
 
-def frozen_layers(model: keras.Model) -> list[str]:
-    """The names of frozen layers; of those inside layers that are not frozen, the paths."""
-    frozen = [layer.name for layer in model.layers if not layer.trainable]
-    for layer in model.layers:
-        # A layer comes before those inside it, which need no paths of their own if it is frozen.
-        for inner in layer._flatten_layers() if layer.trainable else ():
-            path = inner.path or ""
-            parents = {path[:end] for end, x in enumerate(path) if x == "/"}
-            if path and not inner.trainable and parents.isdisjoint(frozen):
-                frozen.append(path)
-    return frozen
+def frozen_layers(model: keras.Model) -> tuple[list[str], list[str]]:
+    """The layers that are frozen, and those inside them that are not.
+
+    Returns:
+        `(frozen, thawed)`: paths within the model, which for its own layers are their names, of
+        layers whose `trainable` is another than that of the layer which they are in.
+    """
+    states = {_path_in(model, x): x.trainable for x in model._flatten_layers(include_self=False)}
+    states.pop("", None)  # layers without weights may have no path
+    frozen: list[str] = []
+    thawed: list[str] = []
+    for path, trainable in sorted(states.items(), key=lambda item: item[0].count("/")):
+        parents = (path[:end] for end in range(len(path), 0, -1) if path[end:][:1] == "/")
+        around = next((states[parent] for parent in parents if parent in states), True)
+        if trainable != around:
+            (thawed if trainable else frozen).append(path)
+    return frozen, thawed
 
 
-def freeze_again(model: keras.Model, frozen: Collection[str]) -> None:
+def freeze_again(
+    model: keras.Model, frozen: Collection[str], thawed: Collection[str] = ()
+) -> None:
     """Freezes the layers of a new model that another's `frozen_layers` named, and no others."""
     for layer in model.layers:
         if layer.trainable != (layer.name not in frozen):
             layer.trainable = layer.name not in frozen
-    for layer in model._flatten_layers():
-        if layer.path in frozen:
-            layer.trainable = False
+    paths = {_path_in(model, x): x for x in model._flatten_layers(include_self=False)}
+    for path in sorted(paths, key=lambda path: path.count("/")):  # those around others first
+        if path in frozen or path in thawed:
+            paths[path].trainable = path in thawed
+
+
+def _path_in(model, layer):
+    """The path without the name scopes in which the model was made."""
+    first = next((x for x in model.layers if x.path), None)
+    scope = "" if first is None else first.path.removesuffix(first.name)
+    return (layer.path or "").removeprefix(scope)

@@ -115,12 +115,15 @@ def _config_before(path):
     """What a `config.json` already holds, except for the labels of the model that was there."""
     if not path.is_file():
         return {}
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        before = None
     if not isinstance(before, dict):
         raise ValueError(
             f"`folder` must have an object in its config.json, if it has one. Received: {path}"
         )
-    return {key: value for key, value in before.items() if key != "label_names"}
+    return {key: before[key] for key in before if key not in ("label_names", "label_descriptions")}
 
 
 def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
@@ -148,9 +151,15 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
         weights = os.fspath(next((file for file in files if file.is_file()), files[0]))
     own = _OURS in found
-    arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
-    config, size = arguments.pop("config"), arguments["input_shape"][:2]
-    seen = config.branch_sizes(*size) if own else sizes_of_timm(found, config, size)
+    try:
+        arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
+        config, size = arguments.pop("config"), arguments["input_shape"][:2]
+        seen = config.branch_sizes(*size) if own else sizes_of_timm(found, config, size)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "`source` must have a config.json whose values are of their kinds. "
+            f"Received: {text}, where {type(error).__name__}: {error}"
+        ) from error
     known = changes.keys() & {"config", "weights"}
     if known:
         raise ValueError(
@@ -159,6 +168,8 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         )
     if "classes" in changes or "labels" in changes:
         arguments.update(labels=None, include_top=True)
+    if changes.get("input_tensor") is not None and "input_shape" not in changes:
+        changes["input_shape"] = tuple(changes["input_tensor"].shape[1:])
     if not changes.keys() & {"mean", "std"}:
         _fit_normalization(arguments, changes)
     arguments.update(changes)
@@ -232,7 +243,12 @@ def read_description(origin: str) -> dict[str, Any]:
     Raises as `from_pretrained` does.
     """
     if origin.startswith("hf://"):
-        path = download(origin.removeprefix("hf://"), "config.json", origin)
+        repository = origin.removeprefix("hf://")
+        if repository.count("/") != 1 or not all(repository.split("/")):
+            raise ValueError(
+                f'`source` must have the form "hf://owner/name". Received: {origin!r}'
+            )
+        path = download(repository, "config.json", origin)
     else:
         path = pathlib.Path(origin).expanduser() / "config.json"
     if not path.is_file():
@@ -294,11 +310,11 @@ def _card(
 ) -> str:
     """The model card: what is known of the model, and how to use it."""
     height, width, channels = model.images["large"].shape[1:]
+    pixels = "pixels in 0..255" if model.include_preprocessing else "pixels that are normalised"
     facts = {
         "architecture": preset_name(model.config) or "a CrossViT of one's own (config.json)",
         "parameters": f"{model.count_params():,}",
-        "images": f"{height} x {width}, {channels} channels, pixels in 0..255, "
-        f"centre crop {crop_ratio:g}",
+        "images": f"{height} x {width}, {channels} channels, {pixels}, centre crop {crop_ratio:g}",
         "classes": model.classes if model.include_top else "none (features)",
         "timm": architecture if is_of_timm(architecture) else "no architecture is the same",
         **details,

@@ -69,15 +69,16 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
             f"`source` must be of one of timm's architectures {', '.join(names)}. "
             f"Received: {origin}, of {architecture!r}"
         )
-    unknown = found.get("model_args", {}).keys() - _KNOWN_ARGUMENTS
+    changed = found.get("model_args") or {}
+    unknown = changed.keys() - _KNOWN_ARGUMENTS
     if unknown:
         raise ValueError(
             "`source` must be of timm's architecture as it is. "
             f"Received: {origin}, of {architecture} with {', '.join(sorted(unknown))}"
         )
-    cfg = {**found, **found.get("pretrained_cfg", {})}
+    cfg = {**found, **(found.get("pretrained_cfg") or {})}
     classes = found.get("num_classes", cfg.get("num_classes", 1000))
-    pooling = found.get("global_pool", "token")
+    pooling = changed.get("global_pool", found.get("global_pool", "token"))
     if classes > 0 and pooling != "token":
         raise ValueError(
             "`source` must classify by its class tokens, global_pool='token'. "
@@ -88,7 +89,9 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
             "`source` must say the size of its images, input_size in config.json. "
             f"Received: {origin}, without it"
         )
-    channels, height, width = cfg["input_size"]
+    channels, *sides = cfg["input_size"]
+    channels, sides = changed.get("in_chans", channels), changed.get("img_size", sides)
+    height, width = (sides, sides) if isinstance(sides, int) else sides
     mean, std = (_for_channels(cfg.get(name), channels) for name in ("mean", "std"))
     labels = found.get("label_names") or cfg.get("label_names")
     return {
@@ -111,7 +114,9 @@ def sizes_of_timm(found: dict[str, Any], config: CrossViTConfig, size: Size) -> 
     """
     if config.small is None:
         return {"large": size}
-    scales = found.get("model_args", {}).get("img_scale")
+    scales = (found.get("model_args") or {}).get("img_scale")
+    if isinstance(scales, (int, float)):
+        scales = [scales] * len(config.branches)
     return _scaled(config, size, scales or _scales(config, _published()[found["architecture"]][1]))
 
 

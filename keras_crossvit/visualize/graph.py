@@ -15,8 +15,6 @@ from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers import TransformerBlock
 from keras_crossvit.models import CrossViT
 
-BRANCHES = ("small", "large")
-
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -77,7 +75,10 @@ class Graph:
         """`images` as a tensor `(B, H, W, channels)`, after a check of its shape."""
         images = ops.convert_to_tensor(images, "float32")
         wanted = self.model.input_shape[1:]
-        if tuple(images.shape[1:]) != tuple(wanted) or len(images.shape) != 4:
+        fits = len(images.shape) == 4 and all(
+            side in (None, given) for side, given in zip(wanted, images.shape[1:], strict=True)
+        )
+        if not fits:
             raise ValueError(
                 f"`images` must be (B, {', '.join(map(str, wanted))}), as the model's input. "
                 f"Received: a shape of {tuple(images.shape)}"

@@ -79,7 +79,8 @@ def arguments_of(model: keras.Model) -> dict[str, Any]:
     """The arguments of a model that its weights do not show, as in `Checkpoint`."""
     arguments = {name: getattr(model, name) for name in ("labels", "mean", "std")}
     config = model.get_config()
-    arguments.update(config=config["config"], inputs=config["inputs"])
+    for name in ("config", "include_preprocessing", "inputs", "pooling"):
+        arguments[name] = config[name]
     arguments["channels"] = config["input_shape"][2]  # the kernels of one may be for three
     activation = config["classifier_activation"]  # Keras' functions by their names
     if activation is None or isinstance(activation, str):  # others are the user's own functions

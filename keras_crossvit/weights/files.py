@@ -17,7 +17,10 @@ Grids: TypeAlias = Mapping[str, tuple[int, int]]  # {"small": (rows, columns), "
 _GRIDS = "patch_grids"
 _ARGUMENTS = "model_arguments"
 # Those that are read.
-_KNOWN = ("channels", "classifier_activation", "config", "inputs", "labels", "mean", "std")
+_KNOWN = (
+    *("channels", "classifier_activation", "config", "include_preprocessing", "inputs"),
+    *("labels", "mean", "pooling", "std"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +32,9 @@ class Checkpoint:
         grids: Rows and columns of the patches that the position embeddings belong to; empty if
             the file does not say.
         arguments: Those of `CrossViT` that the weights do not show: `classifier_activation`,
-            `config` (as a dictionary), `inputs`, `labels`, `mean` and `std`, and `channels`, those
-            of `input_shape`; empty if the file does not say.
+            `config` (as a dictionary), `include_preprocessing`, `inputs`, `labels`, `mean`,
+            `pooling` and `std`, and `channels`, those of `input_shape`; empty if the file does not
+            say.
     """
 
     state: Mapping[str, np.ndarray]

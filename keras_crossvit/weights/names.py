@@ -104,9 +104,11 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     one_branch = "small" not in branches
+    first = branches["large"].patch_embed
+    scope = first.path.removesuffix(first.name)  # in which a user's layer may have made the model
     named, foreign = {}, []
     for variable in model.weights:
-        name = timm_name(variable.path, one_branch)
+        name = timm_name(variable.path.removeprefix(scope), one_branch)
         if name is None or name in named:
             foreign.append(variable.path)
         else:

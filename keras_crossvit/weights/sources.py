@@ -1,5 +1,6 @@
 """The `weights` argument of a model: its allowed values, and the files that they stand for."""
 
+import collections
 import dataclasses
 import logging
 import os
@@ -162,8 +163,37 @@ class WeightSource:
                 "`weights` must be a .weights.h5 file of the same architecture, input size and "
                 f"classes. Received: {self.origin!r}, which does not fit: {error}"
             ) from error
+        if left := _left_over(model, path):
+            raise ValueError(
+                "`weights` must be a .weights.h5 file of the same architecture, input size and "
+                f"classes. Received: {self.origin!r}, which holds {left} further arrays"
+            )
         numbers = [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
         check_finite({v.path: keras.ops.convert_to_numpy(v) for v in numbers}, self.origin)
+
+
+def _left_over(model, path):
+    """How many arrays of a .weights.h5 file, which Keras reads without a word, are no variables.
+
+    A model without heads may leave out those of the file.
+    """
+    import h5py
+
+    shapes: collections.Counter[tuple[int, ...]] = collections.Counter()
+
+    def count(name, entry):
+        if isinstance(entry, h5py.Dataset):
+            shapes[entry.shape] += 1
+
+    with h5py.File(path) as file:
+        file.visititems(count)
+    shapes -= collections.Counter(tuple(variable.shape) for variable in model.variables)
+    if not model.include_top:
+        for branch in model.config.branches.values():
+            kernels = [shape for shape in shapes if shape[:-1] == (branch.embed_dim,)]
+            for kernel in kernels[:1]:
+                shapes -= collections.Counter([kernel, kernel[-1:]])
+    return sum(shapes.values())
 
 
 def resolve(

@@ -97,7 +97,7 @@ def machine() -> Timed:
     def rate(dtype):
         matrix = tf.cast(tf.random.normal((_PRODUCT, _PRODUCT)), dtype)
         product = tf.function(lambda: tf.matmul(matrix, matrix))
-        return timed(product, _PRODUCT**3 / 1e9)
+        return timed(lambda: _finished(product), _PRODUCT**3 / 1e9)
 
     return {dtype: rate(dtype) for dtype in ("float32", "bfloat16")}
 
@@ -120,7 +120,15 @@ def _of_tensorflow(model, batch, jit_compile):
 
     images = tf.constant(batch)
     forward = tf.function(lambda x: model(x, training=False), jit_compile=jit_compile)
-    return lambda: forward(images)
+    return lambda: _finished(lambda: forward(images))
+
+
+def _finished(function):
+    """Calls a function of TensorFlow and waits for the device, which may still be computing."""
+    import tensorflow as tf
+
+    function()
+    tf.test.experimental.sync_devices()
 
 
 def _of_jax(model, batch, jit_compile):

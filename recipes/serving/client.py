@@ -46,28 +46,30 @@ def ask_rest(server, model, files, timeout):
         the file is not an image.
 
     Raises:
-        ServerError: If there is no server, no such model, or the server refuses.
+        ServerError: If there is no server, no such model, the server refuses, or its model is
+            not one of `crossvit export`.
     """
     instances = [{"b64": base64.b64encode(data).decode()} for data in files]
     body = json.dumps({"signature_name": "classify_bytes", "instances": instances})
     path = f"/v1/models/{urllib.parse.quote(model, safe='')}:predict"
     rows = _http("TensorFlow Serving", server, model, path, timeout, "predictions", body)
-    return [list(zip(row["classes"], row["scores"], strict=True)) for row in rows]
+    with _reading(server, model, "saved_model"):
+        return [_pairs(row["classes"], row["scores"]) for _, row in zip(files, rows, strict=True)]
 
 
 def _http(kind, server, model, path, timeout, key, body=None, headers=None):
     """What is at `key` in the JSON object that the server returns."""
-    connection = http.client.HTTPConnection(server, timeout=timeout)
     try:
-        connection.request("GET" if body is None else "POST", path, body, headers or {})
-        response = connection.getresponse()
-        status, answer = response.status, response.read()
-    except (OSError, http.client.IncompleteRead) as error:
+        connection = http.client.HTTPConnection(server, timeout=timeout)
+        with contextlib.closing(connection):
+            connection.request("GET" if body is None else "POST", path, body, headers or {})
+            response = connection.getresponse()
+            status, answer = response.status, response.read()
+    # A UnicodeError or InvalidURL: no host can have such a name.
+    except (OSError, UnicodeError, http.client.InvalidURL, http.client.IncompleteRead) as error:
         raise ServerError(f"no answer from {server} (REST): {error}") from error
     except http.client.HTTPException as error:  # an answer, but not in HTTP
         raise ServerError(f"{server} is not {kind} (REST)") from error
-    finally:
-        connection.close()
     try:
         answer = json.loads(answer)
         if status == 200:
@@ -166,26 +168,46 @@ def _ask_v2(config, server, model, files, infer):
         raise ServerError(
             f"{error.name} is not installed: pip install numpy pillow, or use --api v1"
         ) from error
-    try:
+    with _reading(server, model, "triton"):
         inputs = config["input"]
         values = {key: value["string_value"] for key, value in config["parameters"].items()}
         size, top_k = [int(side) for side in inputs[0]["dims"]], int(values["top_k"])
         reading = size, float(values["crop_ratio"]), values["exif_orientation"] == "true"
-    except (KeyError, TypeError, ValueError) as error:
-        raise ServerError(
-            f"{server} has a model {model!r} that `crossvit export --format triton` did not write"
-        ) from error
     if len(inputs) != 1:
         raise ServerError(f"{model!r} takes {len(inputs)} pictures at once, this client sends one")
     rows, images = [[("", 0.0)] for _ in files], {}
     for index, data in enumerate(files):
         with contextlib.suppress(ValueError):
             images[index] = read_picture(data, *reading)
-    answers = infer(inputs[0]["name"], np.stack(list(images.values())), top_k) if images else []
-    for number, index in enumerate(images):
-        best = [text.split(":", 2) for text in answers[number * top_k : (number + 1) * top_k]]
-        rows[index] = [(name, float(score)) for score, _, name in best]
+    if not images:
+        return rows
+    batch = np.stack(list(images.values()))
+    with _reading(server, model, "triton"):
+        # As many classes as came, which may be fewer than asked for.
+        answers = np.reshape(infer(inputs[0]["name"], batch, top_k), (len(images), -1))
+        for index, answer in zip(images, answers, strict=True):
+            scores, _, names = zip(*(text.split(":", 2) for text in answer), strict=True)
+            rows[index] = _pairs(names, scores)
     return rows
+
+
+@contextlib.contextmanager
+def _reading(server, model, form):
+    """A context in which what the server says is read; of another form it is a `ServerError`."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ServerError(
+            f"{server} has a model {model!r} that `crossvit export --format {form}` did not write"
+        ) from error
+
+
+def _pairs(names, scores):
+    """The `(class, score)` of one file; `ValueError` if there are none."""
+    pairs = [(name, float(score)) for name, score in zip(names, scores, strict=True)]
+    if not pairs:
+        raise ValueError("no classes")
+    return pairs
 
 
 def read_picture(data, size, crop_ratio, exif_orientation):
@@ -265,9 +287,10 @@ def _turn(image):
     from PIL import Image
 
     turns = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
-    number = 1
-    with contextlib.suppress(struct.error):  # a broken EXIF says nothing
-        number = _orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+    exif, number = image.info.get("exif"), 1
+    if isinstance(exif, bytes):  # in a PNG, a text that is called exif is a str
+        with contextlib.suppress(struct.error):  # a broken EXIF says nothing
+            number = _orientation(exif.removeprefix(b"Exif\0\0"))
     return Image.Transpose[turns.split()[number - 2]] if number > 1 else None
 
 

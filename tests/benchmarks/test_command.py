@@ -11,7 +11,7 @@ import pytest
 
 import benchmark as command
 import keras_crossvit as kc
-from benchmarks import compare, input, models, paper, scale, serving, tables
+from benchmarks import compare, figure1, input, models, paper, scale, serving, tables
 from tests import base
 from tests.benchmarks.rows import cost, paper_row
 
@@ -115,6 +115,54 @@ def test_command_refuses_what_it_would_ignore(monkeypatch, capsys, options, mess
     with pytest.raises(SystemExit):
         run(monkeypatch, "--mode", *options.split())
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "summary --json {}/no/x",
+            "--json must be a file in an existing folder. Received: {}/no/x",
+        ),
+        ("summary --json {}", "--json must be a file in an existing folder. Received: {}"),
+        ("summary --markdown {}/no/x", "--markdown must be a file in an existing folder. "),
+        (
+            "infer --model deit_tiny --figure {}/no/x.png",
+            "--figure must be a file in an existing folder. Received: {}/no/x.png",
+        ),
+        (
+            "infer --model MobileNet,crossvit_digits --figure {}/x.png",
+            "--figure needs a --model whose accuracy the paper gives. "
+            "Received: --model MobileNet,crossvit_digits",
+        ),
+    ],
+)
+def test_command_measures_nothing_that_it_could_not_write(
+    monkeypatch, capsys, tmp_path, options, message
+):
+    for mode in ("summary", "infer"):
+        monkeypatch.setitem(command.MODES, mode, None)
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--mode", *options.format(tmp_path).split())
+    assert ended.value.code == 2
+    assert message.format(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError("full"), ImportError("matplotlib"), ValueError("PNG")])
+def test_a_figure_that_fails_costs_no_measurement(monkeypatch, tmp_path, error):
+    def fails(rows, path):
+        assert (rows, path) == ([{"model": "deit_tiny"}], str(tmp_path / "x.png"))
+        raise error
+
+    monkeypatch.setattr(figure1, "plot_speed", fails)
+    measured = {"models": [{"model": "deit_tiny"}]}
+    monkeypatch.setitem(command.MODES, "infer", lambda arguments: measured)
+    written = tmp_path / "infer.json"
+    options = ["--model", "deit_tiny", "--json", written, "--figure", tmp_path / "x.png"]
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--mode", "infer", *options)
+    assert ended.value.code == f"{type(error).__name__}: {error}"
+    assert json.loads(written.read_text())["models"] == measured["models"]
 
 
 @pytest.mark.parametrize("mode", ["infer", "train", "first-step", "serve"])

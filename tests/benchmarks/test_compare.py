@@ -1,8 +1,10 @@
 """Comparisons with timm: what becomes of the figures, timm's failures, a small real run."""
 
 import contextlib
+import time
 import types
 
+import numpy as np
 import pytest
 
 from benchmarks import candidates, compare, engines
@@ -222,6 +224,33 @@ def test_a_real_run_in_small(monkeypatch):
         rates = {name: run() for name, run in functions.items()}
         assert rates.keys() == names
         assert min(rates.values()) > 0
+
+
+def test_tensorflow_is_waited_for(monkeypatch):
+    """Here on a CPU that, as a GPU does, computes on after a call has returned."""
+    import tensorflow as tf
+
+    done = []
+
+    def slow(x, *others, **options):
+        def late(value):
+            time.sleep(0.2)
+            done.append(value.shape)
+            return value
+
+        return tf.numpy_function(late, [x], x.dtype)
+
+    monkeypatch.setattr(engines, "_PRODUCT", 8)
+    monkeypatch.setattr(tf, "matmul", slow)
+    tf.config.experimental.set_synchronous_execution(False)
+    try:
+        forward = engines._of_tensorflow(slow, np.zeros((2, 3), "float32"), jit_compile=False)
+        forward()
+        assert done == [(2, 3)]
+        engines.machine()["float32"]()
+        assert done == [(2, 3), (8, 8)]
+    finally:
+        tf.config.experimental.set_synchronous_execution(True)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,25 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     assert (tmp_path / "ours").read_bytes() == "é\n".encode()
 
 
+def test_permissions_follow_the_umask_whatever_the_writer_puts_there(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with files.write_atomically(tmp_path / "ours") as aside:
+            created = stat.S_IMODE(aside.stat().st_mode)
+            aside.unlink()
+            aside.touch(0o600)
+    finally:
+        os.umask(before)
+    assert (created, stat.S_IMODE((tmp_path / "ours").stat().st_mode)) == (0o640, 0o640)
+
+
+def test_the_umask_that_all_threads_share_is_left_alone(tmp_path, monkeypatch):
+    changes = []
+    monkeypatch.setattr(os, "umask", lambda mask: changes.append(mask) or 0o022)
+    files.write_text(tmp_path / "a", "text")
+    assert changes == []
+
+
 def test_json(tmp_path):
     files.write_json(tmp_path / "a.json", {"b": (1, None, float("nan"))})
     text = (tmp_path / "a.json").read_text()

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from keras_crossvit.data import InputConfig, MemorySplit, evaluation_batches, training_batches
 from keras_crossvit.data.exif import read_orientation, stored_box
@@ -147,6 +147,17 @@ def test_exif_after_other_segments(graph_orientation):
         (other * 99, 1),
     ):
         assert graph_orientation(b"\xff\xd8" + before + file[start:]) == expected
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_of_a_png_after_texts_that_name_its_chunk(graph_decode, graph_orientation, order):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Comment", "eXIf was removed by eXIfII* and eXIfMM")
+    file = encoded(noise(), "PNG", pnginfo=texts, exif=b"Exif\0\0" + tiff(6, order))
+    assert file.index(b"eXIf was") < file.index(b"eXIf" + tiff(6, order))
+    assert graph_orientation(file) == 6
+    np.testing.assert_array_equal(graph_decode(file), upright(file))
+    assert graph_orientation(encoded(noise(), "PNG", pnginfo=texts)) == 1
 
 
 @pytest.mark.parametrize(

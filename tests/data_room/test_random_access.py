@@ -1,6 +1,7 @@
 """What random access promises: full permutations, own rows only, and nothing read twice."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -128,6 +129,28 @@ def test_a_file_that_changed_is_indexed_again(shards):
         for _ in range(5):
             writer.write(b"other")
     assert read_record(index_shards(shards, [5, 5])[1], 2) == b"other"
+
+
+@pytest.mark.parametrize("rest", [0, 5])  # bytes of record 3, whose header has 12
+def test_a_file_that_is_cut_while_it_is_indexed_keeps_the_records_before(
+    shards, monkeypatch, caplog, rest
+):
+    stat = storage.stat
+
+    def stat_before_the_cut(path):
+        found = stat(path)
+        if path == shards[0]:
+            os.truncate(path, 51 + rest)
+        return found
+
+    monkeypatch.setattr(storage, "stat", stat_before_the_cut)
+    first, second = index_shards(shards, [5, 5])
+    assert first.offsets.tolist() == [0, 16, 33, 51]
+    assert len(second.offsets) == 6
+    assert "a.tfrecord holds 3 of its 5 records" in caplog.text
+    assert read_record(first, 2) == b"aa"
+    with pytest.raises(OSError, match=r"a\.tfrecord ends before record 3"):
+        read_record(first, 3)
 
 
 def test_an_index_beside_the_data_may_be_older_than_that_in_the_cache(

@@ -197,7 +197,7 @@ class TestInt8:
         """With samples, the products of weights and activations are integers."""
         from ai_edge_litert.interpreter import Interpreter
 
-        samples = base.pixels(8, seed=5)
+        samples = [*base.pixels(8, seed=5)]
         path = export_litert(model, tmp_path / "m.tflite", int8=True, samples=samples)
         interpreter = Interpreter(str(path))
         types = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
@@ -297,6 +297,16 @@ class TestBadArguments:
                 r"`samples` must be images \(n, 40, 40, 3\)\. Received: shape \(2, 8, 8, 3\)",
             ),
             ({"samples": base.pixels(0), "int8": True}, "`samples` must be images"),
+            (
+                {"samples": [*base.pixels(1, 8, 8), *base.pixels(1, 9, 9)], "int8": True},
+                r"^`samples` must be images \(n, 40, 40, 3\)\. Received: .* inhomogeneous .*$",
+            ),
+            ({"samples": 5, "int8": True}, r"`samples` must be images .*Received: shape \(\)"),
+            (
+                {"samples": base.pixels() * np.nan, "int8": True},
+                r"`samples` must be images .* of finite numbers\. Received: NaN or infinity$",
+            ),
+            ({"samples": base.pixels() + np.inf, "int8": True}, "of finite numbers"),
         ],
     )
     def test_samples(self, model, tmp_path, arguments, message):

@@ -142,6 +142,12 @@ class TestVersions:
         assert files[1].read_text(encoding="utf-8").splitlines() == LABELS[::-1]
         assert len(list(first.parent.iterdir())) == 5  # and nothing else
 
+    @pytest.mark.parametrize(("given", "written"), [(1, "true"), (0, "false"), (True, "true")])
+    def test_orientation_is_written_as_a_client_reads_it(self, model, tmp_path, given, written):
+        folder = export_triton(model, tmp_path, exif_orientation=given).parent
+        line = f'key: "exif_orientation" value {{ string_value: "{written}" }}'
+        assert line in (folder / "config.pbtxt").read_text()
+
     def test_failure_leaves_what_was_there(self, model, tmp_path, monkeypatch):
         folder = export_triton(model, tmp_path, LABELS).parent
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

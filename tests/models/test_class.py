@@ -142,6 +142,29 @@ def test_layers_that_are_frozen_inside_a_stage_stay_frozen(fresh_model):
     assert not again.stages[1].large_blocks[0].mlp.trainable
 
 
+def test_layers_that_are_trained_inside_frozen_ones_stay_so(tmp_path):
+    """As in tuning the norms alone; also of a model that was made in a name scope."""
+    with keras.name_scope("outer"):
+        model = base.small_model()
+    for layer in model.layers:
+        layer.trainable = False
+    for stage in model.stages:
+        for block in (*stage.small_blocks, *stage.large_blocks):
+            block.norm1.trainable = True
+    model.stages[1].fuse.trainable = True
+    model.stages[1].fuse.small_blocks[0].trainable = False
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    trained = [v.path for v in again.trainable_variables]
+    assert trained == [v.path.removeprefix("outer/") for v in model.trainable_variables]
+    assert "stage_0/small_block_0/norm1/gamma" in trained
+    assert any(path.startswith("stage_1/fusion/large_block") for path in trained)
+    assert not any(path.startswith("stage_1/fusion/small_block") for path in trained)
+    thawed = again.get_config()["thawed"]
+    assert "stage_1/fusion" in thawed
+    assert "thawed" not in base.small_model().get_config()
+
+
 def test_dtype_is_an_argument_and_part_of_the_configuration():
     model = base.small_model(dtype="mixed_bfloat16", classifier_activation=None)
     assert model.dtype_policy.name == "mixed_bfloat16"

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -309,3 +310,40 @@ def test_labels_that_do_not_fit(labels):
 def test_labels_are_saved_with_the_model(model, tmp_path):
     model.save(tmp_path / "x.keras")
     assert keras.saving.load_model(tmp_path / "x.keras").labels == LABELS
+
+
+def test_a_folder_onto_a_tensor(model, folder):
+    """The shape is that of the tensor; for other channels the folder has no mean."""
+    tensor = keras.Input((64, 64, 3))
+    assert kc.from_pretrained(folder, input_tensor=tensor).grids["large"] == (4, 4)
+    four = kc.from_pretrained(folder, input_tensor=keras.Input((40, 40, 4)))
+    assert len(four.mean) == 4
+
+
+def test_the_card_says_which_pixels(tmp_path):
+    base.small_model(include_preprocessing=False).save_pretrained(tmp_path)
+    assert "3 channels, pixels that are normalised, centre" in (tmp_path / "README.md").read_text()
+
+
+def test_a_config_json_of_values_of_other_kinds(model, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "edited")
+    path = tmp_path / "edited" / "config.json"
+    found = json.loads(path.read_text())
+    for own in ({**found["keras_crossvit"], "input_shape": None}, None):
+        path.write_text(json.dumps({**found, "keras_crossvit": own}))
+        with pytest.raises(ValueError, match=r"^`source` must have a config.json whose values"):
+            kc.from_pretrained(tmp_path / "edited")
+    path.write_text('{"a":')
+    with pytest.raises(ValueError, match=r"`folder` must have an object .*edited.config\.json$"):
+        model.save_pretrained(tmp_path / "edited")
+    with pytest.raises(ValueError, match='`source` must have the form "hf://owner/name"'):
+        kc.from_pretrained("hf://animals")
+
+
+def test_labels_of_the_model_that_was_there_leave_with_it(model, tmp_path):
+    stale = {"label_names": ["x"], "label_descriptions": {"x": "an x"}, "mine": 1}
+    (tmp_path / "config.json").write_text(json.dumps(stale))
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["label_names"], config["mine"]) == ([*LABELS], 1)
+    assert "label_descriptions" not in config

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
 from keras_crossvit.models.pretrained import describe
+from keras_crossvit.models.timm_config import sizes_of_timm
 from tests import base, reference
 
 
@@ -188,6 +189,29 @@ def test_grey_images_of_timm(given, tmp_path):
     assert again.input_shape == (None, 48, 48, 1)
     images = base.pixels(height=48, width=48)[..., :1]
     np.testing.assert_allclose(again(images), model(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [48, [48, 48]])
+def test_size_and_channels_that_timm_was_told(side, tmp_path):
+    """By arguments, while its `pretrained_cfg` still has those of the published weights."""
+    model = reference.randomize(model_of("crossvit_9", (48, 48), classes=2))
+    config = config_of(model, tmp_path)
+    cfg = config["pretrained_cfg"] | {"input_size": [4, 240, 240]}
+    told = config["model_args"] | {"img_size": side, "in_chans": 3}
+    folder = folder_of_timm(model, tmp_path, pretrained_cfg=cfg, model_args=told)
+    again = kc.from_pretrained(folder)
+    assert again.input_shape == (None, 48, 48, 3)
+    images = base.pixels(height=48, width=48)
+    np.testing.assert_allclose(again(images), model(images), atol=1e-6)
+    folder_of_timm(model, tmp_path, pretrained_cfg=None)
+    with pytest.raises(ValueError, match="`source` must say the size of its images"):
+        kc.from_pretrained(folder)
+
+
+def test_one_scale_for_both_branches():
+    config = kc.CrossViTConfig.preset("crossvit_9")
+    found = sizes_of_timm({"model_args": {"img_scale": 0.5}}, config, (48, 96))
+    assert found == {"small": (24, 48), "large": (24, 48)}
 
 
 @pytest.fixture(scope="module")

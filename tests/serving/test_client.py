@@ -1,8 +1,10 @@
 """recipes/serving/client.py from end to end, against servers on the loopback interface."""
 
 import concurrent.futures
+import contextlib
 import copy
 import http.server
+import json
 import re
 import runpy
 import socket
@@ -45,6 +47,28 @@ def write(folder, count):
         path.write_bytes(picture(index, file_format, 40 + 7 * index, 60))
         files[path] = path.read_bytes()
     return files
+
+
+@contextlib.contextmanager
+def always(status, answer):
+    """A server that says the same to every request, bytes; yields "127.0.0.1:port"."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *arguments):
+            """Says nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def free_port():
@@ -96,6 +120,14 @@ def test_no_server(tmp_path, monkeypatch, capsys, protocol):
     assert re.match(rf"client\.py: no answer from {server} \({protocol}\): ", err, re.IGNORECASE)
 
 
+@pytest.mark.parametrize("host", ["a..b", 70 * "a", "a b"])
+def test_a_name_that_no_host_can_have(tmp_path, monkeypatch, capsys, host):
+    path, server = next(iter(write(tmp_path, 1))), f"{host}:8501"
+    out, err, _ = run(monkeypatch, capsys, path, "--server", server)
+    assert err.startswith(f"client.py: no answer from {server} (REST): ")
+    assert (out, len(err.splitlines())) == ("", 1)
+
+
 def test_an_answer_that_is_not_http(tmp_path, monkeypatch, capsys):
     """As of a gRPC port, which sends binary frames."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -138,21 +170,31 @@ def test_no_such_signature(servable, tmp_path, monkeypatch, capsys, protocol):
 
 
 def test_something_else_answers(tmp_path, monkeypatch, capsys):
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_error(501)
-
-        def log_message(self, *arguments):
-            """Says nothing."""
-
     path = next(iter(write(tmp_path, 1)))
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        address = f"127.0.0.1:{server.server_port}"
-        _, err, _ = run(monkeypatch, capsys, path, "--server", address)
-        server.shutdown()
-    assert err == f"client.py: {address} is not TensorFlow Serving (REST)"
+    with always(501, b"<html>Not implemented</html>") as server:
+        _, err, _ = run(monkeypatch, capsys, path, "--server", server)
+    assert err == f"client.py: {server} is not TensorFlow Serving (REST)"
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        None,
+        [],
+        2 * [{"classes": ["a"], "scores": [1]}],  # for one file
+        [[0.1, 0.9]],
+        [{"probabilities": [1]}],
+        [{"classes": [], "scores": []}],
+        [{"classes": ["a", "b"], "scores": [1]}],
+        [{"classes": ["a"], "scores": [None]}],
+    ],
+)
+def test_predictions_of_another_form(tmp_path, monkeypatch, capsys, predictions):
+    path = next(iter(write(tmp_path, 1)))
+    with always(200, json.dumps({"predictions": predictions}).encode()) as server:
+        out, err, _ = run(monkeypatch, capsys, path, "--server", server)
+    written = "that `crossvit export --format saved_model` did not write"
+    assert (out, err) == ("", f"client.py: {server} has a model 'crossvit' {written}")
 
 
 def test_no_such_file(addresses, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL.PngImagePlugin import PngInfo
 
 from keras_crossvit.data.images import read_images
 from keras_crossvit.export import export_triton
@@ -14,6 +15,7 @@ from tests.data_room.image_files import encoded, noise, photo
 from tests.data_room.test_formats import EXIF_FORMATS, tiff, with_exif
 from tests.export.helpers import LABELS, picture, probabilities
 from tests.export.triton_model import TritonModel
+from tests.serving import triton as stand_in
 from tests.serving.test_client import CLIENT, free_port, run, write
 from tests.serving.triton import serve_v2_grpc, serve_v2_rest
 
@@ -139,6 +141,49 @@ def test_a_model_of_another_kind(triton, tmp_path, monkeypatch, capsys, change, 
     assert len(err.splitlines()) == 1
 
 
+@PROTOCOLS
+def test_fewer_classes_than_the_configuration_asks_for(
+    triton, ask, tmp_path, monkeypatch, protocol
+):
+    """Each of three files gets the two classes that are its own."""
+    texts = np.array([[b"0.9:0:a", b"0.1:1:b"], [b"0.8:2:c:d", b"0.2:0:a"], [b"0.7:1:b", b"0:2:"]])
+    monkeypatch.setattr(triton, "classify", lambda *arguments: texts)
+    files = write(tmp_path, 3)
+    out, err, status = ask(protocol, *files)
+    assert (err, status) == ("", 0)
+    first, second, third = map(str, files)
+    assert [line.strip() for line in out.splitlines()] == [
+        *(first, "90.00%  a", "10.00%  b"),
+        *(second, "80.00%  c:d", "20.00%  a"),
+        *(third, "70.00%  b", "0.00%"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [],
+        [{"name": "probabilities"}],
+        [{"data": []}],
+        [{"data": [0.1, 0.9]}],
+        [{"data": ["0.5:0", "0.5:0"]}],  # without names
+        [{"data": ["none:0:a", "0.5:0:a"]}],
+        [{"data": ["0.5:0:a", "0.3:1:b", "0.2:2:c"]}],  # for two files
+    ],
+)
+def test_outputs_of_another_form(v2, ask, tmp_path, monkeypatch, outputs):
+    answer = stand_in._answer
+
+    def other(model, method, path, *request):
+        known = answer(model, method, path, *request)
+        return (200, {"outputs": outputs}) if path.endswith("/infer") else known
+
+    monkeypatch.setattr(stand_in, "_answer", other)
+    out, err, _ = ask("rest", *write(tmp_path, 2))
+    written = "that `crossvit export --format triton` did not write"
+    assert (out, err) == ("", f"client.py: {v2['rest']} has a model 'crossvit' {written}")
+
+
 @pytest.mark.parametrize(
     ("protocol", "hidden", "message"),
     [
@@ -217,6 +262,14 @@ class TestPixels:
         size = [24, 24, 3], 0.875
         turned = [(read(x, *size, True) != read(x, *size, False)).any() for x in files]
         assert turned == [kind in (3, 4) for kind in kinds] + [False, False]
+
+    def test_a_text_of_a_png_is_no_exif(self, read):
+        """PIL calls both `exif`."""
+        compressed, international = PngInfo(), PngInfo()
+        compressed.add_text("exif", tiff(6).decode("latin-1"), zip=True)
+        international.add_itxt("exif", "text")
+        files = [encoded(noise(30, 44), "PNG", pnginfo=x) for x in (compressed, international)]
+        self.compare(read, files, (24, 24, 3))
 
     def test_a_line(self, read):
         """Only the crop is computed: at this width the whole would be 24 x 24 million pixels."""

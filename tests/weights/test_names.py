@@ -1,5 +1,6 @@
 """The name table: examples by hand, and one name for each variable of every architecture."""
 
+import keras
 import pytest
 
 import keras_crossvit as kc
@@ -43,3 +44,11 @@ def test_each_variable_of_each_architecture_has_one_name(fusion, patch_embed):
 def test_deeper_fusion_has_names_too():
     model = base.small_model(base.small_config(fusion_depth=2))
     assert "blocks.0.fusion.1.1.attn.wk.weight" in named_variables(model)
+
+
+def test_a_model_made_in_a_name_scope_has_the_same_names(model):
+    """As one that a user's layer makes when it is built."""
+    with keras.name_scope("outer"):
+        inside = base.small_model()
+    assert inside.weights[0].path.startswith("outer/")
+    assert [*named_variables(inside)] == [*named_variables(model)]

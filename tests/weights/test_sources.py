@@ -53,6 +53,12 @@ def test_file_of_each_kind(suffix, as_text, files, model):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_model_without_heads_takes_the_rest_of_an_h5_file(files, model):
+    loaded = built(files / "five.weights.h5", include_top=False)
+    for ours, theirs in zip(loaded.weights, model.weights, strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".pth"])
 def test_imagenet_heads_are_left_out_for_other_classes_and_this_is_said(suffix, files, caplog):
     need_torch(suffix)
@@ -130,6 +136,7 @@ WRONG = {
         "other.weights.h5",
         "same architecture, input size",
     ),
+    "h5 of more stages": ("three.weights.h5", r"same architecture, .* which holds \d+ further"),
     "h5 of other classes": ("imagenet.weights.h5", "same architecture, input size"),
     "h5 that is none": ("text.weights.h5", "which does not fit"),
     "keras that is none": ("text.keras", "`weights` must be a complete .keras file"),
@@ -150,6 +157,8 @@ def wrong_files(files):
     other = base.small_model(base.small_config(num_stages=1))
     other.save(files / "other.keras")
     other.save_weights(files / "other.weights.h5")
+    three = base.small_model(base.small_config(num_stages=3))
+    three.save_weights(files / "three.weights.h5")
     for suffix in (".keras", ".weights.h5", ".safetensors"):
         (files / f"text{suffix}").write_bytes(b"<html>not found</html>")
     whole = (files / "five.keras").read_bytes()

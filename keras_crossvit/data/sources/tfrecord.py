@@ -150,6 +150,8 @@ def _scan(file):
         with storage.ranges(path) as read_part:
             while offsets[-1] + _EXTRA <= size:
                 header = read_part(offsets[-1], _HEADER.size)
+                if len(header) < _HEADER.size:  # the file was cut after its size was read
+                    break
                 length, checksum = _HEADER.unpack(header)
                 end = offsets[-1] + length + _EXTRA
                 if checksum != masked_crc32c(header[:8]) or end > size:

@@ -13,6 +13,7 @@ from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
+from keras_crossvit.models.inputs import has_layers_before
 from keras_crossvit.weights import save_checkpoint
 from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes, unseen
 from keras_crossvit.weights.files import read_checkpoint
@@ -53,8 +54,8 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
     else:
         model = _model_of(read_checkpoint(source), str(source))
     if destination.suffix == ".safetensors":
-        if any(all(image is not x for x in model.inputs) for image in model.images.values()):
-            logger.warning("%s holds the weights without the layers before the model", destination)
+        if has_layers_before(model):
+            logger.warning("%s leaves out the layers before the model", destination)
         save_checkpoint(model, destination)
         return model
     with write_atomically(destination) as aside:

@@ -268,4 +268,4 @@ def test_layers_before_a_model_are_left_out_with_a_word(tmp_path, caplog):
     tensor = keras.layers.Rescaling(255.0)(keras.Input((48, 48, 3)))
     kc.CrossViT(config, weights=None, classes=3, input_tensor=tensor).save(tmp_path / "a.keras")
     convert(tmp_path / "a.keras", tmp_path / "a.safetensors")
-    assert "without the layers before the model" in caplog.text
+    assert "leaves out the layers before the model" in caplog.text

@@ -225,7 +225,6 @@ class CrossViT(Loops):
         if self._built_on_tensor:
             stem = keras.Model(self.inputs, self.images["large"], name="stem")
             stem = keras.saving.serialize_keras_object(stem)
-        frozen, thawed = frozen_layers(self)
         return {
             "config": dataclasses.asdict(self.config),
             "include_top": self.include_top,
@@ -247,16 +246,15 @@ class CrossViT(Loops):
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "quantization": quantized_layers(self),
             "trainable": self.trainable,
-            "frozen": frozen,
-            **({"thawed": thawed} if thawed else {}),  # which version 0.1 does not know
+            **frozen_layers(self),
         }
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "CrossViT":
         """The model whose `get_config` returned `config`, without its weights."""
         arguments = dict(config)
-        trainable, frozen = arguments.pop("trainable"), arguments.pop("frozen")
-        thawed = arguments.pop("thawed", ())
+        trainable = arguments.pop("trainable")
+        frozen, thawed = arguments.pop("frozen"), arguments.pop("thawed", ())
         quantization = arguments.pop("quantization", None)
         arguments["config"] = CrossViTConfig.from_dict(arguments["config"])
         arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"])

@@ -4,13 +4,16 @@ from collections.abc import Collection
 
 import keras
 
+from keras_crossvit.weights.names import name_scope
 
-def frozen_layers(model: keras.Model) -> tuple[list[str], list[str]]:
+
+def frozen_layers(model: keras.Model) -> dict[str, list[str]]:
     """The layers that are frozen, and those inside them that are not.
 
     Returns:
-        `(frozen, thawed)`: paths within the model, which for its own layers are their names, of
-        layers whose `trainable` is another than that of the layer which they are in.
+        `{"frozen": paths, "thawed": paths}`, paths within the model, which for its own layers are
+        their names, of layers whose `trainable` is another than that of the layer which they are
+        in; without "thawed", which version 0.1 does not know, if there are none.
     """
     states = {_path_in(model, x): x.trainable for x in model._flatten_layers(include_self=False)}
     states.pop("", None)  # layers without weights may have no path
@@ -21,7 +24,7 @@ def frozen_layers(model: keras.Model) -> tuple[list[str], list[str]]:
         around = next((states[parent] for parent in parents if parent in states), True)
         if trainable != around:
             (thawed if trainable else frozen).append(path)
-    return frozen, thawed
+    return {"frozen": frozen, **({"thawed": thawed} if thawed else {})}
 
 
 def freeze_again(
@@ -38,7 +41,4 @@ def freeze_again(
 
 
 def _path_in(model, layer):
-    """The path without the name scopes in which the model was made."""
-    first = next((x for x in model.layers if x.path), None)
-    scope = "" if first is None else first.path.removesuffix(first.name)
-    return (layer.path or "").removeprefix(scope)
+    return (layer.path or "").removeprefix(name_scope(model))

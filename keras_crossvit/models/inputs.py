@@ -76,3 +76,8 @@ def _check_shape(shape):
             f"Received: input_shape={shape}, which looks like channels first"
         )
     return tuple(map(int, shape))
+
+
+def has_layers_before(model: Any) -> bool:
+    """Whether a CrossViT's graph begins with other layers than its own, on an `input_tensor`."""
+    return any(all(image is not x for x in model.inputs) for image in model.images.values())

@@ -17,6 +17,7 @@ from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
+from keras_crossvit.models.inputs import has_layers_before
 from keras_crossvit.models.presets import preset_name
 from keras_crossvit.models.space import space_front_matter, write_space
 from keras_crossvit.models.timm_config import (
@@ -68,7 +69,7 @@ def write_folder(
             "`space` must be False for a model without a top, for which there is no page. "
             "Received: space=True"
         )
-    if any(all(image is not x for x in model.inputs) for image in model.images.values()):
+    if has_layers_before(model):
         raise ValueError(
             "`model` must not be built on an `input_tensor`, whose layers have no place in the "
             f"folder. Received: {model.name!r}"
@@ -157,8 +158,8 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         seen = config.branch_sizes(*size) if own else sizes_of_timm(found, config, size)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            "`source` must have a config.json whose values are of their kinds. "
-            f"Received: {text}, where {type(error).__name__}: {error}"
+            "`source` must have a config.json as this package or timm writes it. "
+            f"Received: {text}, whose values cannot be read: {type(error).__name__}: {error}"
         ) from error
     known = changes.keys() & {"config", "weights"}
     if known:
@@ -310,7 +311,7 @@ def _card(
 ) -> str:
     """The model card: what is known of the model, and how to use it."""
     height, width, channels = model.images["large"].shape[1:]
-    pixels = "pixels in 0..255" if model.include_preprocessing else "pixels that are normalised"
+    pixels = "pixels in 0..255" if model.include_preprocessing else "pixels normalised beforehand"
     facts = {
         "architecture": preset_name(model.config) or "a CrossViT of one's own (config.json)",
         "parameters": f"{model.count_params():,}",

@@ -50,7 +50,7 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
         "numbers of images to train on": source.train.size,
         "numbers of held-out images": source.validation.size,
         "classes": _digest(source.class_names),
-        "names or labels of images": _digest([source.train.digest(), source.validation.digest()]),
+        "names or labels of images": _digest(source.digest),
     }
     # A file system may give its list of files to one process minutes before another.
     print("Waiting until all processes have read their data.", flush=True)

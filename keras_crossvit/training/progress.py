@@ -158,14 +158,9 @@ def compare_data(notes: Mapping[str, Any], source: Source) -> None:
             "instead of %d and %d, and their order has changed",
             *(source.name, *images, *noted),
         )
-    elif notes.get("data") not in (None, data_digest(source)):
+    elif notes.get("data") not in (None, source.digest):
         logger.warning(
             "%s has changed: from here on there are other images, in another order, or other "
             "labels, as many as before",
             source.name,
         )
-
-
-def data_digest(source: Source) -> list[int]:
-    """What a checkpoint notes of the data, to tell later whether they have changed."""
-    return [source.train.digest(), source.validation.digest()]

@@ -40,7 +40,7 @@ from keras_crossvit.training.folder import begin_run, last_state, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
-from keras_crossvit.training.progress import Progress, compare_data, data_digest
+from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     is_chief,
@@ -145,7 +145,7 @@ class Run:
         self.steps = steps_per_epoch(source.train, config)
         self.size = step.model.input_shape[1:]
         self.crop_ratio = crop_ratio_for(self.size, config.crop_ratio)
-        self.progress, self.data = Progress(config, self.steps), data_digest(source)
+        self.progress = Progress(config, self.steps)
         self.best_from = 0  # the first epoch since `config.best` last changed
         self.log = RunLog(folder, make_schedule(config, source))
         self.checkpoints = CheckpointWriter(folder and folder / "checkpoints")
@@ -322,7 +322,7 @@ class Run:
         epoch, inside = divmod(self.progress.step, self.steps)
         if inside and epoch >= self.config.epochs:  # of which there would be no results
             raise ValueError(
-                f"`epochs` must be at least {epoch + 1}: the run is within that epoch. "
+                f"`epochs` must be at least {epoch + 1}, which the run has begun. "
                 f"Received: epochs={self.config.epochs}"
             )
         self.step.restore(arrays, self.config.output_dir)
@@ -342,7 +342,7 @@ class Run:
                 "log": [*self.log.rows],  # a thread writes it while rows are added
                 "class_names": self.source.class_names,
                 "images": [self.source.train.size, self.source.validation.size],
-                "data": self.data,
+                "data": self.source.digest,
                 "best": self.config.best,
                 "best_from": self.best_from,
             }

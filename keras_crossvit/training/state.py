@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-_SCALE = 4  # variables of Keras' `LossScaleOptimizer` itself
-
 
 def restore(
     model: keras.Model,
@@ -64,7 +62,8 @@ def _with_scale_as_in(optimizer, arrays):
     there = [name for name in arrays if name.endswith((" step_counter", " dynamic_scale"))]
     if bool(own) == bool(there):
         return arrays
-    moved = len(own) or -_SCALE
+    # Both count steps, so that the inner optimizer's are the last of that name.
+    moved = len(own) or -max(int(x.split()[1]) for x in arrays if x.endswith(" iteration"))
     found = {name: array for name, array in arrays.items() if name.startswith("model ")}
     for name in arrays.keys() - found.keys():
         group, number, tail = name.split(" ", 2)

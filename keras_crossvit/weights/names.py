@@ -87,6 +87,12 @@ def timm_name(path: str, one_branch: bool = False) -> str | None:
     return None
 
 
+def name_scope(model: keras.Model) -> str:
+    """What all paths of a CrossViT begin with if it was made in a name scope, as by a layer."""
+    first = model.branches["large"].patch_embed
+    return first.path.removesuffix(first.name)
+
+
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """All variables of `model`, trainable or not, under timm's names.
 
@@ -104,8 +110,7 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
     one_branch = "small" not in branches
-    first = branches["large"].patch_embed
-    scope = first.path.removesuffix(first.name)  # in which a user's layer may have made the model
+    scope = name_scope(model)
     named, foreign = {}, []
     for variable in model.weights:
         name = timm_name(variable.path.removeprefix(scope), one_branch)

@@ -166,7 +166,7 @@ class WeightSource:
         if left := _left_over(model, path):
             raise ValueError(
                 "`weights` must be a .weights.h5 file of the same architecture, input size and "
-                f"classes. Received: {self.origin!r}, which holds {left} further arrays"
+                f"classes. Received: {self.origin!r}, which also holds {left} that the model lacks"
             )
         numbers = [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
         check_finite({v.path: keras.ops.convert_to_numpy(v) for v in numbers}, self.origin)

@@ -322,7 +322,9 @@ def test_a_folder_onto_a_tensor(model, folder):
 
 def test_the_card_says_which_pixels(tmp_path):
     base.small_model(include_preprocessing=False).save_pretrained(tmp_path)
-    assert "3 channels, pixels that are normalised, centre" in (tmp_path / "README.md").read_text()
+    assert (
+        "3 channels, pixels normalised beforehand, centre" in (tmp_path / "README.md").read_text()
+    )
 
 
 def test_a_config_json_of_values_of_other_kinds(model, folder, tmp_path):
@@ -331,7 +333,9 @@ def test_a_config_json_of_values_of_other_kinds(model, folder, tmp_path):
     found = json.loads(path.read_text())
     for own in ({**found["keras_crossvit"], "input_shape": None}, None):
         path.write_text(json.dumps({**found, "keras_crossvit": own}))
-        with pytest.raises(ValueError, match=r"^`source` must have a config.json whose values"):
+        with pytest.raises(
+            ValueError, match=r"^`source` must have a config.json as this package or timm"
+        ):
             kc.from_pretrained(tmp_path / "edited")
     path.write_text('{"a":')
     with pytest.raises(ValueError, match=r"`folder` must have an object .*edited.config\.json$"):

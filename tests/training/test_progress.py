@@ -18,7 +18,7 @@ from keras_crossvit.training import classify_held_out_picture
 from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.preemption import watch_for_preemption
-from keras_crossvit.training.progress import Progress, compare_data, data_digest
+from keras_crossvit.training.progress import Progress, compare_data
 from keras_crossvit.training.run import Run
 from keras_crossvit.training.steps import Step, Totals
 from tests.base import skip_without
@@ -262,7 +262,7 @@ def test_a_run_cannot_end_before_the_middle_of_an_epoch(epochs, refused):
     run = at_the_end_of_an_epoch(config=config, step=step, source=data(), folder=None)
     notes = {**Progress(config, STEPS, step=25).notes, "log": [{}, {}]}
     if refused:
-        message = rf"`epochs` must be at least 3: the run is within .* epochs={epochs}$"
+        message = rf"`epochs` must be at least 3, which the run has begun.* epochs={epochs}$"
         with pytest.raises(ValueError, match=message):
             run.restore({}, notes)
     else:
@@ -383,7 +383,7 @@ def test_data_that_grew_or_shrank_are_named(images, message, caplog):
 
 
 def test_other_images_or_labels_of_the_same_number_are_named(caplog):
-    noted = {"images": [176, 20], "data": data_digest(data())}
+    noted = {"images": [176, 20], "data": data().digest}
     compare_data(noted, data())
     assert not caplog.messages
     compare_data({**noted, "data": [noted["data"][0], 0]}, data())

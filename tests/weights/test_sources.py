@@ -136,7 +136,10 @@ WRONG = {
         "other.weights.h5",
         "same architecture, input size",
     ),
-    "h5 of more stages": ("three.weights.h5", r"same architecture, .* which holds \d+ further"),
+    "h5 of more stages": (
+        "three.weights.h5",
+        r"same architecture, .* which also holds \d+ that the model lacks",
+    ),
     "h5 of other classes": ("imagenet.weights.h5", "same architecture, input size"),
     "h5 that is none": ("text.weights.h5", "which does not fit"),
     "keras that is none": ("text.keras", "`weights` must be a complete .keras file"),

@@ -4,6 +4,7 @@ import abc
 import collections.abc
 import dataclasses
 import difflib
+import functools
 import logging
 import os
 import re
@@ -205,6 +206,11 @@ class Source:
     class_names: tuple[str, ...]
     train: Split
     validation: Split
+
+    @functools.cached_property
+    def digest(self) -> list[int]:
+        """That of each split."""
+        return [self.train.digest(), self.validation.digest()]
 
     def with_classes(self, names: collections.abc.Sequence[str] | None) -> "Source":
         """The source to validate on, with the labels of a model that has these classes.

@@ -100,8 +100,8 @@ def _open_split(folder, class_names):
         )
     if not there:
         raise ValueError(
-            f"{folder} must hold a folder per class. Received: none. (A folder of classes, of "
-            "which one has the name of a split, must be called train, and PATH be what it is in.)"
+            f"{folder} must hold a folder per class. Received: none. If it is itself a class, "
+            "move all classes to PATH/train/"
         )
     paths, counts = Strings(), dict.fromkeys(class_names, 0)
     suffixes = collections.Counter()  # of the other files

@@ -99,7 +99,7 @@ def _images(
         return None, None
     # Imported here, since only this needs it: an export does without KerasCV.
     from keras_crossvit.data.pipeline import evaluation_batches
-    from keras_crossvit.data.sources.base import PartOfSplit
+    from keras_crossvit.data.sources.splits import PartOfSplit
 
     model: CrossViT = found.model
     check_classifier(model, files=True)

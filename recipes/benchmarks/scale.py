@@ -20,8 +20,8 @@ from keras_crossvit.data.order import EpochOrder
 from keras_crossvit.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from keras_crossvit.data.shards import Shard
 from keras_crossvit.data.sources import Source, Split, open_source, storage
-from keras_crossvit.data.sources.base import PartOfSplit
 from keras_crossvit.data.sources.compact import Strings
+from keras_crossvit.data.sources.splits import PartOfSplit
 
 _CLASSES = 100
 _FILES = 64

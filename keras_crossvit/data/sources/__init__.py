@@ -9,14 +9,13 @@ import os
 from keras_crossvit.data.sources import csv, folder, tfds  # noqa: F401  (they register)
 from keras_crossvit.data.sources.base import (
     SOURCES,
-    Examples,
     Request,
     Source,
-    Split,
     is_tfds_name,
     unknown_dataset,
 )
 from keras_crossvit.data.sources.memory import MemorySplit
+from keras_crossvit.data.sources.splits import Examples, Split
 
 __all__ = ["SOURCES", "Examples", "MemorySplit", "Request", "Source", "Split", "open_source"]
 

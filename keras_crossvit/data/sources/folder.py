@@ -8,15 +8,9 @@ from typing import Any
 import numpy as np
 
 from keras_crossvit.data.sources import storage
-from keras_crossvit.data.sources.base import (
-    SOURCES,
-    VALIDATION,
-    Request,
-    Source,
-    Split,
-    unicode_hint,
-)
+from keras_crossvit.data.sources.base import SOURCES, VALIDATION, Request, Source, unicode_hint
 from keras_crossvit.data.sources.compact import Strings
+from keras_crossvit.data.sources.splits import Split
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp")
 # Other formats that cameras, scanners and browsers write, which are not read here.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_crossvit.data.sources.base import Split
+from keras_crossvit.data.sources.splits import Split
 
 
 class MemorySplit(Split):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_crossvit.data.sources import storage
-from keras_crossvit.data.sources.base import SOURCES, Request, Source, Split, unknown_dataset
+from keras_crossvit.data.sources.base import SOURCES, Request, Source, unknown_dataset
+from keras_crossvit.data.sources.splits import Split
 from keras_crossvit.data.sources.tfrecord import index_shards, read_record
 
 

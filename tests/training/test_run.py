@@ -1,0 +1,228 @@
+"""A run between its steps: epochs that end, hooks, the best epoch, and what it leaves."""
+
+import contextlib
+import dataclasses
+import functools
+import signal
+import threading
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_crossvit.data.sources import MemorySplit, Source
+from keras_crossvit.training import classify_held_out_picture
+from keras_crossvit.training import run as run_module
+from keras_crossvit.training.log import RunLog
+from keras_crossvit.training.preemption import watch_for_preemption
+from keras_crossvit.training.progress import Progress
+from keras_crossvit.training.run import Run
+from keras_crossvit.training.steps import Step, Totals
+from tests.training.tiny import RECIPE, STEPS, data
+
+
+def at_the_end_of_an_epoch(rows=(), **attributes):
+    """A `Run` that has done the steps of its first epoch, and as yet has these rows of the log."""
+    run = object.__new__(Run)
+    progress = Progress(RECIPE, STEPS, step=STEPS)
+    log = types.SimpleNamespace(rows=[*rows], add=None)
+    common = {"config": RECIPE, "progress": progress, "log": log, "steps": STEPS, "folder": "run"}
+    run.__dict__.update({**common, "metrics": ["loss"], **attributes})
+    return run
+
+
+@pytest.mark.parametrize(("rows", "epoch"), [([], 1), ([{}], 2)])
+def test_the_epoch_that_is_printed_is_that_of_the_next_row(rows, epoch, capsys):
+    at_the_end_of_an_epoch(rows)._bar()
+    assert capsys.readouterr().out == f"Epoch {epoch}/2\n"
+
+
+@pytest.mark.parametrize("stops", [0, 1])
+def test_held_out_images_on_which_the_model_diverged_are_no_result(stops):
+    """And nothing to save, even if a process is to end."""
+    sums = np.array([np.nan, 0, 0, 16, stops])
+    step = types.SimpleNamespace(evaluate=lambda batches, stop: sums)
+    run = at_the_end_of_an_epoch(step=step, source=data(validation=16), save=None)
+    run.progress.totals = Totals(1, 1, 1, 16)
+    message = "The validation loss is no longer a finite number, in epoch 1, step 11"
+    with pytest.raises(FloatingPointError, match=message):
+        run._evaluate(None, None, threading.Event())
+
+
+def test_the_learning_rate_of_a_row_is_that_of_its_last_step():
+    """Steps are counted from 0, so the eleventh is step 10."""
+    step = types.SimpleNamespace(
+        evaluate=lambda batches, stop: np.array([32.0, 4, 8, 16, 0]), several_labels=False
+    )
+    log = RunLog(None, learning_rate=lambda step: 0.5 * step)
+    run = at_the_end_of_an_epoch(step=step, source=data(validation=16), log=log)
+    run.progress.totals = Totals(16, 4, 8, 16)
+    bar = types.SimpleNamespace(update=lambda *values, **options: None)
+    row = run._evaluate(None, bar, threading.Event())
+    assert row == {"epoch": 0, "learning_rate": 5.0, "loss": 1.0, "val_loss": 2.0}
+
+
+def test_a_hook_is_given_the_model_that_was_measured():
+    """With the average, if there is one; on JAX its variables are those of the last `sync`."""
+    calls = []
+
+    def hook(row, model):
+        calls.append(model)
+        return True
+
+    @contextlib.contextmanager
+    def averaged():
+        with Step.averaged(step):
+            calls.append("averaged")
+            yield
+        calls.append("back")
+
+    sync = functools.partial(calls.append, "sync")
+    step = types.SimpleNamespace(
+        model="model", average=None, sync=sync, feed=list, averaged=averaged
+    )
+    run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
+    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    run._keep_best = run.save = run._training_batches = run._bar = lambda: None
+    run.fit(threading.Event(), on_epoch=hook)
+    assert calls == ["sync", "averaged", "model", "back"]
+    assert run.progress.ended
+
+
+def test_an_error_of_a_hook_does_not_cost_the_epoch():
+    def hook(row, model):
+        raise ConnectionError("the tracker is away")
+
+    saved = []
+    step = types.SimpleNamespace(model=None, feed=list, averaged=contextlib.nullcontext)
+    run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
+    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    run._keep_best = run._training_batches = run._bar = lambda: None
+    run.save = lambda: saved.append([*run.log.rows])
+    with pytest.raises(ConnectionError):
+        run.fit(threading.Event(), on_epoch=hook)
+    assert saved == [[{"val_loss": 1.0}]]
+
+
+def test_patience_counts_the_epochs_since_the_metric_changed():
+    config = dataclasses.replace(RECIPE, best="val_accuracy", patience=3)
+    rows = [{"val_accuracy": accuracy} for accuracy in (0.9, 0.5, 0.6, 0.7)]
+    run = at_the_end_of_an_epoch(rows, config=config, best_from=2)
+    assert not run._is_over()
+    run.best_from = 0
+    assert run._is_over()
+
+
+@pytest.mark.parametrize(("epochs", "refused"), [(1, True), (2, True), (3, False)])
+def test_a_run_cannot_end_before_the_middle_of_an_epoch(epochs, refused):
+    """There are no results of the weights that it would end with."""
+    config = dataclasses.replace(RECIPE, epochs=epochs, warmup_epochs=0)
+    step = types.SimpleNamespace(restore=lambda arrays, origin: None)
+    run = at_the_end_of_an_epoch(config=config, step=step, source=data(), folder=None)
+    notes = {**Progress(config, STEPS, step=25).notes, "log": [{}, {}]}
+    if refused:
+        message = rf"`epochs` must be at least 3, which the run has begun.* epochs={epochs}$"
+        with pytest.raises(ValueError, match=message):
+            run.restore({}, notes)
+    else:
+        run.restore({}, notes)
+        assert run.progress.step == 25
+
+
+def test_calls_of_several_steps_end_where_a_checkpoint_is_due():
+    config = dataclasses.replace(RECIPE, checkpoint_steps=4, steps_per_call=3)
+    run, reached = at_the_end_of_an_epoch(config=config), []
+    run.progress.step = 0
+    while run.progress.step < 2 * STEPS:
+        run.progress.step += run._steps_until_something_is_due()
+        reached.append(run.progress.step)
+    assert reached == [3, 4, 7, 8, 11, 12, 15, 16, 19, 20, 22]
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ({"best": "val_accuracy", "best_from": 1}, 2),
+        ({"best": "val_loss", "best_from": 1}, None),  # another is the best from here on
+        ({}, 0),  # of an earlier version
+    ],
+)
+def test_the_best_epoch_is_one_since_the_metric_changed(before, found):
+    config = dataclasses.replace(RECIPE, best="val_accuracy")
+    step = types.SimpleNamespace(restore=lambda arrays, origin: None)
+    run = at_the_end_of_an_epoch(config=config, step=step, source=data(), folder=None)
+    run.progress = Progress(config, STEPS)
+    rows = [{"val_accuracy": accuracy, "val_loss": 1.0} for accuracy in (0.9, 0.5, 0.6)]
+    notes = {**Progress(config, STEPS, step=33).notes, "log": rows}
+    run.restore({}, {**notes, **before})
+    assert run._best_epoch() == found
+    run.log.rows.append({"val_accuracy": 0.7, "val_loss": 1.0})
+    assert run._best_epoch() == (0 if found == 0 else 3)
+
+
+def test_a_run_leaves_the_dtype_policy_as_it_was(monkeypatch):
+    def fail(config, on_step, on_epoch):
+        keras.config.set_dtype_policy(config.precision)
+        raise FloatingPointError
+
+    monkeypatch.setattr(run_module, "_train", fail)
+    with pytest.raises(FloatingPointError):
+        run_module.train(dataclasses.replace(RECIPE, precision="mixed_bfloat16"))
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_held_out_images_and_the_export_are_turned_as_the_run_says(monkeypatch):
+    found = {}
+
+    def read(split, classes, size, batch_size, ratio, shard, turned):
+        found["read"] = (classes, size, batch_size, ratio, shard, turned)
+        return tf.data.Dataset.range(1)
+
+    def write(folder, model, results, options, resume, data):
+        found["export"] = (model, results, options, resume, data)
+        return "export/1"
+
+    monkeypatch.setattr(run_module, "evaluation_batches", read)
+    monkeypatch.setattr(run_module, "write_result", write)
+    config = dataclasses.replace(RECIPE, exif_orientation=False)
+    values = {"classes": 2, "size": (4, 4, 3), "crop_ratio": 0.5, "shard": None, "best_from": 0}
+    step = types.SimpleNamespace(put_average_in_place=lambda: None)
+    rows = [{"epoch": 0, "loss": 1.0, "val_loss": 2.0}]
+    run = at_the_end_of_an_epoch(rows, config=config, source=data(), step=step, **values)
+    run._final_model, run.log.finish = lambda: "model", lambda: None
+    assert list(run._held_out_batches) == [0]
+    assert found["read"] == (2, (4, 4, 3), 16, 0.5, None, False)
+    assert run.finish()["export"] == "export/1"
+    options = {"labels": ("a", "b"), "crop_ratio": 0.5, "exif_orientation": False}
+    assert found["export"] == ("model", {"loss": 2.0}, options, True, "folder:pets")
+
+
+def test_sigterm_is_taken_only_while_a_run_watches():
+    before = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(FloatingPointError), watch_for_preemption() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        raise FloatingPointError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_labels_of_a_held_out_image(monkeypatch, tmp_path):
+    """One, or several joined, of the first that can be read; the export's tests cover the rest."""
+
+    def answer(image_bytes):
+        names = ["", ""] if image_bytes[0] == b"no image" else ["bee", "ant"]
+        return {"classes": tf.constant([names]), "scores": tf.constant([[0.75, 0.25]])}
+
+    signatures = {"classify_bytes": answer}
+    loaded = types.SimpleNamespace(signatures=signatures)
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: loaded)
+    encoded = [tf.io.encode_png(np.zeros((4, 4, 3), "uint8")).numpy()]
+    for labels, wanted in (([0, 1], "bee"), ([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]], "ant|cat")):
+        split = MemorySplit([b"no image", *encoded], labels)
+        source = Source("x", ("ant", "bee", "cat"), split, split)
+        path, truth, ranking = classify_held_out_picture(source, "export", tmp_path)
+        assert path.read_bytes() == encoded[0]
+        assert truth == wanted
+        assert ranking == [("bee", 0.75), ("ant", 0.25)]

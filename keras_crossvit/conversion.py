@@ -17,7 +17,7 @@ from keras_crossvit.models.inputs import has_layers_before
 from keras_crossvit.weights import save_checkpoint
 from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes, unseen
 from keras_crossvit.weights.files import read_checkpoint
-from keras_crossvit.weights.names import named_variables, to_torch
+from keras_crossvit.weights.names import from_torch, named_variables
 
 logger = logging.getLogger("keras_crossvit")
 _DESTINATIONS = (".safetensors", ".keras", ".weights.h5")
@@ -87,6 +87,7 @@ def _model_of(checkpoint, origin):
     """The model of the preset that fits these weights, with the weights loaded."""
     state = checkpoint.state
     shapes = {name: array.shape for name, array in state.items()}
+    wanted = {name: from_torch(array).shape for name, array in state.items()}
     saved_arguments = dict(checkpoint.arguments)
     saved_config = saved_arguments.pop("config", None)
     channels = saved_arguments.pop("channels", None) or _channels(shapes)
@@ -111,7 +112,7 @@ def _model_of(checkpoint, origin):
             classes=classes or 1000,
             **arguments,
         )
-        if shapes == {key: _torch_shape(v) for key, v in named_variables(model).items()}:
+        if wanted == {key: tuple(v.shape) for key, v in named_variables(model).items()}:
             assign_state(model, state, origin, grids=checkpoint.grids)
             return model
     raise ValueError(
@@ -160,6 +161,3 @@ def _channels(shapes):
     kernels = (shape for name, shape in shapes.items() if FIRST_PROJECTION.fullmatch(name))
     return next((shape[1] for shape in kernels if len(shape) == 4), 3)
 
-
-def _torch_shape(variable):
-    return to_torch(keras.ops.convert_to_numpy(variable)).shape

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_crossvit.common.checks import did_you_mean
+from keras_crossvit.common.checks import check_choice
 
 PACKAGE = "keras_crossvit"  # under which everything of this package is registered with Keras
 
@@ -96,14 +96,10 @@ class Registry(collections.abc.Mapping):
         Raises:
             NotRegisteredError: If nothing has that name; a similar one is suggested.
         """
-        known = isinstance(name, str) and name in self._entries
-        if not known:
-            allowed = ", ".join(repr(entry) for entry in sorted(self._entries))
-            raise NotRegisteredError(
-                f"`{argument}` must be one of {allowed}. "
-                f"Received: {argument}={name!r}{did_you_mean(name, self._entries)}"
-            )
-        return name
+        try:
+            return check_choice(argument, name, self._entries)
+        except ValueError as error:
+            raise NotRegisteredError(*error.args) from None
 
     def __getitem__(self, name: str) -> Any:
         return self._entries[name]

@@ -1,11 +1,11 @@
 """A model's intermediate values, as the outputs of a second model that shares its layers."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 
+from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.layers import CrossAttentionFusion
 from keras_crossvit.layers.intermediates import AttentionRollout, Intermediates, PatchMap
 from keras_crossvit.models.crossvit import CrossViT
@@ -204,11 +204,9 @@ def _resolve(names, model, points):
         raise ValueError("`names` must hold at least one name. Received: names=[]")
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f". Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 "`names` must be among feature_names(model), or timm's names of them. "
-                f"Received: names={name!r}{hint}"
+                f"Received: names={name!r}{did_you_mean(name, known)}"
             )
     return known[names] if isinstance(names, str) else {name: known[name] for name in given}
 

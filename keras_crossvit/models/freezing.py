@@ -4,6 +4,7 @@ import keras
 
 from keras_crossvit.common.checks import check_choice
 from keras_crossvit.models.crossvit import CrossViT
+from keras_crossvit.models.features import check_crossvit
 
 
 def freeze(model: CrossViT, stages: int | None = None) -> None:
@@ -27,11 +28,7 @@ def freeze(model: CrossViT, stages: int | None = None) -> None:
         ValueError: If `model` is not a CrossViT or has no such stages, or nothing would be
             trained.
     """
-    if not isinstance(model, CrossViT):
-        raise ValueError(
-            "`model` must be a CrossViT. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
-        )
+    check_crossvit(model)
     if stages is None and not model.include_top:
         raise ValueError(
             "`stages` must be a number for a model without heads. Received: stages=None"

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.common.typing import Tensor
+from keras_crossvit.models.inputs import has_layers_before
 
 
 def normalize(
@@ -126,10 +127,7 @@ def as_model_takes(model: keras.Model, pixels: Tensor) -> Tensor:
         model: A Keras model.
         pixels: Array or tensor `(..., H, W, channels)`, pixels in 0..255.
     """
-    takes_pixels = getattr(model, "include_preprocessing", True) or all(
-        x is not image for x in model.inputs for image in model.images.values()
-    )
-    if takes_pixels:
+    if getattr(model, "include_preprocessing", True) or has_layers_before(model):
         return pixels
     return preprocess_input(pixels, include_preprocessing=False, mean=model.mean, std=model.std)
 

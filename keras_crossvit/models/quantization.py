@@ -1,7 +1,6 @@
 """Precision of a model's layers: their dtype policy, and `model.quantize`."""
 
 import contextlib
-import functools
 import gc
 import json
 import warnings
@@ -71,9 +70,8 @@ def quantized_layers(model: keras.Model) -> str | list[dict[str, Any]] | None:
 
 
 def _configuration(layer):
-    """How a layer was quantised; `None` in older versions of Keras, which offer no choice."""
-    config = getattr(layer, "quantization_config", None)
-    return None if config is None else as_json(keras.saving.serialize_keras_object(config))
+    """How a layer was quantised."""
+    return as_json(keras.saving.serialize_keras_object(layer.quantization_config))
 
 
 def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]] | None) -> None:
@@ -82,15 +80,10 @@ def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]] | N
         model.quantize(quantized)
         return
     for kind in quantized or ():
-        paths, config = set(kind["layers"]), kind["config"]
-        if config is not None:
-            config = keras.saving.deserialize_keras_object(config)
-        chosen = functools.partial(_is_in, paths)
-        model.quantize(kind["mode"], config=config, filters=chosen)
-
-
-def _is_in(paths, layer):
-    return layer.path in paths
+        paths, config = set(kind["layers"]), keras.saving.deserialize_keras_object(kind["config"])
+        model.quantize(
+            kind["mode"], config=config, filters=lambda layer, paths=paths: layer.path in paths
+        )
 
 
 @contextlib.contextmanager

@@ -27,12 +27,11 @@ def activation_bytes(model: keras.Model) -> int:
     def gradients(images):
         with tf.GradientTape() as tape:
             outputs = model(images, training=True)
-        graph = outputs.graph
-        forward = {operation.name for operation in graph.get_operations()}
+        forward = outputs.graph.get_operations()
         tape.gradient(outputs, model.trainable_variables)
-        for operation in graph.get_operations():
-            if operation.name not in forward:
-                kept.update({x.ref(): x for x in operation.inputs if x.op.name in forward})
+        made = _made_from(images, forward)
+        for operation in outputs.graph.get_operations()[len(forward) :]:
+            kept.update({x.ref(): x for x in operation.inputs if x.op.name in made})
 
     kept: dict[Any, tf.Tensor] = {}
     shape = (1, *model.input_shape[1:])
@@ -40,7 +39,15 @@ def activation_bytes(model: keras.Model) -> int:
     return sum(_bytes(tensor) for tensor in kept.values())
 
 
+def _made_from(images, operations):
+    """Names of the operations that read the images: a weight in bfloat16 is there once for all."""
+    made = {images.op.name}
+    for operation in operations:
+        if any(x.op.name in made for x in operation.inputs):
+            made.add(operation.name)
+    return made
+
+
 def _bytes(tensor):
-    made_from_images = tensor.shape.rank and tensor.op.type not in ("Const", "ReadVariableOp")
-    known = made_from_images and tensor.shape.is_fully_defined() and tensor.dtype.size
+    known = tensor.shape.rank and tensor.shape.is_fully_defined() and tensor.dtype.size
     return tensor.shape.num_elements() * tensor.dtype.size if known else 0

@@ -160,4 +160,3 @@ def _channels(shapes):
     """Channels of the images: those of the first kernel that sees pixels, or 3."""
     kernels = (shape for name, shape in shapes.items() if FIRST_PROJECTION.fullmatch(name))
     return next((shape[1] for shape in kernels if len(shape) == 4), 3)
-

@@ -13,6 +13,7 @@ import pytest
 
 import keras_crossvit as kc
 from keras_crossvit.data.config import AUGMENTATIONS
+from keras_crossvit.data.sources import SOURCES, open_source
 from keras_crossvit.layers.fusions.base import FUSIONS
 from keras_crossvit.models.config import PRESETS
 
@@ -56,7 +57,7 @@ def shallow():
 
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory):
-    """A folder with what the snippets mention: a photograph, pictures, a checkpoint."""
+    """A folder with what the snippets mention: a photograph, pictures, an archive, weights."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -68,6 +69,7 @@ def surroundings(tmp_path_factory):
         for index in range(5):
             crop = picture.crop((40 * index, 20 * index, 40 * index + 300, 20 * index + 300))
             crop.save(folder / "pictures" / name / f"{index}.jpg")
+    shutil.make_archive(folder / "pictures", "zip", folder / "pictures")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PRESETS, "_entries", shallow())
         kc.save_checkpoint(kc.CrossViT15Dagger(weights=None), folder / "published.safetensors")
@@ -90,7 +92,7 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
     index = {str(i): [f"n{i:08d}", f"class_{i}"] for i in range(1000)}
     monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", index)
     # What a snippet registers is not there for other tests.
-    for registry in (AUGMENTATIONS, FUSIONS):
+    for registry in (AUGMENTATIONS, FUSIONS, SOURCES):
         monkeypatch.setattr(registry, "_entries", {**registry._entries})
     monkeypatch.setattr(PRESETS, "_entries", shallow())
     monkeypatch.chdir(surroundings)
@@ -132,6 +134,13 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
     if "RECIPE = " in snippet:
         config = kc.CrossViTConfig.preset(names["RECIPE"].model)
         assert (config.fusion, config.large.embed_dim) == ("swap_means", 384)
+    if "SOURCES" in snippet:
+        source = open_source("zip:pictures.zip", validation_split=0.2)
+        assert source.class_names == ("flower", "temple")
+        assert (source.train.size, source.validation.size) == (8, 2)
+        assert [source.validation.load(row)[1] for row in range(2)] == [0, 1]
+        jpeg, _ = source.train.load(0)
+        assert jpeg == pathlib.Path("pictures", source.train.name(0)).read_bytes()
     if "register_augmentation" in snippet:
         # The digits are bright on black: a negative is brighter than half.
         negatives = np.mean(names["images"], axis=(1, 2, 3)) > 127
@@ -159,7 +168,8 @@ def test_commands_are_the_known_ones():
     assert [block.strip() for block in blocks("bash")] == [
         'pip install ".[tensorflow]"',  # test_install
         "python recipes/train.py --recipe imagenet --model crossvit_15_dagger --data-dir DATA \\\n"
-        "    --precision mixed_bfloat16 --output-dir runs/imagenet",  # training/test_recipes.py
+        "    --precision mixed_bfloat16 --output-dir runs/imagenet "
+        "--set accumulation_steps=16",  # training/test_recipes.py
         "crossvit evaluate runs/mine\n"
         "crossvit predict runs/mine pictures --output table.csv\n"
         "crossvit export runs/mine --output-dir export\n"  # tests/commands/

@@ -64,17 +64,20 @@ def main() -> None:
 
 
 def _parse():
-    parser = parser_of(__doc__, "evaluate")
+    parser = parser_of(__doc__, "evaluate", classes="as many as the data have")
     add = parser.add_argument
     add_data(parser, "what to evaluate on; by default the run's")
     add("--branches", action="store_true", help="also each branch's own head")
     add("--knn", action="store_true", help="20 nearest neighbours among the training features")
     add("--linear-probe", action="store_true", help="logistic regression on training features")
-    add("--batch-size", type=int, default=64)
+    add("--batch-size", type=int, default=64, help="images at a time")
     add("--input-size", type=int, help="of --model; by default the preset's")
     add("--crop-ratio", type=float, help="by default the run's, or the published one")
     add_exif(parser)
-    add("--output-dir", help="where to write evaluation.json and confusion.png (of one label)")
+    add(
+        "--output-dir",
+        help="where to write evaluation.json and, for images with one label, confusion.png",
+    )
     return parser.parse_args()
 
 

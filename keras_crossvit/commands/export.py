@@ -34,7 +34,7 @@ from keras_crossvit.models import CrossViT
 
 def parse_export(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments, the process's own if `argv` is `None`."""
-    parser = parser_of(__doc__, "export")
+    parser = parser_of(__doc__, "export", classes="as many as --labels has, or 1000")
     add_export(parser)
     add_data(
         parser, "to measure the accuracy of each file, and to calibrate (by default the run's)"

@@ -20,7 +20,7 @@ def main() -> None:
     add("paths", nargs="+", metavar="PATH", help="image files and folders of them")
     add("--output", required=True, metavar="TABLE", help="the file to write, .csv or .json")
     add("--top-k", type=int, default=5, help="number of classes in a row")
-    add("--batch-size", type=int, default=32)
+    add("--batch-size", type=int, default=32, help="images at a time")
     add("--branches", action="store_true", help="also the answer of each branch's own head")
     add("--crop-ratio", type=float, help="by default the run's, or the published one")
     add_exif(parser)

@@ -56,8 +56,14 @@ class FoundModel:
         return default if found is None else found
 
 
-def add_model(parser: argparse.ArgumentParser, command: str) -> None:
-    """Adds the arguments that name a model."""
+def add_model(parser: argparse.ArgumentParser, command: str, classes: str = "1000") -> None:
+    """Adds the arguments that name a model.
+
+    Args:
+        parser: The parser.
+        command: What the help says is done with the model.
+        classes: What the help says is the default of `--classes`.
+    """
     parser.add_argument(
         "source",
         nargs="?",
@@ -67,12 +73,8 @@ def add_model(parser: argparse.ArgumentParser, command: str) -> None:
     )
     add = parser.add_argument
     add("--model", metavar="NAME", help="a preset, with --weights, instead of MODEL")
-    add("--weights", help="imagenet, imagenet-408 or a file")
-    add(
-        "--classes",
-        type=int,
-        help="number of classes in --weights; by default the data's, or 1000",
-    )
+    add("--weights", help="imagenet, imagenet-408, a file or hf://OWNER/NAME")
+    add("--classes", type=int, help=f"number of classes in --weights; by default {classes}")
     add_recipe(parser)
 
 
@@ -236,12 +238,14 @@ def _load(path):
     return model
 
 
-def parser_of(description: str | None, command: str) -> argparse.ArgumentParser:
-    """An argument parser with the model's arguments."""
+def parser_of(
+    description: str | None, command: str, classes: str = "1000"
+) -> argparse.ArgumentParser:
+    """An argument parser with the model's arguments, those of `add_model`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model(parser, command)
+    add_model(parser, command, classes)
     return parser
 
 
@@ -324,6 +328,9 @@ def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training:
         ) from error
     except ValueError as error:  # there the argument is `validation_split`, here it is --split
         message = str(error).replace("`validation_split`", "`--split`")
+        if arguments.dataset is None and message.startswith("`dataset` must be the name"):
+            hint = "; a source of your own must be registered first: --recipe FILE.py. Received:"
+            message = message.replace(". Received:", hint, 1)
         raise ValueError(message.replace("validation_split=", "--split ")) from error
 
 

@@ -142,6 +142,8 @@ def imagenet_labels() -> tuple[str, ...]:
 def decode_predictions(preds: Tensor, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """Names ImageNet predictions, like the functions of this name in `keras.applications`.
 
+    The names are Keras' own list, which is downloaded once and stays in Keras' cache.
+
     Args:
         preds: Probabilities `(N, 1000)`.
         top: Number of most probable classes to name; positive.

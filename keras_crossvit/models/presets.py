@@ -1,4 +1,6 @@
-"""The presets: the architectures of the paper's tables 1, 2, 6 and 7, one per row.
+"""The presets: the architectures of the paper's tables 1, 2, 6, 7 and 8 and of its section 4.3.
+
+One more, `crossvit_digits`, is not in the paper.
 
 A preset with published weights names their repository on the Hugging Face hub and the input size
 that they were trained at, for each value of the `weights` argument.

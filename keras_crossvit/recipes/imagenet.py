@@ -4,8 +4,8 @@
         --data-dir DATA --output-dir runs/imagenet --precision mixed_bfloat16
 
 Any model of tables 1 and 7; CrossViT-18 and 18 dagger with `--set repeated_augmentation=3`.
-The batch of 4,096 is what 32 GPUs hold; with fewer, `--set accumulation_steps=8`, or a smaller
-`--batch-size`: the learning rate follows.
+The batch of 4,096 is what 32 GPUs hold; with fewer, `--set accumulation_steps=N` computes it in N
+parts, or take a smaller `--batch-size`: the learning rate follows.
 
 Top-1 in the paper (tables 2 and 7): crossvit_tiny 73.4, crossvit_small 81.0, crossvit_base
 82.2, crossvit_9 73.9, crossvit_15 81.5, crossvit_18 82.5, crossvit_9_dagger 77.1,

@@ -24,13 +24,19 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "model": {"metavar": "NAME", "help": "a preset, e.g. crossvit_15_dagger"},
     "dataset": {"metavar": "NAME", "help": "a TensorFlow dataset, folder:PATH or csv:FILE"},
     "data_dir": {"metavar": "DIR", "help": "where tensorflow-datasets keeps its data"},
-    "output_dir": {"metavar": "DIR", "help": "where the run writes, and goes on from"},
+    "output_dir": {"metavar": "DIR", "help": "where the run writes, and resumes from"},
     "epochs": {"type": int, "metavar": "N", "help": "passes over the training images"},
     "batch_size": {"type": int, "metavar": "N", "help": "images a step, on all replicas"},
-    "strategy": {"choices": STRATEGIES, "help": "of tf.distribute; data_parallel on JAX"},
+    "strategy": {
+        "choices": STRATEGIES,
+        "help": "auto, the default of the recipes, takes the GPUs, machines or TPU that it finds",
+    },
     "precision": {"choices": PRECISIONS, "help": "Keras dtype policy"},
     "seed": {"type": int, "metavar": "N", "help": "of weights, data order and augmentation"},
-    "weights": {"metavar": "W", "help": "to start from: imagenet, a file, or none"},
+    "weights": {
+        "metavar": "W",
+        "help": "imagenet, imagenet-408, a file, hf://OWNER/NAME, or none",
+    },
 }
 _RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how many times this process has restarted itself
 # How TensorFlow tells the remaining workers that one is gone.
@@ -144,7 +150,10 @@ def parse_config(
     for name, options in _FLAGS.items():
         parser.add_argument("--" + name.replace("_", "-"), **options)
     parser.add_argument(
-        "--no-resume", dest="resume", action="store_false", help="start afresh in output_dir"
+        "--no-resume",
+        dest="resume",
+        action="store_false",
+        help="start afresh; what is there moves to `before.N/`",
     )
     parser.add_argument(
         "--set",
@@ -152,7 +161,7 @@ def parse_config(
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="any other field of TrainConfig",
+        help="any other field of TrainConfig, e.g. best=val_accuracy patience=10",
     )
     parser.add_argument(
         "--dry-run", action="store_true", default=False, help="check everything, and train nothing"

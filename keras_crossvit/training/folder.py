@@ -43,7 +43,8 @@ _LEFTOVERS = (".writing-*", "checkpoints/.writing-*", "export/.export-*")
 _MODELS = ("model.keras", "best.keras", "model.safetensors")
 _WRITTEN = (
     *("checkpoints", "config.json", "log.csv", "tensorboard", "curves.png", "result.json"),
-    *("labels.txt", "README.md", "held_out.png", "held_out.jpg"),
+    *("labels.txt", "README.md"),
+    *(f"held_out.{suffix}" for suffix in ("png", "jpg", "gif", "bmp", "webp")),
     *_MODELS,
 )
 

@@ -9,6 +9,13 @@ import tensorflow as tf
 from keras_crossvit.data.sources import Source
 
 _MOST_TRIED = 32  # images that cannot be read
+# What files of each format begin with, from which byte on; PNG is the rest.
+_SUFFIXES = {
+    (0, b"\xff\xd8\xff"): ".jpg",
+    (0, b"GIF8"): ".gif",
+    (0, b"BM"): ".bmp",
+    (8, b"WEBP"): ".webp",
+}
 
 
 def classify_held_out_picture(
@@ -19,7 +26,8 @@ def classify_held_out_picture(
     Args:
         source: The `Source` that the model was trained on.
         export: Folder of the SavedModel, `.../export/<version>`.
-        output_dir: Where the image is written, as `held_out.png` or `held_out.jpg`.
+        output_dir: Where the image is written, as `held_out.png` or with the suffix of another
+            format.
 
     Returns:
         `(path, true class name, [(class name, score), ...])`, the highest score first; for an
@@ -31,8 +39,8 @@ def classify_held_out_picture(
         answer = classify(image_bytes=tf.constant([encoded]))
         if answer["classes"][0, 0] != b"":  # as it is for an unreadable image
             break
-    suffix = ".jpg" if tf.io.is_jpeg(encoded) else ".png"
-    path = pathlib.Path(output_dir) / f"held_out{suffix}"
+    found = (suffix for (at, magic), suffix in _SUFFIXES.items() if encoded.startswith(magic, at))
+    path = pathlib.Path(output_dir) / f"held_out{next(found, '.png')}"
     path.write_bytes(encoded)
 
     names = [name.decode() for name in answer["classes"][0].numpy()]

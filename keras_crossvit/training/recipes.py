@@ -17,8 +17,8 @@ def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
     """The recipe with a name, or from a Python file.
 
     A file is run as a module, and finds other modules in its folder as a script does: it assigns
-    a `TrainConfig` to `RECIPE`, and may register fusions, patch embeddings, presets and
-    augmentations of its own before that.
+    a `TrainConfig` to `RECIPE`, and may register fusions, patch embeddings, presets,
+    augmentations and sources of its own before that.
 
     Args:
         recipe: A name in `named`, or the path of a file that ends in `.py`.

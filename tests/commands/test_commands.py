@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import crossvit_command
 import keras_crossvit as kc
 from keras_crossvit.commands import shared
 from keras_crossvit.commands.export import parse_export
@@ -31,6 +32,24 @@ def test_evaluate_needs_only_the_folder_of_a_run(run, command):
     found = json.loads(command("evaluate", run / "run"))
     assert (found["pictures"], found["unreadable"]) == (12, 1)
     assert found["top1"] == pytest.approx((scores.argmax(1) == labels).mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("evaluate", "as many as the data have"),
+        ("export", "as many as --labels has, or 1000"),
+        ("predict", "1000"),
+    ],
+)
+def test_help_says_what_is_taken_by_default(name, classes, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["crossvit", name, "--help"])
+    with pytest.raises(SystemExit):
+        crossvit_command.main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"number of classes in --weights; by default {classes} --" in said
+    assert "imagenet, imagenet-408, a file or hf://OWNER/NAME" in said
+    assert name == "export" or "--batch-size BATCH_SIZE images at a time" in said
 
 
 def test_evaluate_needs_no_training_split(run, command, tmp_path):

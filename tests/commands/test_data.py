@@ -56,6 +56,15 @@ def test_another_split(pictures):
         opened({"dataset": pictures}, "--dataset", "folder:nowhere")
 
 
+def test_a_run_on_a_source_of_ones_own_needs_its_recipe():
+    """Which registers the source: a word that nobody else knows."""
+    message = r"must be registered first: --recipe FILE\.py\. Received: dataset='mine:\./photos'"
+    with pytest.raises(ValueError, match=message):
+        opened({"dataset": "mine:./photos"})
+    with pytest.raises(ValueError, match=r'"csv:..."\. Received: dataset=\'mine:\./photos\''):
+        opened({"dataset": "pets"}, "--dataset", "mine:./photos")
+
+
 def test_only_the_runs_own_dataset_is_read_as_in_the_run(monkeypatch):
     calls = []
     monkeypatch.setattr(

@@ -1,9 +1,15 @@
 """What a finished run leaves is made once, and again where it would differ."""
 
+import io
 import json
 import types
 
-from keras_crossvit.training import finish
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_crossvit.data.sources import MemorySplit, Source
+from keras_crossvit.training import classify_held_out_picture, finish
 
 
 def test_an_export_is_made_for_each_way_of_reading_images(tmp_path, monkeypatch):
@@ -33,3 +39,18 @@ def test_an_export_is_made_for_each_way_of_reading_images(tmp_path, monkeypatch)
     (tmp_path / "result.json").write_text(json.dumps(values))
     assert write(False) == exports[1]
     assert made == [True, False]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp"])
+def test_the_held_out_image_is_named_by_its_format(suffix, tmp_path, monkeypatch):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, {"jpg": "jpeg"}.get(suffix, suffix))
+    answer = {"classes": tf.constant([["ant"]]), "scores": tf.constant([[1.0]])}
+    signatures = {"classify_bytes": lambda image_bytes: answer}
+    loaded = types.SimpleNamespace(signatures=signatures)
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: loaded)
+    split = MemorySplit([file.getvalue()], [0])
+    source = Source("x", ("ant",), split, split)
+    path, _, _ = classify_held_out_picture(source, "export", tmp_path)
+    assert path == tmp_path / f"held_out.{suffix}"
+    assert path.read_bytes() == file.getvalue()

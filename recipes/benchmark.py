@@ -1,4 +1,4 @@
-"""Measures models on this machine, and counts their cost.
+"""Measures models on this machine's processor, and counts their cost.
 
     python recipes/benchmark.py --mode summary --markdown tables.md --json tables.json
     python recipes/benchmark.py --mode infer --model crossvit_15_dagger --json infer.json
@@ -12,10 +12,11 @@
     python recipes/benchmark.py --mode serve --model crossvit_15_dagger --json serve.json
 
 `summary` counts parameters and multiply-accumulates of every model of the paper's tables 2, 3,
-4, 6, 7 and 8 and sets them beside the paper's. The other modes measure. Where timm is installed
-(with torchvision, which it needs) and has the model, it does the same work in turn, each in a
-process of its own that is paused while another is timed; otherwise its figures are null. So are
-those of a variant of timm that fails: stderr says why, and the others are still measured.
+4, 6, 7 and 8 and sets them beside the paper's. The other modes measure processors (CPUs): GPUs are
+hidden from ours and from timm's. Where timm is installed (with torchvision, which it needs) and
+has the model, it does the same work in turn, each in a process of its own that is paused while
+another is timed; otherwise its figures are null. So are those of a variant of timm that fails:
+stderr says why, and the others are still measured.
 
 `infer` with one model gives images/s of the compiled forward pass in one engine, the shares of it
 that `predict` and `evaluate` reach, and its share of the machine's rate in a product of 4096 x
@@ -30,7 +31,8 @@ what resuming costs.
 
 `--precision` is a Keras dtype policy: bfloat16 for inference, mixed_bfloat16 for training. The
 engine openvino also takes int8, quantised with the images that are then timed, the rest in
-bfloat16.
+bfloat16. An option that a mode does not use is refused, except that `summary` and `input` may be
+given a --model.
 """
 
 import argparse
@@ -42,6 +44,8 @@ from benchmarks.engines import ENGINES, RUNTIMES
 from crossvit_command import set_environment
 
 set_environment()
+# timm's models run on the processor, so ours must too. Processes that are measured inherit this.
+os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
 
 # Keras and what imports it wait until a mode runs: the processes that are measured import this
 # file too, and timm's should hold only timm.
@@ -63,16 +67,39 @@ def _report(arguments, found):
     """Prints and writes what was measured; draws it last, as that may fail."""
     from keras_crossvit.common.files import write_text
 
-    result = {**vars(arguments), **found}
+    used = ("mode", "json", *USES[_case(arguments)])
+    result = {name: value for name, value in vars(arguments).items() if name in used} | found
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if arguments.mode not in WITH_TABLES:  # whose tables are printed already
         print(text)
     if arguments.json:
         write_text(arguments.json, text + "\n")
-    if arguments.figure and arguments.mode == "infer":
+    if arguments.figure:
         from benchmarks import figure1
 
         figure1.plot_speed(found["models"], arguments.figure)
+
+
+_TIMED = ("model", "batch_size", "repeats", "precision")
+_IN_ENGINES = (*_TIMED, "engine", "jit_compile")
+_SEVERAL = "infer with several models or --figure"
+USES = {  # the options that a mode uses, besides --json
+    "summary": ("markdown",),
+    "infer": _IN_ENGINES,
+    _SEVERAL: (*_TIMED, "figure"),
+    "train": (*_IN_ENGINES, "gradient_checkpointing"),
+    "first-step": _IN_ENGINES,
+    "input": ("repeats",),
+    "scale": ("records", "workers"),
+    "serve": ("model", "precision"),
+}
+IGNORE_MODEL = ("summary", "input")  # so that the same --model can be given to these, too
+
+
+def _case(arguments):
+    """The key of `USES`: the mode, or what `infer` is with several models or a figure."""
+    several = arguments.figure or "," in (arguments.model or "")
+    return _SEVERAL if arguments.mode == "infer" and several else arguments.mode
 
 
 def _parse():
@@ -107,31 +134,31 @@ def _parse():
         if getattr(arguments, name) < 1:
             option = f"--{name.replace('_', '-')}"
             parser.error(f"{option} must be positive. Received: {getattr(arguments, name)}")
-    if arguments.model is None and arguments.mode not in WITHOUT_MODEL:
+    if arguments.model is None and "model" in USES[arguments.mode]:
         parser.error(f"--model is needed for --mode {arguments.mode}")
-    fault = _fault(arguments) or _lost(arguments)
+    fault = _fault(arguments, parser.get_default) or _lost(arguments)
     if fault:
         parser.error(fault)
     return arguments
 
 
-def _fault(arguments):
-    """Which option would be ignored, or `None`."""
-    several = arguments.figure or "," in (arguments.model or "")
-    alone = arguments.mode in WITH_ENGINE and not several
-    where = f"is for one --model, in --mode {', '.join(WITH_ENGINE)}, without --figure"
-    if arguments.engine != "tensorflow" and not alone:
-        return f"--engine {where}. Received: --engine {arguments.engine}"
-    if arguments.jit_compile and not alone:
-        return f"--jit-compile {where}"
+def _fault(arguments, default):
+    """Which option would be ignored, or cannot be used with the engine; or `None`."""
+    case = _case(arguments)
+    used = {"mode", "json", *USES[case]}
+    if case in IGNORE_MODEL:
+        used.add("model")
+    for name, value in vars(arguments).items():
+        if name not in used and value != default(name):
+            modes = dict.fromkeys(key.split()[0] for key in USES if name in USES[key])
+            option = f"--{name.replace('_', '-')}"
+            return f"{option} is for --mode {', '.join(modes)}. Received: --mode {case}"
     runtimes = [name for name, (_, precisions) in RUNTIMES.items() if "int8" in precisions]
     if arguments.precision == "int8" and arguments.engine not in runtimes:
         return (
             f"--precision int8 is for --engine {' or '.join(runtimes)}. "
             f"Received: --engine {arguments.engine}"
         )
-    if arguments.gradient_checkpointing and arguments.mode != "train":
-        return f"--gradient-checkpointing is for --mode train. Received: --mode {arguments.mode}"
     return None
 
 
@@ -143,7 +170,7 @@ def _lost(arguments):
         path = getattr(arguments, name)
         if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".")):
             return f"--{name} must be a file in an existing folder. Received: {path}"
-    if arguments.figure and arguments.mode == "infer":
+    if arguments.figure:
         names = arguments.model.split(",")
         if not any(paper.paper_top1(name) for name in names):
             return (
@@ -168,11 +195,10 @@ def summary(arguments):
 def infer(arguments):
     from benchmarks import compare, figure1, models, paper
 
-    names = arguments.model.split(",")
-    if len(names) == 1 and not arguments.figure:
+    if _case(arguments) == "infer":
         options = {"jit_compile": arguments.jit_compile, "engine": arguments.engine}
         return compare.compare_inference(*_model(arguments), **options)
-    built = {name: models.make_model(name) for name in names}
+    built = {name: models.make_model(name) for name in arguments.model.split(",")}
     speeds = figure1.measure_inference(built, arguments.batch_size, arguments.repeats)
     rows = [
         {
@@ -239,8 +265,6 @@ MODES = {
     "serve": serve,
 }
 PRECISIONS = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16", "int8")
-WITHOUT_MODEL = {"summary", "input", "scale"}
-WITH_ENGINE = ("infer", "train", "first-step")
 WITH_TABLES = {"summary", "scale"}
 
 

@@ -129,7 +129,11 @@ def timm_training(name: str, batch_size: int, precision: str, jit_compile: bool)
 
 
 def import_seconds(engine: str) -> float:
-    """What `import keras_crossvit` adds to `import keras`, in a new process with this backend."""
+    """What `import keras_crossvit` adds to `import keras`, in a new process with this backend.
+
+    Raises:
+        RuntimeError: If the import fails; the process has printed why.
+    """
     code = """
 import time, keras
 start = time.perf_counter()
@@ -138,7 +142,13 @@ print(time.perf_counter() - start)
 """
     command = [sys.executable, "-c", code]
     own = {**os.environ, "KERAS_BACKEND": engine}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=own)
+    try:
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=own)
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(
+            f"`import keras_crossvit` failed with KERAS_BACKEND={engine}: "
+            f"its process ended with exit code {error.returncode}"
+        ) from error
     return float(done.stdout)
 
 

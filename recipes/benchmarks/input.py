@@ -96,7 +96,6 @@ def _our_batches(size, batch_size):
     _one_core()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.set_visible_devices([], "GPU")
     split = MemorySplit(_files() * (_ROWS // _IMAGES), np.arange(_ROWS) % _CLASSES)
     config = InputConfig(batch_size=batch_size, epochs=300, parallel_calls=1)
     batches = training_batches(split, _CLASSES, (size, size), config)

@@ -15,6 +15,12 @@ def counter(start):
     return {"count": count, "process": os.getpid, "now": time.monotonic}
 
 
+def devices():
+    """What tells libraries which devices there are."""
+    names = ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "KERAS_TORCH_DEVICE")
+    return {"variables": lambda: [os.environ.get(name) for name in names]}
+
+
 def fast(*arguments):
     """In place of any candidate: every figure is 2."""
     names = ("forward", "predict", "evaluate", "float32", "bfloat16")

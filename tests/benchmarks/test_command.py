@@ -3,7 +3,9 @@
 import argparse
 import functools
 import json
+import os
 import re
+import subprocess
 import sys
 
 import keras
@@ -69,8 +71,8 @@ def test_commands_pass_on_what_the_command_line_says(monkeypatch, tmp_path):
     monkeypatch.setattr(input, "measure_input", lambda repeats: {"turns": repeats})
     written = tmp_path / "figures.json"
 
-    def result(mode, *options):
-        run(monkeypatch, "--mode", mode, "--model", "x", "--json", written, *options)
+    def result(mode, *options, model=("--model", "x")):
+        run(monkeypatch, "--mode", mode, *model, "--json", written, *options)
         return json.loads(written.read_text())
 
     found = result("infer", "--precision", "bfloat16", "--repeats", 3)
@@ -87,16 +89,40 @@ def test_commands_pass_on_what_the_command_line_says(monkeypatch, tmp_path):
     assert result("input", "--repeats", 9)["turns"] == 9
     monkeypatch.setattr(scale, "measure_scale", lambda *numbers: {"numbers": numbers})
     monkeypatch.setattr(scale, "to_markdown", lambda figures: str(figures["numbers"]))
-    assert result("scale", "--records", 500, "--workers", 4)["numbers"] == [500, 4]
+    found = result("scale", "--records", 500, "--workers", 4, model=())
+    assert found["numbers"] == [500, 4]
 
 
 @pytest.mark.parametrize(
-    "options", [["serve", "--model", "x"], ["infer", "--model", "x,y"]], ids=lambda x: x[0]
+    ("options", "used"),
+    [
+        ("summary --model x", {"markdown": None}),
+        ("input --model x --batch-size 16", {"repeats": 5}),
+        ("scale --records 9", {"records": 9, "workers": 8}),
+        ("serve --model x --precision bfloat16", {"model": "x", "precision": "bfloat16"}),
+        (
+            "infer --model x,y --batch-size 2",
+            {
+                "model": "x,y",
+                "batch_size": 2,
+                "repeats": 5,
+                "precision": "float32",
+                "figure": None,
+            },
+        ),
+        (
+            "first-step --model x --repeats 3 --engine jax --jit-compile",
+            {"model": "x", "batch_size": 16, "repeats": 3, "precision": "float32"}
+            | {"jit_compile": True, "engine": "jax"},
+        ),
+    ],
 )
-def test_an_engine_is_for_one_model(monkeypatch, capsys, options):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "--engine", "jax", "--mode", *options)
-    assert "--engine is for one --model, in --mode infer, train" in capsys.readouterr().err
+def test_only_what_a_mode_uses_is_written(monkeypatch, tmp_path, options, used):
+    mode, written = options.split()[0], tmp_path / "figures.json"
+    monkeypatch.setitem(command.MODES, mode, lambda arguments: {"found": 1})
+    run(monkeypatch, "--mode", *options.split(), "--json", written)
+    expected = {"mode": mode, **used, "json": str(written), "found": 1}
+    assert json.loads(written.read_text()) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,13 +131,37 @@ def test_an_engine_is_for_one_model(monkeypatch, capsys, options):
         ("infer --model x,y --precision int8", "--precision int8 is for --engine openvino."),
         ("serve --model x --precision int8", "openvino. Received: --engine tensorflow"),
         ("infer --model x --precision int8 --engine jax", "openvino. Received: --engine jax"),
-        ("infer --model x,y --jit-compile", "--jit-compile is for one --model, in --mode infer"),
-        ("infer --model x --figure f --jit-compile", "train, first-step, without --figure"),
-        ("serve --model x --jit-compile", "--jit-compile is for one --model, in --mode infer"),
+        (
+            "infer --model x,y --jit-compile",
+            "--jit-compile is for --mode infer, train, first-step. "
+            "Received: --mode infer with several models or --figure",
+        ),
+        (
+            "infer --model x --figure f --engine jax",
+            "--engine is for --mode infer, train, first-step. "
+            "Received: --mode infer with several models or --figure",
+        ),
+        ("serve --model x --engine jax", "infer, train, first-step. Received: --mode serve"),
+        ("serve --model x --repeats 9", "train, first-step, input. Received: --mode serve"),
+        (
+            "serve --model x --batch-size 64",
+            "--batch-size is for --mode infer, train, first-step.",
+        ),
         ("infer --model x --gradient-checkpointing", "for --mode train. Received: --mode infer"),
+        (
+            "infer --model x --markdown f",
+            "--markdown is for --mode summary. Received: --mode infer",
+        ),
+        ("train --model x --figure f", "--figure is for --mode infer. Received: --mode train"),
+        ("first-step --model x --records 5", "is for --mode scale. Received: --mode first-step"),
+        ("train --model x --workers 2", "--workers is for --mode scale. Received: --mode train"),
+        ("summary --precision bfloat16", "train, first-step, serve. Received: --mode summary"),
+        ("input --precision bfloat16", "train, first-step, serve. Received: --mode input"),
+        ("scale --model x", "--model is for --mode infer, train, first-step, serve. Received:"),
     ],
 )
 def test_command_refuses_what_it_would_ignore(monkeypatch, capsys, options, message):
+    monkeypatch.setitem(command.MODES, options.split()[0], None)
     with pytest.raises(SystemExit):
         run(monkeypatch, "--mode", *options.split())
     assert message in capsys.readouterr().err
@@ -163,6 +213,24 @@ def test_a_figure_that_fails_costs_no_measurement(monkeypatch, tmp_path, error):
         run(monkeypatch, "--mode", "infer", *options)
     assert ended.value.code == f"{type(error).__name__}: {error}"
     assert json.loads(written.read_text())["models"] == measured["models"]
+
+
+def test_gpus_are_hidden_from_all_that_is_measured():
+    """In a process of its own, as they are hidden from this one anyway."""
+    code = """
+import benchmark
+from benchmarks.turns import worker
+from tests.benchmarks import processes
+
+with worker(processes.devices) as turn:
+    print(turn("variables"))
+"""
+    own = {"CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cuda", "KERAS_TORCH_DEVICE": "cuda"}
+    own["PYTHONPATH"] = os.pathsep.join([str(base.ROOT), str(base.ROOT / "recipes")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | own, check=True, capture_output=True
+    )
+    assert done.stdout.split() == [b"['-1',", b"'cpu',", b"'cpu']"]
 
 
 @pytest.mark.parametrize("mode", ["infer", "train", "first-step", "serve"])

@@ -199,6 +199,13 @@ def test_the_import_is_measured_with_the_engines_backend(monkeypatch):
     assert candidates.import_seconds("jax") == 0.25
 
 
+def test_an_import_that_fails_says_why(capfd):
+    message = "`import keras_crossvit` failed with KERAS_BACKEND=jaxx: its process ended with exit"
+    with pytest.raises(RuntimeError, match=message):
+        candidates.import_seconds("jaxx")
+    assert "jaxx" in capfd.readouterr().err
+
+
 def test_a_real_run_in_small(monkeypatch):
     """Ours alone: timm has no such model, even where it is installed."""
     monkeypatch.setattr(compare, "machine", processes.fast)

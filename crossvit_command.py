@@ -54,7 +54,7 @@ def run(name: str) -> None:
                 import tensorflow  # noqa: F401
             command = importlib.import_module(f"keras_crossvit.commands.{name}")
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", backend):
+        if error.name not in _BACKENDS:  # one may be chosen in ~/.keras/keras.json
             raise
         sys.exit(f'{error.name} is not installed: pip install "keras-crossvit[{error.name}]"')
     command.main()

@@ -196,39 +196,81 @@ class _Optimizer(keras.optimizers.Optimizer):
         ]
         self.scales = learning_rate_scales(paths, self.layer_decay)
         if self.average_momentum is not None:
-            self.averages = self.add_optimizer_variables(variables, "average")
+            self.averages = [self._add_average(variable) for variable in variables]
+
+    def _add_average(self, variable):
+        """The variable's average, with at least 32 bits: in 16 a momentum of 0.999 is 1."""
+        if getattr(variable, "overwrite_with_gradient", False):
+            return None
+        dtype = keras.backend.result_type(variable.dtype, "float32")
+        name = f"{variable.path.replace('/', '_')}_average"
+        layout = getattr(variable, "_layout", None)
+        return self.add_variable(variable.shape, dtype=dtype, layout=layout, name=name)
 
     def apply(
         self, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None
     ) -> None:
-        super().apply(self._clipped(grads), trainable_variables)
+        begun = ops.not_equal(self.iterations, 0)  # `super` counts this step, too
+        clipped = self._clipped(grads, trainable_variables or self._trainable_variables)
+        super().apply(clipped, trainable_variables)
+        if self.average_momentum is not None:
+            self._update_averages(begun)
 
-    def _clipped(self, gradients):
+    def _clipped(self, gradients, variables):
         """The gradients, scaled so that their sum over all replicas has a norm within bounds."""
-        there = [gradient for gradient in gradients if gradient is not None]
-        if self.clip_norm is None or not there:
+        # The "gradient" of a scale of float8 is its new value.
+        clipped = {
+            index: gradient
+            for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=False))
+            if gradient is not None and not getattr(variable, "overwrite_with_gradient", False)
+        }
+        if self.clip_norm is None or not clipped:
             return gradients
-        summed, replicas = sum_over_replicas(there)
+        summed, replicas = sum_over_replicas(list(clipped.values()))
         norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(x)) for x in summed])))
         # What is not a number must stay that way, for the loss to show it.
         scale = self.clip_norm * ops.minimum(1.0 / norm, 1.0 / self.clip_norm) + (norm - norm)
         # Keras adds up the replicas' gradients, which are now all the same.
-        clipped = iter([gradient * (scale / replicas) for gradient in summed])
-        return [None if gradient is None else next(clipped) for gradient in gradients]
+        scaled = [gradient * (scale / replicas) for gradient in summed]
+        clipped = dict(zip(clipped, scaled, strict=True))
+        return [clipped.get(index, gradient) for index, gradient in enumerate(gradients)]
 
-    def update_average(self, index: int, variable: Any) -> None:
-        """Part of `update_step`, after the variable has its new value."""
-        if self.average_momentum is None:
+    def _update_averages(self, begun):
+        """Not part of `update_step`, which is not called for variables without a gradient."""
+        pairs = zip(self.averages, self._trainable_variables, strict=True)
+        pairs = [(average, variable) for average, variable in pairs if average is not None]
+        if keras.backend.backend() == "tensorflow":
+            _update_on_replicas(self._update_average, pairs, begun)
             return
-        average = self.averages[index]
-        later = ops.cast(ops.not_equal(self.iterations, 0), average.dtype)
-        momentum = later * self.average_momentum
-        self.assign(average, momentum * average + (1 - momentum) * variable)
+        for average, variable in pairs:
+            self._update_average(average, variable, begun)
+
+    def _update_average(self, average, variable, begun):
+        momentum = ops.cast(begun, average.dtype) * self.average_momentum
+        value = ops.cast(variable, average.dtype)
+        self.assign(average, momentum * average + (1 - momentum) * value)
 
     def put_average_in_place(self, variables: Sequence[keras.Variable]) -> None:
-        """Assigns their moving average to the variables that the optimizer was built for."""
-        for variable, average in zip(variables, self.averages, strict=True):
-            variable.assign(ops.convert_to_numpy(average))
+        """Assigns their moving average to variables that the optimizer was built for.
+
+        The scales of float8 have no average and stay as they are.
+
+        Raises:
+            ValueError: If the optimizer was built for other variables; nothing is assigned.
+        """
+        averages = [self._average_of(variable) for variable in variables]
+        for variable, average in zip(variables, averages, strict=True):
+            if average is not None:
+                variable.assign(ops.convert_to_numpy(average))
+
+    def _average_of(self, variable):
+        try:
+            return self.averages[self._get_variable_index(variable)]
+        except KeyError:
+            raise ValueError(
+                "`variables` must be among those that the optimizer was built for. "
+                f"Received also: {variable.path}"
+            ) from None
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -301,7 +343,6 @@ class AdamW(_Optimizer):
             value = value - first * rate / (ops.sqrt(second) + epsilon)
             for stored, new in ((momentum, first), (velocity, second), (variable, value)):
                 stored.assign(ops.cast(new, stored.dtype))
-        self.update_average(index, variable)
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -328,7 +369,6 @@ class SGD(_Optimizer):
         step = _MOMENTUM * momentum - gradient * rate
         self.assign(momentum, step)
         self.assign_add(variable, step)
-        self.update_average(index, variable)
 
 
 def sum_over_replicas(gradients: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
@@ -345,6 +385,19 @@ def sum_over_replicas(gradients: Sequence[Tensor]) -> tuple[Sequence[Tensor], in
         return gradients, 1
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients)), replicas
+
+
+def _update_on_replicas(update_average, pairs, begun):
+    import tensorflow as tf
+
+    def update(strategy, begun):
+        for average, variable in pairs:
+            given = variable.value, begun
+            strategy.extended.update(average.value, update_average, args=given, group=False)
+
+    # As Keras updates variables: some strategies take no update within a replica.
+    merge = tf.__internal__.distribute.interim.maybe_merge_call
+    merge(update, tf.distribute.get_strategy(), begun)
 
 
 def _decay_in_place(variable, gradient, decay):

@@ -71,6 +71,19 @@ def test_unknown_backend(monkeypatch):
         crossvit_command.run("train")
 
 
+def test_a_backend_of_keras_own_configuration_that_is_not_installed(monkeypatch):
+    """Which Keras reads from ~/.keras/keras.json while it is imported."""
+
+    def import_module(name):
+        raise ModuleNotFoundError(name="torch")
+
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib, "import_module", import_module)
+        with pytest.raises(SystemExit, match=r"^torch is not installed: pip install"):
+            crossvit_command.run("predict")
+
+
 def test_a_command_that_cannot_be_imported_leaves_it_as_it_was(monkeypatch):
     def import_module(name):
         raise ModuleNotFoundError(name="tensorflow")

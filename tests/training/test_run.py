@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_crossvit as kc
 from keras_crossvit.data.sources import MemorySplit, Source
-from keras_crossvit.training import classify_held_out_picture
+from keras_crossvit.training import classify_held_out_picture, finish
 from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.preemption import watch_for_preemption
 from keras_crossvit.training.progress import Progress
 from keras_crossvit.training.run import Run
 from keras_crossvit.training.steps import Step, Totals
+from tests.base import small_config
 from tests.training.tiny import RECIPE, STEPS, data
 
 
@@ -81,13 +83,18 @@ def test_a_hook_is_given_the_model_that_was_measured():
 
     sync = functools.partial(calls.append, "sync")
     step = types.SimpleNamespace(
-        model="model", average=None, sync=sync, feed=list, averaged=averaged
+        model="model",
+        average=None,
+        sync=sync,
+        feed=list,
+        averaged=averaged,
+        check_trained=functools.partial(calls.append, "checked"),
     )
     run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
     run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
     run._keep_best = run.save = run._training_batches = run._bar = lambda: None
     run.fit(threading.Event(), on_epoch=hook)
-    assert calls == ["sync", "averaged", "model", "back"]
+    assert calls == ["sync", "averaged", "model", "back", "checked"]
     assert run.progress.ended
 
 
@@ -102,6 +109,27 @@ def test_an_error_of_a_hook_does_not_cost_the_epoch():
     run._keep_best = run._training_batches = run._bar = lambda: None
     run.save = lambda: saved.append([*run.log.rows])
     with pytest.raises(ConnectionError):
+        run.fit(threading.Event(), on_epoch=hook)
+    assert saved == [[{"val_loss": 1.0}]]
+
+
+def test_a_hook_that_freezes_layers_ends_the_run_after_its_epoch_is_saved():
+    def hook(row, model):
+        model.layers[-1].trainable = False
+
+    saved, model = [], keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    step = types.SimpleNamespace(
+        model=model,
+        trained=model.trainable_variables,
+        feed=list,
+        averaged=contextlib.nullcontext,
+    )
+    step.check_trained = functools.partial(Step.check_trained, step)
+    run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
+    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    run._keep_best = run._training_batches = run._bar = lambda: None
+    run.save = lambda: saved.append([*run.log.rows])
+    with pytest.raises(ValueError, match=r"`on_epoch` must .* cannot change within a run"):
         run.fit(threading.Event(), on_epoch=hook)
     assert saved == [[{"val_loss": 1.0}]]
 
@@ -197,6 +225,25 @@ def test_held_out_images_and_the_export_are_turned_as_the_run_says(monkeypatch):
     assert run.finish()["export"] == "export/1"
     options = {"labels": ("a", "b"), "crop_ratio": 0.5, "exif_orientation": False}
     assert found["export"] == ("model", {"loss": 2.0}, options, True, "folder:pets")
+
+
+def test_parts_that_no_recipe_file_registers_are_refused_before_training_on_jax(monkeypatch):
+    """The export, a process of its own, could not load them."""
+
+    @kc.layers.register_fusion("tests_of_a_program")
+    class TestsOfAProgram(kc.layers.NoFusion):
+        """A fusion that a program registers itself."""
+
+    kc.register_preset("tests_of_a_program")(small_config(fusion="tests_of_a_program"))
+    finish.check_exportable("tests_of_a_program")  # on TensorFlow this process exports
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(finish, "loaded_files", list)
+    finish.check_exportable("crossvit_digits")
+    message = r"^`model` must be .* with TestsOfAProgram of tests\.training\.test_run$"
+    with pytest.raises(ValueError, match=message):
+        finish.check_exportable("tests_of_a_program")
+    monkeypatch.setattr(finish, "loaded_files", lambda: ["recipe.py"])
+    finish.check_exportable("tests_of_a_program")
 
 
 def test_sigterm_is_taken_only_while_a_run_watches():

@@ -14,7 +14,7 @@ from keras_crossvit.training.steps import Totals
 from keras_crossvit.training.steps.base import row_sums
 from keras_crossvit.training.steps.losses import RowLoss
 from keras_crossvit.training.steps.tensorflow import TensorFlowStep
-from tests.base import pixels, small_config, small_model, values_of
+from tests.base import pixels, run_python, small_config, small_model, values_of
 
 pytestmark = pytest.mark.slow
 
@@ -163,6 +163,47 @@ def test_weights_that_change_in_the_averages_context_stay():
         step.model.weights[0].assign_add(np.ones_like(averages[0]))
     np.testing.assert_array_equal(step.model.weights[0], averages[0] + 1)
     np.testing.assert_array_equal(step.model.weights[1], averages[1])
+
+
+def test_what_a_hook_freezes_is_still_in_the_state():
+    """Which is written before the run ends with an error."""
+    step = dense_step()
+    trained, names = values_of(step.model), arrays_of(step).keys()
+    average = np.array(step.average.averages[0])
+    step.check_trained()
+    with step.averaged():
+        step.model.layers[-1].trainable = False
+    for variable, value in zip(step.model.weights, trained, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert arrays_of(step).keys() == names
+    step.put_average_in_place()
+    np.testing.assert_array_equal(step.model.weights[0], average)
+    message = r"`on_epoch` must neither freeze .* Received: 0 trainable variables, before it 2$"
+    with pytest.raises(ValueError, match=message):
+        step.check_trained()
+
+
+@pytest.mark.main_job
+def test_what_a_hook_freezes_is_still_in_the_state_on_jax():
+    code = """if True:
+        import keras
+        import numpy as np
+        from keras_crossvit.training import make_optimizer
+        from keras_crossvit.training.steps import step_class
+
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        optimizer = make_optimizer(model, 0.1, 0.0, 9, 0, ema_momentum=0.5)
+        for _ in range(2):
+            optimizer.apply([keras.ops.ones(v.shape) for v in model.trainable_variables])
+        step, trained = step_class()(model, optimizer, None), np.array(model.weights[0])
+        names = step.snapshot().keys()
+        with step.averaged():
+            model.layers[-1].trainable = False
+        print(np.array_equal(model.weights[0], trained), step.snapshot().keys() == names)
+        step.put_average_in_place()
+        print(np.array_equal(model.weights[0], optimizer.averages[0]))
+    """
+    assert run_python(code, KERAS_BACKEND="jax").split() == ["True"] * 3
 
 
 def test_class_weights_are_for_training_alone():

@@ -51,6 +51,7 @@ class Step(abc.ABC):
         several_labels: bool = False,
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
+        self.trained = model.trainable_variables  # for good, whatever a hook freezes
         self.accumulation_steps = accumulation_steps
         self.steps_per_call = steps_per_call
         self.jit_compile = jit_compile
@@ -118,7 +119,7 @@ class Step(abc.ABC):
         """Gives the model the moving average of its weights, if there is one."""
         self.sync()
         if self.average is not None:
-            self.average.put_average_in_place(self.model.trainable_variables)
+            self.average.put_average_in_place(self.trained)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -131,16 +132,25 @@ class Step(abc.ABC):
         if self.average is None:
             yield
             return
-        variables = self.model.trainable_variables  # as they are now: a hook may freeze some
-        before = [np.array(ops.convert_to_numpy(v)) for v in variables]
+        before = [np.array(ops.convert_to_numpy(v)) for v in self.trained]
         self.put_average_in_place()
-        average = [np.array(ops.convert_to_numpy(v)) for v in variables]
+        average = [np.array(ops.convert_to_numpy(v)) for v in self.trained]
         try:
             yield
         finally:
-            if all(map(np.array_equal, average, map(ops.convert_to_numpy, variables))):
-                for variable, value in zip(variables, before, strict=True):
+            if all(map(np.array_equal, average, map(ops.convert_to_numpy, self.trained))):
+                for variable, value in zip(self.trained, before, strict=True):
                     variable.assign(value)
+
+    def check_trained(self) -> None:
+        """Raises `ValueError` if a hook has frozen layers, or made frozen ones trainable."""
+        now = self.model.trainable_variables
+        if list(map(id, now)) != list(map(id, self.trained)):
+            raise ValueError(
+                "`on_epoch` must neither freeze nor unfreeze layers, as what is trained cannot "
+                f"change within a run. Received: {len(now)} trainable variables, before it "
+                f"{len(self.trained)}"
+            )
 
     @abc.abstractmethod
     def sync(self) -> None:
@@ -160,7 +170,7 @@ class Step(abc.ABC):
     def averaged_variables(self) -> Sequence[keras.Variable]:
         """The variables to evaluate with, in the order of the trainable ones."""
         if self.average is None:
-            return self.model.trainable_variables
+            return self.trained
         return self.average.averages
 
 

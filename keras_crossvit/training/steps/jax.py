@@ -22,6 +22,8 @@ class JaxStep(Step):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        model, optimizer = self.model, self.optimizer
+        self._variables = self.trained, model.non_trainable_variables, optimizer.variables
         self.arrays = self._read_variables()
         teacher = self.loss.teacher
         # An argument of the step: were it a constant, XLA would compile for minutes.
@@ -50,14 +52,14 @@ class JaxStep(Step):
         return _local(self._evaluate(self.arrays, *arrays))
 
     def sync(self) -> None:
-        for variables, arrays in zip(self._variables(), self.arrays, strict=True):
+        for variables, arrays in zip(self._variables, self.arrays, strict=True):
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(jnp.copy(array))  # since the next call of `train` donates it
 
     def snapshot(self) -> dict[str, Tensor]:
         values = {
             id(variable): array
-            for variables, arrays in zip(self._variables(), self.arrays, strict=True)
+            for variables, arrays in zip(self._variables, self.arrays, strict=True)
             for variable, array in zip(variables, arrays, strict=True)
         }
         named = state.variables(self.model, self.optimizer)
@@ -73,16 +75,9 @@ class JaxStep(Step):
         super().set_iterations(step)
         self.arrays = self._read_variables()
 
-    def _variables(self):
-        return (
-            self.model.trainable_variables,
-            self.model.non_trainable_variables,
-            self.optimizer.variables,
-        )
-
     def _read_variables(self):
         # Copies, since a call of `train` donates the arrays that it is given.
-        return tuple([jnp.copy(v.value) for v in group] for group in self._variables())
+        return tuple([jnp.copy(v.value) for v in group] for group in self._variables)
 
     def _on_devices(self, array, axis):
         """The process's part of a global batch, with rows along `axis`, on its devices."""

@@ -79,12 +79,12 @@ class TensorFlowStep(Step):
             # once more, now that they are equal.
             summed, replicas = sum_over_replicas(gradients)
             gradients = [gradient / replicas for gradient in summed]
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        self.optimizer.apply(gradients, self.trained)
         # Every replica of a process wants to end as the process does.
         return self._summed(tf.concat([sums, [stop]], 0))
 
     def _replica_evaluation(self, images, labels, weights, stop):
-        averages = zip(self.model.trainable_variables, self.averaged_variables(), strict=True)
+        averages = zip(self.trained, self.averaged_variables(), strict=True)
         with keras.StatelessScope([(variable, mean.value) for variable, mean in averages]):
             logits = self.model(images, training=False)
         return self._summed(self.held_out_sums(labels, logits, weights, stop))
@@ -101,7 +101,7 @@ class TensorFlowStep(Step):
             losses = self.loss(labels, logits, teacher)
             loss = tf.reduce_mean(losses) / (parts * self.replicas)
             scaled = self.optimizer.scale_loss(loss)
-        variables = [variable.value for variable in self.model.trainable_variables]
+        variables = [variable.value for variable in self.trained]
         return tape.gradient(scaled, variables), row_sums(labels, logits, losses)
 
     def _accumulated(self, images, labels):
@@ -116,7 +116,7 @@ class TensorFlowStep(Step):
             gradients = [old + gradient for old, gradient in zip(gradients, new, strict=True)]
             return part + 1, gradients, sums + rows
 
-        zeros = [tf.zeros(v.shape, v.dtype) for v in self.model.trainable_variables]
+        zeros = [tf.zeros(v.shape, v.dtype) for v in self.trained]
         start = tf.constant(0), zeros, tf.zeros(COLUMNS - 1)
         _, gradients, sums = tf.while_loop(lambda part, *_: part < parts, add_part, start)
         return gradients, sums

@@ -10,7 +10,7 @@ import numpy as np
 from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.pixels import crop_ratio_for
-from keras_crossvit.data.pipeline import evaluation_batches
+from keras_crossvit.data.pipeline import evaluation_batches, labels_in_one_line
 from keras_crossvit.data.sources import Split
 from keras_crossvit.models import CrossViT, branch_logits
 from keras_crossvit.models.answers import (
@@ -19,6 +19,7 @@ from keras_crossvit.models.answers import (
     gives_logits,
     probabilities,
 )
+from keras_crossvit.models.inputs import image_shape
 from keras_crossvit.models.preprocessing import as_model_takes
 
 if TYPE_CHECKING:
@@ -61,11 +62,12 @@ def evaluate(
 
     Raises:
         ValueError: If the model has another number of classes or the same in another order, takes
-            an image for each branch or answers with NaN, or if no image can be read.
+            an image for each branch or of no known size, or answers with NaN; or if a label lies
+            outside the classes, or no image can be read.
     """
     classes, class_names = len(class_names), distinct_names(class_names)
     _check_model(model, class_names)
-    size = model.input_shape[1:]
+    size = _image_shape(model)
     check_positive_int("batch_size", batch_size)
     ratio = crop_ratio_for(size, crop_ratio)
     batches = evaluation_batches(
@@ -78,12 +80,13 @@ def evaluate(
         return _of_several_labels(model, heads, batches, class_names)
     results: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     unreadable = 0
-    for images, one_hot, counted in batches:
-        readable = counted.numpy() > 0
-        unreadable += int((~readable).sum())
-        scores = _scores(model, heads, images)
-        labels = one_hot.numpy().argmax(1)[readable]
-        results.append((labels, {name: _best(x[readable]) for name, x in scores.items()}))
+    with labels_in_one_line(split.root or "`split`"):
+        for images, one_hot, counted in batches:
+            readable = counted.numpy() > 0
+            unreadable += int((~readable).sum())
+            scores = _scores(model, heads, images)
+            labels = one_hot.numpy().argmax(1)[readable]
+            results.append((labels, {name: _best(x[readable]) for name, x in scores.items()}))
     labels = np.concatenate([batch for batch, _ in results])
     if not len(labels):
         raise ValueError(f"`split` must hold images. Received: {unreadable} unreadable files")
@@ -106,6 +109,17 @@ def _check_model(model, class_names):
             "source.with_classes(model.labels). "
             f"Received: {moved[0]!r} where the model has {moved[1]!r}"
         )
+
+
+def _image_shape(model):
+    """`(height, width, channels)` of the images to read."""
+    shape = image_shape(model) if isinstance(model, CrossViT) else model.input_shape[1:]
+    if None in shape:
+        raise ValueError(
+            "`model` must take images of a known size, to which files are resized. "
+            f"Received: a model with an input of shape {model.input_shape}"
+        )
+    return shape
 
 
 def _of_several_labels(model, heads, batches, class_names):
@@ -145,13 +159,22 @@ def multi_label_figures(
     Returns:
         `mean_average_precision`, `auc` and `f1` (the means over the classes that some images have
         and others lack), `per_class` (`{name: {"average_precision", "auc", "f1", "threshold"}}`,
-        the highest F1 and the threshold that gives it, or `None` for the other classes)
+        the highest F1 and the threshold that gives it, or `None` for the other classes; names
+        that occur twice are followed by their number)
         and `thresholds`, precision, recall and F1 of all labels together at nine scores.
+
+    Raises:
+        ValueError: If there are not as many names as columns.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+    if len(class_names) != labels.shape[1]:
+        raise ValueError(
+            f"`class_names` must be {labels.shape[1]} names, one for each column of `labels`. "
+            f"Received: {len(class_names)}"
+        )
     per_class: dict[str, dict[str, float] | None] = {}
-    for number, name in enumerate(class_names):
+    for number, name in enumerate(distinct_names(class_names)):
         truth, found = labels[:, number], scores[:, number]
         if truth.min() == truth.max():
             per_class[name] = None

@@ -11,7 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.common.checks import check_local, check_positive_int
+from keras_crossvit.common.checks import (
+    check_between,
+    check_local,
+    check_positive,
+    check_positive_int,
+)
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
@@ -21,6 +26,7 @@ from keras_crossvit.data.sources.storage import files_below
 from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.models import CrossViT, branch_logits
 from keras_crossvit.models.answers import check_finite, class_names, gives_logits, probabilities
+from keras_crossvit.models.inputs import image_shape
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _BRANCHES = ("small", "large")  # in the order of a table's columns
@@ -131,8 +137,9 @@ class FileClassifier:
         check_classifier(model, pairs=True, files=True)
         self.model = model
         self._heads = branch_logits(model) if branches else None
-        shape = (model.input_shape[0] if model.takes_pairs else model.input_shape)[1:]
+        shape = image_shape(model)
         ratio = crop_ratio_for(shape, crop_ratio)
+        check_between("crop_ratio", check_positive("crop_ratio", ratio), 0, 1)
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
         def read(contents):

@@ -14,6 +14,7 @@ from keras_crossvit.data.pipeline import evaluation_batches
 from keras_crossvit.data.sources import Source, Split
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import check_finite, check_one_image
+from keras_crossvit.models.inputs import image_shape
 from keras_crossvit.models.preprocessing import as_model_takes
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07  # DINO's
@@ -44,7 +45,7 @@ def features_of(
     check_one_image(model)
     if split.label_shape:
         raise ValueError("`split` must have one label an image. Received: one with several")
-    size = model.input_shape[1:]
+    size = image_shape(model)
     check_positive_int("batch_size", batch_size)
     reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
     heads = [layers.head.input for layers in model.branches.values()]

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 import keras_crossvit as kc
 from keras_crossvit import evaluation, probes
 from keras_crossvit.data.sources import MemorySplit, Source
-from keras_crossvit.evaluation import evaluate, plot_confusion
+from keras_crossvit.evaluation import evaluate, multi_label_figures, plot_confusion
 from keras_crossvit.probes import features_of, knn, linear_probe
 from tests.base import small_model
 
@@ -121,6 +121,23 @@ def test_a_model_that_takes_pairs(pictures):
             measure(model, split(pictures[:1], [0]), classes)
 
 
+def test_a_model_with_an_input_of_any_size(pictures):
+    """Files are read at the size that its branches see."""
+    image = keras.Input((None, None, 3))
+    open_sided = small_model(input_tensor=keras.layers.Resizing(40, 40)(image))
+    fixed = small_model()
+    fixed.set_weights(open_sided.get_weights())
+    data = split(pictures[:4], [0, 1, 2, 3])
+    found, wanted = (evaluate(x, data, NAMES) for x in (open_sided, fixed))
+    np.testing.assert_array_equal(found["confusion"], wanted["confusion"])
+    ours, theirs = (features_of(x, data, 5)[0] for x in (open_sided, fixed))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+    scores = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(image))
+    with pytest.raises(ValueError, match=r"of a known size.*\(None, None, None, 3\)"):
+        evaluate(keras.Model(image, scores), data, NAMES)
+
+
 def test_no_picture_at_all():
     with pytest.raises(ValueError, match="Received: 2 unreadable files"):
         evaluate(small_model(), split([b"x", b"y"], [0, 1]), NAMES)
@@ -221,6 +238,19 @@ def test_images_with_several_labels(pictures):
     assert result["branches"]["small"]["auc"] == pytest.approx(
         roc_auc_score(truth[:, :4], heads["small"][:, :4])
     )
+
+
+def test_names_of_the_columns_of_labels():
+    draw = np.random.default_rng(2)
+    labels, scores = np.eye(3)[[0, 1, 2, 0]], draw.random((4, 3))
+    names = ("crane", "cat", "crane")
+    figures = multi_label_figures(labels, scores, names)
+    alone = multi_label_figures(labels, scores, ("a", "b", "c"))
+    assert [*figures["per_class"]] == ["crane (0)", "cat", "crane (2)"]
+    assert [*figures["per_class"].values()] == [*alone["per_class"].values()]
+    for others in (names[:2], (*names, "dog")):
+        with pytest.raises(ValueError, match=rf"must be 3 names, .* Received: {len(others)}$"):
+            multi_label_figures(labels, scores, others)
 
 
 def test_several_labels_of_a_model_that_gives_logits(pictures):

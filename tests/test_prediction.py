@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from keras_crossvit import prediction
-from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.data.sources import MemorySplit
 from keras_crossvit.evaluation import evaluate
 from keras_crossvit.prediction import _best, classify_files, find_images
@@ -73,12 +72,11 @@ def test_normalised_pixels_that_a_gpu_holds(monkeypatch):
     np.testing.assert_array_equal(classifier.prepare(pixels), pixels / 255)
 
 
-def test_a_split_without_labels():
+@pytest.mark.parametrize(("root", "said"), [("", "`split`"), ("imagenet2012", "imagenet2012")])
+def test_a_split_without_labels(root, said):
+    """A split of a dataset knows its name."""
     split = MemorySplit([b"x", b"y"], [0, -1])
-    with (
-        pytest.raises(
-            ValueError, match=r"`dataset` must have labels .* Received: mine, where a la"
-        ),
-        labels_in_one_line("mine"),
-    ):
+    split.root = root
+    message = rf"^`dataset` must have labels .* Received: {said}, where a label lies outside"
+    with pytest.raises(ValueError, match=message):
         evaluate(base.small_model(), split, list("abcde"))

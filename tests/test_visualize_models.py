@@ -89,6 +89,9 @@ def test_what_makes_no_sense_is_refused(wide):
         (visualize.gradcam, (wide, WIDE, "bee"), "labels of the model .* Received: classes='bee'"),
         (visualize.gradcam, (wide, WIDE, "33"), r"Received: classes='33'\. Did you mean '3'\?"),
         (visualize.gradcam, (wide, WIDE, ["0", "1", "2"]), "each of the 2 images"),
+        (visualize.gradcam, (wide, WIDE, b"bee"), "Received: classes=b'bee'"),
+        (visualize.gradcam, (wide, WIDE, np.array([0, 1], object)), "`classes` must be integers"),
+        (visualize.gradcam, (wide, WIDE[:0]), r"at least one\. Received: .* \(0, 40, 64, 3\)"),
         (visualize.gradcam, (wide, WIDE, 0, 2), "`stage` must be one of -2, -1, 0, 1"),
         (visualize.feature_maps, (wide, WIDE, 1.0), "`stage` must be an integer"),
         (visualize.cross_attention, (wide, base.pixels()), r"`images` must be \(B, 40, 64, 3\)"),
@@ -152,6 +155,8 @@ def test_one_stage_is_drawn_under_its_number(wide):
     np.testing.assert_allclose(shown, resize_maps(mean, 40, 64), rtol=1e-5)
     with pytest.raises(ValueError, match=r"`stages` must be one of 0, 1\. Rec.* stages=2"):
         visualize.plot_cross_attention(WIDE[0], cross, stages=[2])
+    with pytest.raises(ValueError, match=r"`stages` must .* least one .* Received: stages=\[\]"):
+        visualize.plot_cross_attention(WIDE[0], cross, stages=[])
 
 
 def test_a_model_that_resizes_its_images_itself():
@@ -241,11 +246,23 @@ def test_class_scores_are_the_answers(activation):
     found = visualize.class_scores(model, WIDE, classes=[3, 0])
     assert [name for name, _ in found] == ["dog", "ant"]
     assert visualize.class_scores(model, WIDE, classes=["dog", "ant"]) == found
+    for text in (["dog", "ant"], [b"dog", b"ant"]):  # as pandas and TensorFlow hold it
+        assert visualize.class_scores(model, WIDE, np.array(text, object)) == found
+    assert visualize.class_scores(model, WIDE, np.array([b"dog", b"ant"])) == found
     maps = [visualize.gradcam(model, WIDE, classes)["both"] for classes in ("cat", 2)]
     np.testing.assert_array_equal(*maps)
     np.testing.assert_allclose([score for _, score in found], answers[[0, 1], [3, 0]], atol=1e-5)
     figure = visualize.plot_gradcam(WIDE[1], visualize.gradcam(model, WIDE, 0), 1, scores=found)
     assert figure.get_suptitle() == f"ant, {answers[1, 0]:.0%}"
+
+
+@pytest.mark.parametrize("function", [visualize.gradcam, visualize.class_scores])
+def test_a_model_that_answers_nan_has_no_class_to_explain(function):
+    """The highest of its logits would be that of the first class."""
+    model = base.small_model()
+    model.branches["large"].head.bias.assign(np.full(5, np.nan, "float32"))
+    with pytest.raises(ValueError, match="`model` must answer with finite numbers"):
+        function(model, base.pixels())
 
 
 def test_class_scores_of_one_class_without_labels():

@@ -32,6 +32,11 @@ def main() -> None:
 
         files = find_images([arguments.folder]) if arguments.folder else []
         found = find_model(arguments)
+        if arguments.folder and found.model.takes_pairs:
+            raise ValueError(
+                "`--folder` must be left out for a model that takes an image for each branch. "
+                f"Received: --folder {arguments.folder}"
+            )
         answerer = Answerer(
             found.model,
             top_k=arguments.top_k,

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from keras_crossvit import visualize
-from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.checks import check_positive_int, escaped
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.models import CrossViT, feature_names
 from keras_crossvit.models.answers import class_names
@@ -153,7 +153,7 @@ class Answerer:
                 problems.append(_unreadable(file, fault))
                 continue
             first = int(row.argmax())
-            caption = f"{self.names[first]}, {row[first]:.0%} ({file.name})"
+            caption = f"{self.names[first]}, {row[first]:.0%} ({escaped(file.name)})"
             shown.append((to_show(image), caption))
 
     def _read(self, file):
@@ -194,12 +194,13 @@ def _why_no_attention(model):
 def _too_large(file):
     """A sentence if a file is larger than the page takes, otherwise ""."""
     if file.is_file() and file.stat().st_size > MAX_FILE_MIB * 2**20:
-        return f"{file.name} is larger than {MAX_FILE_MIB} MiB, the most that the page takes."
+        name = escaped(file.name)
+        return f"{name} is larger than {MAX_FILE_MIB} MiB, the most that the page takes."
     return ""
 
 
 def _unreadable(file, fault):
-    return f"{file.name} cannot be read: {fault}"
+    return f"{escaped(file.name)} cannot be read: {fault}"
 
 
 def _picture(figure: "Figure") -> PIL.Image.Image:

@@ -1,7 +1,8 @@
 """The page, in Gradio: a photograph or a folder in, what the model says and looks at out."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -47,30 +48,51 @@ def start(page: gr.Blocks, host: str, port: int) -> str:
     """Starts serving a page in a thread, and returns its address.
 
     Raises:
-        ValueError: If `port` is not a port number.
+        ValueError: If `port` is not a port number, or `host` is neither a name nor an address.
         OSError: If the address is taken, or not this machine's.
     """
     check_between("port", port, 1, 65_535)
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            max_file_size=MAX_FILE_MIB * 2**20,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            footer_links=[],
+    if ":" in host and not host.startswith("["):
+        raise ValueError(
+            "`host` must be a name, an IPv4 address or, in brackets such as those of [::1], an "
+            f"IPv6 address. Received: host={host!r}"
         )
+    try:
+        with _without_proxy():
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                max_file_size=MAX_FILE_MIB * 2**20,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                footer_links=[],
+                run_history=False,  # its page offers to save what was classified elsewhere
+            )
     except OSError as error:
         raise OSError(
             "`host` and `port` must be a free address of this machine. "
             f"Received: host={host!r}, port={port}"
         ) from error
     return address
+
+
+@contextlib.contextmanager
+def _without_proxy() -> Iterator[None]:
+    """A context without proxies: none reaches this machine, where Gradio looks for its page."""
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    os.environ.update(dict.fromkeys(before, "*"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _photograph(answerer):
@@ -191,12 +213,14 @@ def _folder(answerer, files):
                 f"The first {MAX_SHOWN} of {len(paths)} are shown; `crossvit predict` writes a "
                 "table of all."
             ]
-        shown = []
-        for shown, found in answerer.gallery(paths[:MAX_SHOWN]):
-            text = "\n".join([*notes, *found])
-            yield shown, gr.Textbox(text, visible=bool(text))
+        shown, found = [], []
+        try:
+            for shown, found in answerer.gallery(paths[:MAX_SHOWN]):
+                yield shown, _notes(notes + found)
+        except ValueError as error:
+            yield shown, _notes([*notes, *found, str(error)])
         if not paths:
-            yield shown, gr.Textbox(visible=False)
+            yield shown, _notes([])
 
     given.change(classify, given, [gallery, problems], **_BUSY)
 
@@ -204,6 +228,10 @@ def _folder(answerer, files):
         yield from classify(files)
 
     button.click(classify_folder, None, [gallery, problems], **_BUSY)
+
+
+def _notes(sentences):
+    return gr.Textbox("\n".join(sentences), visible=bool(sentences))
 
 
 def _figure(name):

@@ -5,6 +5,7 @@ import importlib.util
 import keras
 
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.inputs import image_shape
 
 
 def check_classifier(model: CrossViT, pairs: bool = False, files: bool = False) -> None:
@@ -40,17 +41,6 @@ def check_classifier(model: CrossViT, pairs: bool = False, files: bool = False) 
 def reads_files(model: CrossViT) -> bool:
     """Whether a model takes what image files hold: 1 channel, or 3."""
     return image_shape(model)[2] in (1, 3)
-
-
-def image_shape(model: CrossViT) -> tuple[int, int, int]:
-    """`(height, width, channels)` of the images that a model takes, with a known size.
-
-    Those of its input, which on an `input_tensor` may be others than its branches see; a side
-    that the input leaves open is theirs.
-    """
-    given, seen = model.inputs[0].shape[1:], model.images["large"].shape[1:]
-    height, width, channels = (own or side for own, side in zip(given, seen, strict=True))
-    return height, width, channels
 
 
 def check_float32(model: CrossViT) -> None:

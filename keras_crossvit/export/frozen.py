@@ -7,10 +7,11 @@ from tensorflow.python.framework.convert_to_constants import (  # not exported e
     convert_variables_to_constants_v2,
 )
 
-from keras_crossvit.export.checks import image_shape, input_prefixes
+from keras_crossvit.export.checks import input_prefixes
 from keras_crossvit.export.signatures import make_runner
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import gives_logits
+from keras_crossvit.models.inputs import image_shape
 from keras_crossvit.models.preprocessing import as_model_takes
 
 

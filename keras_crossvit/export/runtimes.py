@@ -24,9 +24,9 @@ from keras_crossvit.export.checks import (
     check_classifier,
     check_float32,
     check_packages,
-    image_shape,
 )
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.inputs import image_shape
 
 
 def export_onnx(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:

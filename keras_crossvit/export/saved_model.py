@@ -11,12 +11,12 @@ from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.export.checks import (
     check_backend,
     check_classifier,
-    image_shape,
     input_prefixes,
     reads_files,
 )
 from keras_crossvit.export.versions import check_serving, class_names, publish
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.inputs import image_shape
 
 
 def export_saved_model(

@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images
-from keras_crossvit.export.checks import image_shape, input_prefixes, reads_files
+from keras_crossvit.export.checks import input_prefixes, reads_files
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import gives_logits
+from keras_crossvit.models.inputs import image_shape
 from keras_crossvit.models.preprocessing import as_model_takes
 
 

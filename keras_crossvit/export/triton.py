@@ -13,12 +13,12 @@ from keras_crossvit.export.checks import (
     check_classifier,
     check_float32,
     check_packages,
-    image_shape,
     input_prefixes,
 )
 from keras_crossvit.export.runtimes import to_onnx
 from keras_crossvit.export.versions import check_serving, class_names, publish
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.inputs import image_shape
 
 # A ModelConfig (model_config.proto of Triton). A batch runs when it is full or its first
 # request has waited 5 ms, as in recipes/serving/batching.config.

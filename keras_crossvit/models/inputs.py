@@ -81,3 +81,14 @@ def _check_shape(shape):
 def has_layers_before(model: Any) -> bool:
     """Whether a CrossViT's graph begins with other layers than its own, on an `input_tensor`."""
     return any(all(image is not x for x in model.inputs) for image in model.images.values())
+
+
+def image_shape(model: Any) -> tuple[int, int, int]:
+    """`(height, width, channels)` of the images that a model takes, with a known size.
+
+    Those of its input, which on an `input_tensor` may be others than its branches see; a side
+    that the input leaves open is theirs.
+    """
+    given, seen = model.inputs[0].shape[1:], model.images["large"].shape[1:]
+    height, width, channels = (own or side for own, side in zip(given, seen, strict=True))
+    return height, width, channels

@@ -11,7 +11,7 @@ from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.answers import class_names, probabilities
+from keras_crossvit.models.answers import check_finite, class_names, probabilities
 from keras_crossvit.visualize.graph import Graph, to_array
 from keras_crossvit.visualize.maps import resize_maps
 
@@ -44,15 +44,15 @@ def gradcam(
         branches' maps, each resized to the image without changing its total.
 
     Raises:
-        ValueError: If the model has no top, there is no such class or stage, or the images
-            do not fit the model.
+        ValueError: If the model has no top or answers with NaN, there is no such class or stage,
+            or the images do not fit the model.
     """
     graph = _graph_with_top(model)
     images = graph.check_images(images)
     chosen = graph.stage(stage)
     tokens = _enter_last_encoder(graph, images, chosen)
     if classes is None:
-        classes = to_array(_finish(graph, tokens, chosen)).argmax(axis=1)
+        classes = check_finite(to_array(_finish(graph, tokens, chosen))).argmax(axis=1)
     classes = _check_classes(graph, images, classes)
     wanted = ops.convert_to_tensor(np.eye(model.classes, dtype="float32")[classes])
 
@@ -89,7 +89,7 @@ def class_scores(model: CrossViT, images: Tensor, classes: Any = None) -> list[t
     """
     graph = _graph_with_top(model)
     images = graph.check_images(images)
-    logits = to_array(graph.logits(graph.tokens_after(images, graph.stages[-1])))
+    logits = check_finite(to_array(graph.logits(graph.tokens_after(images, graph.stages[-1]))))
     if classes is None:
         classes = logits.argmax(axis=1)
     scores, names = probabilities(model, logits), class_names(model)
@@ -133,9 +133,11 @@ def _check_classes(graph, images, classes):
     given = np.asarray(classes)
     chosen = np.broadcast_to(given, (batch,)) if given.ndim == 0 else given
     names = distinct_names(class_names(graph.model))
-    if chosen.dtype.kind == "U":
+    # pandas holds text as objects, TensorFlow as bytes.
+    labels = [_text(x) for x in chosen.ravel().tolist()]
+    if all(isinstance(label, str) for label in labels):
         numbers = {name: x for x, name in enumerate(names)}
-        chosen = np.array([numbers.get(name, -1) for name in chosen.ravel()])
+        chosen = np.array([numbers.get(label, -1) for label in labels])
     whole = np.issubdtype(chosen.dtype, np.integer) and chosen.shape == (batch,)
     if not whole or chosen.min() < 0 or chosen.max() >= count:
         raise ValueError(
@@ -144,6 +146,10 @@ def _check_classes(graph, images, classes):
             f"Received: classes={given.tolist()!r}{did_you_mean(given.tolist(), names)}"
         )
     return chosen
+
+
+def _text(label):
+    return label.decode(errors="replace") if isinstance(label, bytes) else label
 
 
 def gradients_of(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -78,10 +78,10 @@ class Graph:
         fits = len(images.shape) == 4 and all(
             side in (None, given) for side, given in zip(wanted, images.shape[1:], strict=True)
         )
-        if not fits:
+        if not fits or not images.shape[0]:
             raise ValueError(
-                f"`images` must be (B, {', '.join(map(str, wanted))}), as the model's input. "
-                f"Received: a shape of {tuple(images.shape)}"
+                f"`images` must be (B, {', '.join(map(str, wanted))}), as the model's input, and "
+                f"at least one. Received: a shape of {tuple(images.shape)}"
             )
         return images
 

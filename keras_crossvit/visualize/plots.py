@@ -56,7 +56,8 @@ def plot_cross_attention(
         The figure. Bars show the share of the class token's attention that a patch gets.
 
     Raises:
-        ValueError: If there is no such stage, branch or index, or `image` is not one image.
+        ValueError: If `stages` is empty, there is no such stage, branch or index, or `image` is
+            not one image.
     """
     rows = []
     for number in range(len(maps)) if stages is None else stages:
@@ -70,6 +71,10 @@ def plot_cross_attention(
             title = f"stage {number}: {branch} reads {other}\nitself {attention.itself[index]:.0%}"
             row.append((title, attention.patches[index]))
         rows.append(row)
+    if not rows:
+        raise ValueError(
+            f"`stages` must name at least one stage of `maps`. Received: stages={stages!r}"
+        )
     return _draw(image, rows, path, as_share=True)
 
 

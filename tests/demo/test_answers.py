@@ -1,5 +1,8 @@
 """What the page shows, without the page: the same answers as `crossvit predict`, and sentences."""
 
+import os
+
+import keras
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -154,6 +157,32 @@ def test_a_gallery_grows_batch_by_batch(answerer, files, monkeypatch):
     assert list(answerer.gallery([])) == []
 
 
+def test_names_that_are_not_utf8_can_be_shown(answerer, files, tmp_path):
+    """As JSON, which cannot hold them as they are."""
+    image, text, large = (
+        tmp_path / os.fsdecode(name) for name in (b"i\xe9.jpg", b"t\xe9.jpg", b"l\xe9.jpg")
+    )
+    image.write_bytes(files[0].read_bytes())
+    text.write_text("no picture")
+    with large.open("wb") as file:
+        file.truncate(MAX_FILE_MIB * 2**20 + 1)
+    ((shown, problems),) = answerer.gallery([image, text, large])
+    assert [caption.split(" (")[1] for _, caption in shown] == [r"i\udce9.jpg)"]
+    assert [problem.split()[0] for problem in problems] == [r"l\udce9.jpg", r"t\udce9.jpg"]
+    assert "".join([shown[0][1], *problems]).isascii()
+
+
+def test_a_model_with_an_input_of_any_size(files):
+    """Its files are read at the size of its branches, and so its answers are those of a copy."""
+    image = keras.Input((None, None, 3))
+    open_sided = base.small_model(input_tensor=keras.layers.Resizing(40, 40)(image))
+    fixed = base.small_model()
+    fixed.set_weights(open_sided.get_weights())
+    found, wanted = (Answerer(model).answer(files[0]) for model in (open_sided, fixed))
+    assert found.scores["model"] == pytest.approx(wanted.scores["model"], abs=1e-6)
+    np.testing.assert_array_equal(found.pixels[0], wanted.pixels[0])
+
+
 def test_classes_of_one_name_are_told_apart(monkeypatch):
     names = ("ant", "crane", "cat", "crane", "eel")
     answerer = Answerer(base.small_model(labels=names))
@@ -186,3 +215,5 @@ def test_what_is_no_classifier_is_refused():
             Answerer(model)
     with pytest.raises(ValueError, match="`top_k` must be a positive integer"):
         Answerer(base.small_model(), top_k=0)
+    with pytest.raises(ValueError, match=r"`crop_ratio` must be .*\[0, 1\]\. .*crop_ratio=2\.0"):
+        Answerer(base.small_model(), crop_ratio=2.0)

@@ -173,8 +173,8 @@ class TestOtherModels:
 
     def test_a_stem_that_changes_the_shape(self, tmp_path):
         """Exports take what the model does: here grey, twice as large, of any height."""
-        from keras_crossvit.export.checks import image_shape
         from keras_crossvit.export.frozen import freeze
+        from keras_crossvit.models.inputs import image_shape
 
         image = keras.Input((None, 80, 1))
         colours = keras.layers.Concatenate()([keras.layers.Resizing(40, 40)(image)] * 3)

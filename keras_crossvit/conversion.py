@@ -14,6 +14,7 @@ from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.models.inputs import has_layers_before
+from keras_crossvit.models.pretrained import load_crossvit
 from keras_crossvit.weights import save_checkpoint
 from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes, unseen
 from keras_crossvit.weights.files import read_checkpoint
@@ -50,7 +51,7 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
             f"`destination` must end in {', '.join(_DESTINATIONS)}. Received: {destination}"
         )
     if source.suffix == ".keras" and source.is_file():
-        model = _load_model(source)
+        model = load_crossvit("source", source)
     else:
         model = _model_of(read_checkpoint(source), str(source))
     if destination.suffix == ".safetensors":
@@ -63,23 +64,6 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
             model.save(aside)
         else:
             model.save_weights(aside)
-    return model
-
-
-def _load_model(source):
-    """The model of this package in a `.keras` file."""
-    try:
-        model = keras.saving.load_model(source, compile=False)
-    except Exception as error:  # Keras raises many types for other files
-        raise ValueError(
-            f"`source` must be a complete .keras file. Received: {source}, which cannot be read: "
-            f"{error}"
-        ) from error
-    if not isinstance(model, CrossViT):
-        raise ValueError(
-            "`source` must hold a CrossViT of this package. "
-            f"Received: {source}, with a {type(model).__name__} {model.name!r}"
-        )
     return model
 
 

@@ -76,22 +76,26 @@ def evaluate(
     heads = branch_logits(model) if branches else None
     if not split.size:
         raise ValueError("`split` must hold images. Received: none")
-    if split.label_shape:
-        return _of_several_labels(model, heads, batches, class_names)
-    results: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-    unreadable = 0
+    several = bool(split.label_shape)
+    labels, answers, unreadable = [], [], 0
     with labels_in_one_line(split.root or "`split`"):
-        for images, one_hot, counted in batches:
+        for images, truth, counted in batches:
             readable = counted.numpy() > 0
             unreadable += int((~readable).sum())
-            scores = _scores(model, heads, images)
-            labels = one_hot.numpy().argmax(1)[readable]
-            results.append((labels, {name: _best(x[readable]) for name, x in scores.items()}))
-    labels = np.concatenate([batch for batch, _ in results])
-    if not len(labels):
+            truth, scores = truth.numpy()[readable], _scores(model, heads, images, several)
+            labels.append(truth if several else truth.argmax(1))
+            found = scores if several else {name: _best(x) for name, x in scores.items()}
+            answers.append({name: np.asarray(x)[readable] for name, x in found.items()})
+    truth = np.concatenate(labels)
+    if not len(truth):
         raise ValueError(f"`split` must hold images. Received: {unreadable} unreadable files")
-    best = {name: np.concatenate([batch[name] for _, batch in results]) for name in results[0][1]}
-    return _summary(labels, best, class_names, unreadable)
+    joined = {name: np.concatenate([batch[name] for batch in answers]) for name in answers[0]}
+    summary = _of_several_labels if several else _of_one_label
+    return {
+        "pictures": len(truth),
+        "unreadable": unreadable,
+        **summary(truth, joined, class_names),
+    }
 
 
 def _check_model(model, class_names):
@@ -122,23 +126,10 @@ def _image_shape(model):
     return shape
 
 
-def _of_several_labels(model, heads, batches, class_names):
+def _of_several_labels(truth, scores, class_names):
     """The figures for images with any number of labels."""
-    labels, scores, unreadable = [], [], 0
-    for images, truth, counted in batches:
-        readable = np.asarray(counted) > 0
-        unreadable += int((~readable).sum())
-        labels.append(np.asarray(truth)[readable])
-        found = _scores(model, heads, images)
-        if isinstance(model, CrossViT) and (heads is not None or gives_logits(model)):
-            found = {name: probabilities(model, x, several=True) for name, x in found.items()}
-        scores.append({name: np.asarray(x)[readable] for name, x in found.items()})
-    truth = np.concatenate(labels)
-    if not len(truth):
-        raise ValueError(f"`split` must hold images. Received: {unreadable} unreadable files")
-    joined = {name: np.concatenate([batch[name] for batch in scores]) for name in scores[0]}
-    figures = {name: multi_label_figures(truth, x, class_names) for name, x in joined.items()}
-    result = {"pictures": len(truth), "unreadable": unreadable, **figures.pop("model")}
+    figures = {name: multi_label_figures(truth, x, class_names) for name, x in scores.items()}
+    result = figures.pop("model")
     branches = {
         name: {key: found[key] for key in ("mean_average_precision", "auc", "f1")}
         for name, found in figures.items()
@@ -215,14 +206,20 @@ def _threshold_table(labels, scores):
     return rows
 
 
-def _scores(model, heads, images):
-    """`{"model": (B, classes)}` for pixels in 0..255; with `heads` the same for each branch."""
+def _scores(model, heads, images, several):
+    """`{"model": (B, classes)}` for pixels in 0..255; with `heads` the same for each branch.
+
+    Probabilities if images have several labels and the model's own activation is known.
+    """
     images = as_model_takes(model, np.asarray(images))  # which any backend takes, unlike tensors
     if heads is None:
-        return {"model": check_finite(model.predict_on_batch(images))}
-    logits = {name: check_finite(x) for name, x in heads.predict_on_batch(images).items()}
-    model_logits = sum(logits.values()) / len(logits)  # their mean
-    return {"model": model_logits, **logits}
+        scores = {"model": check_finite(model.predict_on_batch(images))}
+    else:
+        logits = {name: check_finite(x) for name, x in heads.predict_on_batch(images).items()}
+        scores = {"model": sum(logits.values()) / len(logits), **logits}  # their mean
+    if several and isinstance(model, CrossViT) and (heads is not None or gives_logits(model)):
+        scores = {name: probabilities(model, x, several=True) for name, x in scores.items()}
+    return scores
 
 
 def _best(scores):
@@ -230,7 +227,7 @@ def _best(scores):
     return np.argsort(-np.asarray(scores, "float32"), axis=1, kind="stable")[:, :5]
 
 
-def _summary(labels, best, class_names, unreadable):
+def _of_one_label(labels, best, class_names):
     classes = len(class_names)
     accuracies = {}
     for name, predicted in best.items():
@@ -245,13 +242,7 @@ def _summary(labels, best, class_names, unreadable):
         name: correct[row] / counts[row] if counts[row] else None
         for row, name in enumerate(class_names)
     }
-    result = {
-        "pictures": len(labels),
-        "unreadable": unreadable,
-        **accuracies.pop("model"),
-        "per_class": per_class,
-        "confusion": confusion,
-    }
+    result = {**accuracies.pop("model"), "per_class": per_class, "confusion": confusion}
     return {**result, "branches": accuracies} if accuracies else result
 
 

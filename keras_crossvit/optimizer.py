@@ -328,7 +328,8 @@ class AdamW(_Optimizer):
         dtype = keras.backend.result_type(variable.dtype, "float32")
         gradient = ops.cast(gradient, dtype)
         if keras.backend.backend() == "tensorflow" and variable.dtype == "float32":
-            _decay_in_place(variable, gradient, decay if self.decays[index] else None)
+            if self.decays[index]:
+                _decay_in_place(variable, gradient, decay)
             rates = [*rates, learning_rate, epsilon]
             _update_in_place(variable, momentum, velocity, gradient, rates)
         else:
@@ -403,10 +404,9 @@ def _update_on_replicas(update_average, pairs, begun):
 def _decay_in_place(variable, gradient, decay):
     import tensorflow as tf
 
-    if decay is not None:
-        # Not before the gradient: what is subtracted would wait in memory for the whole step.
-        with tf.control_dependencies([gradient]):
-            variable.assign_sub(variable * decay)
+    # Not before the gradient: what is subtracted would wait in memory for the whole step.
+    with tf.control_dependencies([gradient]):
+        variable.assign_sub(variable * decay)
 
 
 def _update_in_place(variable, momentum, velocity, gradient, rates):

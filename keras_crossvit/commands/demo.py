@@ -9,7 +9,7 @@ head says and, over the photograph, where the class tokens look. The page is ser
 only, unless --host says otherwise, and contacts no other. Stop it with Ctrl-C.
 """
 
-from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
+from keras_crossvit.commands.shared import add_reading, errors_in_one_line, find_model, parser_of
 from keras_crossvit.export.checks import check_packages
 from keras_crossvit.prediction import find_images
 
@@ -22,8 +22,7 @@ def main() -> None:
     add("--host", default="127.0.0.1", help="0.0.0.0 to be reached from other machines")
     add("--port", type=int, default=7860)
     add("--top-k", type=int, default=5, help="classes on the page")
-    add("--crop-ratio", type=float, help="by default the run's, or the published one")
-    add_exif(parser)
+    add_reading(parser)
     arguments = parser.parse_args()
     with errors_in_one_line():
         check_packages("the page", "gradio", "matplotlib", extra="demo")
@@ -37,12 +36,7 @@ def main() -> None:
                 "`--folder` must be left out for a model that takes an image for each branch. "
                 f"Received: --folder {arguments.folder}"
             )
-        answerer = Answerer(
-            found.model,
-            top_k=arguments.top_k,
-            crop_ratio=found.value("crop_ratio", arguments.crop_ratio),
-            exif_orientation=found.value("exif_orientation", arguments.exif_orientation, True),
-        )
+        answerer = Answerer(found.model, top_k=arguments.top_k, **found.reading(arguments))
         page = make_page(answerer, files)
         print(f"{found.model.name}: {start(page, arguments.host, arguments.port)}", flush=True)
     page.block_thread()

@@ -16,7 +16,7 @@ import json
 
 from keras_crossvit.commands.shared import (
     add_data,
-    add_exif,
+    add_reading,
     data_values,
     errors_in_one_line,
     find_data,
@@ -48,13 +48,7 @@ def main() -> None:
             found = find_model(arguments)
             source = find_data(arguments, found.values, bool(probes))
         source = source if probes else source.with_classes(found.model.labels)
-        reading = {
-            "batch_size": arguments.batch_size,
-            "crop_ratio": found.value("crop_ratio", arguments.crop_ratio),
-            "exif_orientation": found.value(
-                "exif_orientation", arguments.exif_orientation, default=True
-            ),
-        }
+        reading = {"batch_size": arguments.batch_size, **found.reading(arguments)}
         with labels_in_one_line(source.name):
             result = _measure(arguments, found.model, source, probes, reading)
         size = found.model.input_shape[1:]
@@ -72,8 +66,7 @@ def _parse():
     add("--linear-probe", action="store_true", help="logistic regression on training features")
     add("--batch-size", type=int, default=64, help="images at a time")
     add("--input-size", type=int, help="of --model; by default the preset's")
-    add("--crop-ratio", type=float, help="by default the run's, or the published one")
-    add_exif(parser)
+    add_reading(parser)
     add(
         "--output-dir",
         help="where to write evaluation.json and, for images with one label, confusion.png",

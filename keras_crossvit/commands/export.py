@@ -10,6 +10,7 @@ ImageNet.
 """
 
 import argparse
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,31 +19,81 @@ import numpy as np
 from keras_crossvit.commands.shared import (
     FoundModel,
     add_data,
-    add_exif,
+    add_reading,
     data_values,
     errors_in_one_line,
     find_data,
     find_model,
     parser_of,
 )
+from keras_crossvit.common.checks import did_you_mean
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import check_classifier
-from keras_crossvit.export.cli import add_export, calibration_images, check_export
-from keras_crossvit.export.formats import FORMATS, export, top1
+from keras_crossvit.export.formats import FORMATS, INT8_FORMATS, export, top1
 from keras_crossvit.models import CrossViT
+
+_CALIBRATE = 300  # images; NNCF's own default
 
 
 def parse_export(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments, the process's own if `argv` is `None`."""
     parser = parser_of(__doc__, "export", classes="as many as --labels has, or 1000")
-    add_export(parser)
+    add = parser.add_argument
+    add("--output-dir", required=True, help="where to write")
+    add("--format", default="saved_model", help=f"one or more of {','.join(FORMATS)}")
+    add("--labels", type=_lines, help="a file of class names, one per line")
+    add("--top-k", type=int, default=5, help="number of classes in a server's answer")
+    add("--max-batch-size", type=int, default=8, help="most images in a request to Triton")
+    add("--int8", action="store_true", help=f"quantise to 8 bits, for {', '.join(INT8_FORMATS)}")
+    add(
+        "--calibrate",
+        type=int,
+        help="how many training images to measure the ranges of activations with; OpenVINO needs "
+        f"some ({_CALIBRATE} by default), LiteRT works without",
+    )
     add_data(
         parser, "to measure the accuracy of each file, and to calibrate (by default the run's)"
     )
-    add_exif(parser)
+    add_reading(parser)
     arguments = parser.parse_args(argv)
-    check_export(parser, arguments)
+    _check(parser, arguments)
     return arguments
+
+
+def _check(parser, arguments):
+    """Checks the parsed arguments, and turns `format` into a list."""
+    allowed = INT8_FORMATS if arguments.int8 else FORMATS
+    chosen = arguments.format.split(",")
+    unknown = [name for name in chosen if name not in allowed]
+    if unknown:
+        parser.error(
+            f"--format must be one or more of {','.join(allowed)}"
+            f"{' with --int8' if arguments.int8 else ''}. Received: {arguments.format}"
+            f"{did_you_mean(unknown[0], allowed)}"
+        )
+    if arguments.calibrate is not None:
+        if arguments.calibrate < 1:
+            parser.error(f"--calibrate must be positive. Received: {arguments.calibrate}")
+        if not arguments.int8:
+            parser.error("--calibrate needs --int8.")
+    calibrated = [name for name in chosen if calibration_images(arguments, name)]
+    if calibrated and not arguments.dataset and arguments.source is None:  # a run has its data
+        parser.error(f"--int8 of {calibrated[0]} needs --dataset, for images to calibrate with.")
+    arguments.format = chosen
+
+
+def calibration_images(arguments: argparse.Namespace, name: str) -> int:
+    """How many training images a format is calibrated with."""
+    if not (arguments.int8 and "samples" in FORMATS[name].takes):
+        return 0
+    return arguments.calibrate or (_CALIBRATE if FORMATS[name].int8_needs_samples else 0)
+
+
+def _lines(path):
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(error) from error
 
 
 def main() -> None:
@@ -50,10 +101,9 @@ def main() -> None:
     arguments = parse_export()
     with errors_in_one_line():
         found = find_model(arguments)
-        crop_ratio = found.value("crop_ratio", arguments.crop_ratio)
-        exif = found.value("exif_orientation", arguments.exif_orientation, default=True)
+        reading = found.reading(arguments)
         dataset = data_values(arguments, found.values)["dataset"]
-        samples, batches = _images(arguments, found, crop_ratio, exif)
+        samples, batches = _images(arguments, found, **reading)
         for name in arguments.format:
             count = calibration_images(arguments, name)
             path = export(
@@ -64,8 +114,7 @@ def main() -> None:
                 samples=samples[:count] if count else None,
                 labels=arguments.labels,
                 top_k=arguments.top_k,
-                crop_ratio=crop_ratio,
-                exif_orientation=exif,
+                **reading,
                 max_batch_size=arguments.max_batch_size,
             )
             print(f"{name}: {path}{_accuracy(path, name, batches, dataset)}", flush=True)

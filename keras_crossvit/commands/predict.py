@@ -8,7 +8,7 @@ class of each branch's own head, or why the file cannot be read. A folder stands
 it and its subfolders whose names end like those of images.
 """
 
-from keras_crossvit.commands.shared import add_exif, errors_in_one_line, find_model, parser_of
+from keras_crossvit.commands.shared import add_reading, errors_in_one_line, find_model, parser_of
 from keras_crossvit.common.checks import escaped
 from keras_crossvit.prediction import check_table, classify_files, find_images, write_table
 
@@ -22,8 +22,7 @@ def main() -> None:
     add("--top-k", type=int, default=5, help="number of classes in a row")
     add("--batch-size", type=int, default=32, help="images at a time")
     add("--branches", action="store_true", help="also the answer of each branch's own head")
-    add("--crop-ratio", type=float, help="by default the run's, or the published one")
-    add_exif(parser)
+    add_reading(parser)
     arguments = parser.parse_intermixed_args()  # PATHs may follow an option
     if arguments.model is not None and arguments.source is not None:
         # argparse takes the first path for MODEL where --model names the model.
@@ -39,8 +38,7 @@ def main() -> None:
             top_k=arguments.top_k,
             batch_size=arguments.batch_size,
             branches=arguments.branches,
-            crop_ratio=found.value("crop_ratio", arguments.crop_ratio),
-            exif_orientation=found.value("exif_orientation", arguments.exif_orientation, True),
+            **found.reading(arguments),
         )
         write_table(rows, arguments.output)
     broken = sum("error" in row for row in rows)

@@ -10,12 +10,10 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from keras_crossvit.common.checks import in_one_line
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
-from keras_crossvit.models.pretrained import read_description
+from keras_crossvit.models.pretrained import load_crossvit, read_description
 
 if TYPE_CHECKING:
     from keras_crossvit.data.sources import Source
@@ -55,15 +53,27 @@ class FoundModel:
         found = given if given is not None else self.values.get(name)
         return default if found is None else found
 
+    def reading(self, arguments: argparse.Namespace) -> dict[str, Any]:
+        """`crop_ratio` and `exif_orientation`: the arguments', or else the run's."""
+        return {
+            "crop_ratio": self.value("crop_ratio", arguments.crop_ratio),
+            "exif_orientation": self.value("exif_orientation", arguments.exif_orientation, True),
+        }
 
-def add_model(parser: argparse.ArgumentParser, command: str, classes: str = "1000") -> None:
-    """Adds the arguments that name a model.
+
+def parser_of(
+    description: str | None, command: str, classes: str = "1000"
+) -> argparse.ArgumentParser:
+    """An argument parser with the arguments that name a model.
 
     Args:
-        parser: The parser.
+        description: What the help begins with.
         command: What the help says is done with the model.
         classes: What the help says is the default of `--classes`.
     """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "source",
         nargs="?",
@@ -76,6 +86,7 @@ def add_model(parser: argparse.ArgumentParser, command: str, classes: str = "100
     add("--weights", help="imagenet, imagenet-408, a file or hf://OWNER/NAME")
     add("--classes", type=int, help=f"number of classes in --weights; by default {classes}")
     add_recipe(parser)
+    return parser
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +113,7 @@ def run_recipe(arguments: argparse.Namespace) -> None:
 
 
 def find_model(arguments: argparse.Namespace) -> FoundModel:
-    """The model that the arguments of `add_model` name.
+    """The model that the arguments of `parser_of` name.
 
     Raises:
         ValueError: If they name none, or two, or untrained heads are to answer, or the file of
@@ -159,7 +170,8 @@ def _open(source):
         return FoundModel(_from_pretrained(source), values)
     if path.is_file():
         of_run = path.name in ("model.keras", "best.keras")
-        return FoundModel(_load(path), _read_config(path.parent / "config.json") if of_run else {})
+        values = _read_config(path.parent / "config.json") if of_run else {}
+        return FoundModel(load_crossvit("MODEL", path), values)
     if not path.is_dir():
         near = f". Did you mean --model {source}?" if source in presets() else ""
         raise ValueError(
@@ -168,7 +180,7 @@ def _open(source):
         )
     values = _read_config(path / "config.json")
     if (path / "model.keras").is_file():
-        return FoundModel(_load(path / "model.keras"), values)
+        return FoundModel(load_crossvit("MODEL", path / "model.keras"), values)
     if not any((path / name).is_file() for name in _WEIGHTS):
         raise ValueError(
             "`MODEL` must be a folder that holds a model: model.keras, as a finished run has "
@@ -220,37 +232,10 @@ def _read_config(path):
     return _checked(values, path)
 
 
-def _load(path):
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except NotRegisteredError:
-        raise
-    except Exception as error:  # Keras raises many types of error for other files
-        raise ValueError(
-            f"`MODEL` must be a complete .keras file. Received: {path}, which cannot be read: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    if not isinstance(model, CrossViT):
-        raise ValueError(
-            f"`MODEL` must hold a CrossViT of this package. Received: {path}, which holds a "
-            f"{type(model).__name__}"
-        )
-    return model
-
-
-def parser_of(
-    description: str | None, command: str, classes: str = "1000"
-) -> argparse.ArgumentParser:
-    """An argument parser with the model's arguments, those of `add_model`."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model(parser, command, classes)
-    return parser
-
-
-def add_exif(parser: argparse.ArgumentParser) -> None:
-    """Adds `--exif-orientation`."""
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say how images are read."""
+    crop = "by default the run's, or the published one"
+    parser.add_argument("--crop-ratio", type=float, help=crop)
     parser.add_argument(
         "--exif-orientation",
         action=argparse.BooleanOptionalAction,
@@ -334,17 +319,15 @@ def find_data(arguments: argparse.Namespace, run: dict[str, Any], with_training:
         raise ValueError(message.replace("validation_split=", "--split ")) from error
 
 
-def quiet() -> None:
-    """Shows the package's own messages, but only errors from TensorFlow and its data sets."""
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """A context that ends the process with one line if an argument or a file is wrong.
+
+    It shows the package's own messages, but only errors from TensorFlow and its data sets.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@contextlib.contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """A context that ends the process with one line if an argument or a file is wrong."""
-    quiet()
     try:
         yield
     except (ValueError, OSError, ImportError, RuntimeError) as error:

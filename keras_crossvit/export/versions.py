@@ -32,11 +32,16 @@ def check_serving(directory: str | os.PathLike, crop_ratio: float | None) -> pat
     return directory
 
 
+def next_version(directory: pathlib.Path) -> str:
+    """The name of a folder's next version: "1", or one more than the highest."""
+    taken = [int(path.name) for path in directory.glob("*") if path.name.isdecimal()]
+    return str(max(taken, default=0) + 1)
+
+
 def publish(written: pathlib.Path, directory: pathlib.Path) -> pathlib.Path:
     """Renames a finished folder to the next free version, and returns its path."""
     while True:
-        taken = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-        version = directory / str(max(taken, default=0) + 1)
+        version = directory / next_version(directory)
         try:
             os.rename(written, version)
         except OSError:

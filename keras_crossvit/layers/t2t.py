@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_crossvit.common.checks import check_choice, check_positive_int
+from keras_crossvit.common.checks import check_choice, check_not_negative_int, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers import kernels
 from keras_crossvit.layers.parts import apply_dense, dense, dense_macs, layer_norm, track
@@ -54,9 +54,7 @@ class SoftSplit(keras.layers.Layer):
         super().__init__(**kwargs)
         self.kernel_size = check_positive_int("kernel_size", kernel_size)
         self.stride = check_positive_int("stride", stride)
-        if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-            raise ValueError(f"`padding` must be an integer >= 0. Received: padding={padding!r}")
-        self.padding = padding
+        self.padding = check_not_negative_int("padding", padding)
 
     def call(self, x: Tensor) -> Tensor:
         pad = (self.padding, self.padding)

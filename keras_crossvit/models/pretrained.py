@@ -15,6 +15,7 @@ import numpy as np
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
+from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
 from keras_crossvit.models.inputs import has_layers_before
@@ -277,6 +278,30 @@ def read_description(origin: str) -> dict[str, Any]:
             f"Received: {path}, without an architecture"
         )
     return found
+
+
+def load_crossvit(argument: str, path: pathlib.Path) -> CrossViT:
+    """The model of this package in a `.keras` file that `argument` names.
+
+    Raises:
+        NotRegisteredError: If it is made of parts that are not registered.
+        ValueError: If it is another file, or holds another model.
+    """
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except NotRegisteredError:
+        raise
+    except Exception as error:  # Keras raises many types of error for other files
+        raise ValueError(
+            f"`{argument}` must be a complete .keras file. Received: {path}, which cannot be "
+            f"read: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(model, CrossViT):
+        raise ValueError(
+            f"`{argument}` must hold a CrossViT of this package. "
+            f"Received: {path}, with a {type(model).__name__} {model.name!r}"
+        )
+    return model
 
 
 def _own_arguments(found, origin):

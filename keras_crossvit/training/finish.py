@@ -15,6 +15,7 @@ import keras
 
 from keras_crossvit.common.files import as_json, write_atomically, write_json
 from keras_crossvit.export import export_saved_model
+from keras_crossvit.export.versions import next_version
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
 from keras_crossvit.models import CrossViT, CrossViTConfig
 from keras_crossvit.models.pretrained import write_folder
@@ -85,8 +86,8 @@ def write_result(
     digest = _digest(saved)
     _describe(folder, model, options["crop_ratio"], {"data": data, **results})
     # Recorded before it is made, so that a run killed in between makes no second version.
-    version = pathlib.PurePath(before["export"]).name if written else _next_version(exports)
-    export = str(exports / str(version))
+    version = pathlib.PurePath(before["export"]).name if written else next_version(exports)
+    export = str(exports / version)
     write_json(path, {**recorded, "export": export, "digest": digest})
     if not pathlib.Path(export).is_dir():
         made = _export(model, saved, exports, options)
@@ -145,11 +146,6 @@ def _export(model, saved, exports, options):
             "see the messages above"
         )
     return process.stdout.splitlines()[-1]
-
-
-def _next_version(exports):
-    taken = [int(path.name) for path in exports.glob("*") if path.name.isdecimal()]
-    return max(taken, default=0) + 1
 
 
 def _digest(path):

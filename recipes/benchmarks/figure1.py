@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
-from benchmarks.turns import median, spread
+from benchmarks.turns import median, noise, spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +38,7 @@ def measure_inference(
     Returns:
         `{name: {"images_per_second": median, "spread": (lowest, highest), "batch_size": ...}}`.
     """
-    images = {name: _noise(model, batch_size) for name, model in models.items()}
+    images = {name: noise(batch_size, x.input_shape[1:3])[0] for name, x in models.items()}
     rates = {name: [] for name in models}
     for turn in range(1 + repeats):
         for name, model in models.items():
@@ -55,11 +54,6 @@ def measure_inference(
         }
         for name, found in rates.items()
     }
-
-
-def _noise(model, batch_size):
-    random = np.random.default_rng(0)
-    return random.uniform(0, 255, (batch_size, *model.input_shape[1:])).astype("float32")
 
 
 def plot_speed(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> "Figure":

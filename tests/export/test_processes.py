@@ -191,8 +191,7 @@ class TestRecipe:
         ],
     )
     def test_calibration_images(self, arguments, counts):
-        from keras_crossvit.commands.export import parse_export
-        from keras_crossvit.export.cli import calibration_images
+        from keras_crossvit.commands.export import calibration_images, parse_export
 
         given = "run --output-dir d --format litert,openvino,saved_model --dataset digits"
         if "--int8" not in arguments:

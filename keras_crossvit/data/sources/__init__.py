@@ -9,9 +9,9 @@ import os
 from keras_crossvit.data.sources import csv, folder, tfds  # noqa: F401  (they register)
 from keras_crossvit.data.sources.base import (
     SOURCES,
+    TFDS_NAME,
     Request,
     Source,
-    is_tfds_name,
     unknown_dataset,
 )
 from keras_crossvit.data.sources.memory import MemorySplit
@@ -52,7 +52,7 @@ def open_source(
     """
     prefix, colon, location = dataset.partition(":")
     if not colon or prefix not in SOURCES:  # a TensorFlow dataset: its version follows a colon
-        if not is_tfds_name(dataset):
+        if not TFDS_NAME.fullmatch(dataset):  # a path rarely qualifies
             raise unknown_dataset(dataset)
         prefix, location = "tfds", dataset
     request = Request(dataset, location, data_dir, train_split, validation_split)

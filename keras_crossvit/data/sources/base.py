@@ -20,7 +20,7 @@ from keras_crossvit.data.sources.splits import PartOfSplit, RenumberedSplit, Spl
 SOURCES = Registry("source")
 
 # What a TensorFlow dataset can be called: [namespace:]name[/config][:version][/arguments].
-_TFDS_NAME = re.compile(r"([\w-]+:)?\w+(/[\w+.-]+)?(:[\d*.]+)?(/\w+=.*)?")
+TFDS_NAME = re.compile(r"([\w-]+:)?\w+(/[\w+.-]+)?(:[\d*.]+)?(/\w+=.*)?")
 _WORDNET_ID = re.compile(r"n\d{8}")  # ImageNet's classes are numbered in their order
 _PATH = re.compile(r"^[.~]|[/\\]")
 
@@ -225,11 +225,6 @@ def unicode_hint(
     if any(unicodedata.normalize("NFC", name) in forms for name in unknown):
         return " (the same letters in another Unicode form, as macOS writes them)"
     return ""
-
-
-def is_tfds_name(dataset: str) -> bool:
-    """Whether a TensorFlow dataset can have this name; a path rarely qualifies."""
-    return _TFDS_NAME.fullmatch(dataset) is not None
 
 
 def unknown_dataset(dataset: str) -> ValueError:

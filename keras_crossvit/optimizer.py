@@ -213,7 +213,7 @@ class _Optimizer(keras.optimizers.Optimizer):
         begun = ops.not_equal(self.iterations, 0)  # `super` counts this step, too
         clipped = self._clipped(grads, trainable_variables or self._trainable_variables)
         super().apply(clipped, trainable_variables)
-        if self.average_momentum is not None:
+        if self.average_momentum is not None and clipped:  # without any, `super` does nothing
             self._update_averages(begun)
 
     def _clipped(self, gradients, variables):

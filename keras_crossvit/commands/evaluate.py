@@ -29,6 +29,7 @@ from keras_crossvit.common.files import write_json
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.evaluation import evaluate, plot_confusion
+from keras_crossvit.models.inputs import image_shape
 from keras_crossvit.probes import knn, linear_probe
 
 
@@ -51,8 +52,8 @@ def main() -> None:
         reading = {"batch_size": arguments.batch_size, **found.reading(arguments)}
         with labels_in_one_line(source.name):
             result = _measure(arguments, found.model, source, probes, reading)
-        size = found.model.input_shape[1:]
-        used = {**reading, "crop_ratio": crop_ratio_for(size, reading["crop_ratio"])}
+        ratio = crop_ratio_for(image_shape(found.model), reading["crop_ratio"])
+        used = {**reading, "crop_ratio": ratio}
         used |= data_values(arguments, found.values)
         _report(arguments, used, source, result)
 

@@ -31,6 +31,7 @@ from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.export.formats import FORMATS, INT8_FORMATS, export, top1
 from keras_crossvit.models import CrossViT
+from keras_crossvit.models.inputs import image_shape
 
 _CALIBRATE = 300  # images; NNCF's own default
 
@@ -152,7 +153,7 @@ def _images(
 
     model: CrossViT = found.model
     check_classifier(model, files=True)
-    size, samples = model.input_shape[1:], None
+    size, samples = image_shape(model), None
     reading = crop_ratio_for(size, crop_ratio), None, exif_orientation
     source = find_data(arguments, found.values, with_training=count > 0)
     held_out = source.with_classes(model.labels).validation

@@ -294,7 +294,7 @@ def load_crossvit(argument: str, path: pathlib.Path) -> CrossViT:
     except Exception as error:  # Keras raises many types of error for other files
         raise ValueError(
             f"`{argument}` must be a complete .keras file. Received: {path}, which cannot be "
-            f"read: {str(error).splitlines()[0]}"
+            f"read: {(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from error
     if not isinstance(model, CrossViT):
         raise ValueError(

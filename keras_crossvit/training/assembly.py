@@ -11,11 +11,13 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_crossvit.common.checks import breaks_a_line, check_choice
 from keras_crossvit.data.pipeline import labels_outside, steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
+from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
 from keras_crossvit.models.config import PRESETS
 from keras_crossvit.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
+from keras_crossvit.training.recipes import loaded_files
 from keras_crossvit.training.steps import Step, step_class
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from keras_crossvit.training.strategy import replicas_of, scope_of, shard_of
@@ -31,7 +33,7 @@ def open_data(config: TrainConfig) -> Source:
 
 
 def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
-    """Raises `ValueError` if no such model exists, or batches do not fit the data or devices.
+    """Raises `ValueError` if there is no such model, or data or devices do not fit a run of it.
 
     Args:
         config: A `TrainConfig`.
@@ -39,6 +41,7 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
         strategy: What `make_strategy` returned.
     """
     PRESETS.check("model", config.model)
+    _check_exportable(config.model)
     if config.freeze_stages is not None:
         stages = CrossViTConfig.preset(config.model).num_stages
         check_choice("freeze_stages", config.freeze_stages, range(stages + 1))
@@ -92,6 +95,20 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
             f"`accumulation_steps` must divide the {rows} rows of a replica. "
             f"Received: accumulation_steps={config.accumulation_steps}"
         )
+
+
+def _check_exportable(name):
+    """The process that exports runs this one's recipe files, and knows no parts but theirs."""
+    if keras.backend.backend() == "tensorflow" or loaded_files():
+        return
+    design = CrossViTConfig.preset(name)
+    for part in (FUSIONS[design.fusion], PATCH_EMBEDS[design.patch_embed]):
+        if not part.__module__.startswith("keras_crossvit."):
+            raise ValueError(
+                "`model` must be made of parts that a recipe file registers (`--recipe PATH`), "
+                "which the process that exports on TensorFlow runs, too. "
+                f"Received: model={name!r} with {part.__name__} of {part.__module__}"
+            )
 
 
 def build_model(config: TrainConfig, source: Source, **arguments: Any) -> CrossViT:

@@ -16,8 +16,7 @@ import keras
 from keras_crossvit.common.files import as_json, write_atomically, write_json
 from keras_crossvit.export import export_saved_model
 from keras_crossvit.export.versions import next_version
-from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
-from keras_crossvit.models import CrossViT, CrossViTConfig
+from keras_crossvit.models import CrossViT
 from keras_crossvit.models.pretrained import write_folder
 from keras_crossvit.training.folder import read_json
 from keras_crossvit.training.preemption import Preempted
@@ -29,23 +28,6 @@ _EXPORT = (
     "import json, sys; from keras_crossvit.training.finish import export_file; "
     "export_file(**json.loads(sys.argv[1]))"
 )
-
-
-def check_exportable(name: str) -> None:
-    """Raises `ValueError` if the process that exports could not load a model of this preset.
-
-    It runs the recipe files of this process, and knows no other parts than what they register.
-    """
-    if keras.backend.backend() == "tensorflow" or loaded_files():
-        return
-    design = CrossViTConfig.preset(name)
-    for part in (FUSIONS[design.fusion], PATCH_EMBEDS[design.patch_embed]):
-        if not part.__module__.startswith("keras_crossvit."):
-            raise ValueError(
-                "`model` must be made of parts that a recipe file registers (`--recipe PATH`), "
-                "which the process that exports on TensorFlow runs, too. "
-                f"Received: model={name!r} with {part.__name__} of {part.__module__}"
-            )
 
 
 def write_result(

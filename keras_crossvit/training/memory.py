@@ -17,7 +17,8 @@ def activation_bytes(model: keras.Model) -> int:
     """Bytes that the forward pass of one image keeps for its backward pass.
 
     Counted in the graph of both: the tensors that the backward pass reads from the forward
-    pass. The compiler may need less, and a step needs some working space.
+    pass and that depend on the image. The compiler may need less, and a step needs some working
+    space.
 
     Args:
         model: A functional model.

@@ -35,7 +35,7 @@ from keras_crossvit.training.assembly import (
 from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.checkpoints import CheckpointWriter
 from keras_crossvit.training.config import TrainConfig
-from keras_crossvit.training.finish import check_exportable, write_result
+from keras_crossvit.training.finish import write_result
 from keras_crossvit.training.folder import begin_run, last_state, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
@@ -105,7 +105,6 @@ def _train(config, on_step, on_epoch):
     strategy = make_strategy(config.strategy, config.worker_timeout)
     source = open_data(config)
     check_fit(config, source, strategy)
-    check_exportable(config.model)
     with (
         run_folder(config, is_chief(strategy)) as folder,
         watch_for_preemption() as stop,

@@ -2,9 +2,13 @@
 
 import argparse
 
+import keras
 import pytest
 
+import keras_crossvit as kc
+from keras_crossvit.commands import export
 from keras_crossvit.commands.shared import FoundModel, add_data, find_data
+from tests.base import small_config
 
 
 def opened(run, *given, with_training=False):
@@ -98,3 +102,16 @@ def test_only_numbers_between_0_and_1_are_shares(text, split):
     parser = argparse.ArgumentParser()
     add_data(parser, "to test with")
     assert parser.parse_args(["--split", text]).split == split
+
+
+def test_images_of_a_model_with_an_input_of_any_size(tmp_path):
+    """Files are read in the size that its branches see."""
+    given = keras.Input((None, None, 3))
+    resized = keras.layers.Resizing(40, 40)(given)
+    model = kc.CrossViT(small_config(), weights=None, classes=10, input_tensor=resized)
+    arguments = export.parse_export(
+        ["--output-dir", "d", "--dataset", "digits", "--data-dir", str(tmp_path)]
+    )
+    samples, batches = export._images(arguments, FoundModel(model, {}), None, True)
+    assert samples is None
+    assert next(iter(batches))[0].shape == (50, 40, 40, 3)

@@ -153,15 +153,17 @@ def test_only_a_run_that_begins_anew_puts_aside(tmp_path):
     assert open_run(tmp_path, config, writes=True) is None
     assert open_run(tmp_path, config, writes=True) is None  # killed before its first checkpoint
     write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
-    (tmp_path / "model.keras").write_text("of the first run")
+    for name in ("model.keras", "held_out.webp"):
+        (tmp_path / name).write_text("of the first run")
     assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
-    assert files(tmp_path) == ["checkpoints", "config.json", "model.keras"]
+    written = ["checkpoints", "config.json", "held_out.webp", "model.keras"]
+    assert files(tmp_path) == written
     anew = dataclasses.replace(config, resume=False, seed=5)
     assert open_run(tmp_path, anew, writes=False) is None
-    assert files(tmp_path) == ["checkpoints", "config.json", "model.keras"]
+    assert files(tmp_path) == written
     assert open_run(tmp_path, anew, writes=True) is None
     assert files(tmp_path) == ["before.1", "checkpoints", "config.json"]
-    assert files(tmp_path / "before.1") == ["checkpoints", "config.json", "model.keras"]
+    assert files(tmp_path / "before.1") == written
     assert json.loads((tmp_path / "before.1" / "config.json").read_text())["seed"] == config.seed
 
 

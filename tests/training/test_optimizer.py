@@ -265,6 +265,7 @@ def test_the_average_of_weights_with_16_bits_moves():
     assert average.dtype == "float32"
     assert np.abs(average - values[0]).min() > 1e-4
     assert paths["bfloat16"] == paths["float32"]  # as checkpoints have them
+    assert {"fc_kernel_average", "fc_bias_average"} < {*paths["float32"]}
     optimizer.put_average_in_place(model.trainable_variables)
     expected = keras.ops.cast(average, "bfloat16")
     np.testing.assert_array_equal(kernel, expected)

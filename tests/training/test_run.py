@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import keras_crossvit as kc
 from keras_crossvit.data.sources import MemorySplit, Source
-from keras_crossvit.training import classify_held_out_picture, finish
+from keras_crossvit.training import assembly, classify_held_out_picture
 from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.preemption import watch_for_preemption
@@ -235,15 +235,19 @@ def test_parts_that_no_recipe_file_registers_are_refused_before_training_on_jax(
         """A fusion that a program registers itself."""
 
     kc.register_preset("tests_of_a_program")(small_config(fusion="tests_of_a_program"))
-    finish.check_exportable("tests_of_a_program")  # on TensorFlow this process exports
+
+    def check(model):
+        assembly.check_fit(dataclasses.replace(RECIPE, model=model), data(), None)
+
+    check("tests_of_a_program")  # on TensorFlow this process exports
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    monkeypatch.setattr(finish, "loaded_files", list)
-    finish.check_exportable("crossvit_digits")
+    monkeypatch.setattr(assembly, "loaded_files", list)
+    check("crossvit_digits")
     message = r"^`model` must be .* with TestsOfAProgram of tests\.training\.test_run$"
     with pytest.raises(ValueError, match=message):
-        finish.check_exportable("tests_of_a_program")
-    monkeypatch.setattr(finish, "loaded_files", lambda: ["recipe.py"])
-    finish.check_exportable("tests_of_a_program")
+        check("tests_of_a_program")
+    monkeypatch.setattr(assembly, "loaded_files", lambda: ["recipe.py"])
+    check("tests_of_a_program")
 
 
 def test_sigterm_is_taken_only_while_a_run_watches():

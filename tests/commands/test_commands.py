@@ -119,7 +119,8 @@ def test_evaluate_hands_on_what_it_is_given(command, monkeypatch):
     calls = []
     source = types.SimpleNamespace(name="x", class_names=("ant",), validation="held out")
     source.with_classes = lambda labels: source
-    model = types.SimpleNamespace(labels=("ant",), input_shape=(None, 40, 40, 3))
+    image = types.SimpleNamespace(shape=(None, 40, 40, 3))
+    model = types.SimpleNamespace(labels=("ant",), inputs=[image], images={"large": image})
     values = {"crop_ratio": 0.8, "exif_orientation": True}
     for name, function in (
         ("find_model", lambda arguments: shared.FoundModel(model, values)),

@@ -218,13 +218,15 @@ class _Optimizer(keras.optimizers.Optimizer):
 
     def _clipped(self, gradients, variables):
         """The gradients, scaled so that their sum over all replicas has a norm within bounds."""
+        if self.clip_norm is None:
+            return gradients
         # The "gradient" of a scale of float8 is its new value.
         clipped = {
             index: gradient
             for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=False))
             if gradient is not None and not getattr(variable, "overwrite_with_gradient", False)
         }
-        if self.clip_norm is None or not clipped:
+        if not clipped:
             return gradients
         summed, replicas = sum_over_replicas(list(clipped.values()))
         norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(x)) for x in summed])))

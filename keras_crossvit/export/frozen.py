@@ -9,6 +9,7 @@ from tensorflow.python.framework.convert_to_constants import (  # not exported e
 
 from keras_crossvit.export.checks import input_prefixes
 from keras_crossvit.export.signatures import make_runner
+from keras_crossvit.layers.attention import separate_projections
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import gives_logits
 from keras_crossvit.models.inputs import image_shape
@@ -50,7 +51,8 @@ def _without_variables(forward, model, name):
     shape = (None, *image_shape(model))
     specs = [tf.TensorSpec(shape, tf.float32, f"{x}images") for x in input_prefixes(model)]
     forward = tf.function(forward, autograph=False, input_signature=specs)
-    constants = convert_variables_to_constants_v2(forward.get_concrete_function())
+    with separate_projections():
+        constants = convert_variables_to_constants_v2(forward.get_concrete_function())
     graph, output = constants.graph.as_graph_def(), constants.outputs[0].name
 
     # Wrapped in a function again, because the graph has lost the names of input and output.

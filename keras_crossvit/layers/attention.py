@@ -1,5 +1,8 @@
 """Multi-head self-attention."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -8,7 +11,23 @@ from keras import ops
 from keras_crossvit.common.checks import check_divides, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers import kernels
-from keras_crossvit.layers.parts import apply_dense, dense
+from keras_crossvit.layers.parts import apply_dense, dense, kernel_and_bias
+
+_separate = contextvars.ContextVar("separate_projections", default=False)
+
+
+@contextlib.contextmanager
+def separate_projections() -> Iterator[None]:
+    """Within it, models are traced with a product each for queries, keys and values.
+
+    For the converters of other runtimes. These read heads where a product has written them,
+    but would copy the parts of a single product to split it.
+    """
+    token = _separate.set(True)
+    try:
+        yield
+    finally:
+        _separate.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -47,8 +66,19 @@ class SelfAttention(keras.layers.Layer):
         self.proj.build(input_shape)
 
     def call(self, tokens: Tensor, training: bool = False) -> Tensor:
-        qkv = apply_dense(self.qkv, tokens, training)
-        return apply_dense(self.proj, kernels.attention(qkv, self.num_heads, training), training)
+        if _separate.get() and self.qkv.quantization_mode is None:
+            queries, keys, values = self._separately(tokens)
+            attended = kernels.attend(queries, keys, values, self.num_heads)
+        else:
+            qkv = apply_dense(self.qkv, tokens, training)
+            attended = kernels.attention(qkv, self.num_heads, training)
+        return apply_dense(self.proj, attended, training)
+
+    def _separately(self, tokens):
+        """Queries, keys and values, `(B, N, C)` each."""
+        kernel, bias = kernel_and_bias(self.qkv)
+        biases = [None] * 3 if bias is None else ops.split(bias, 3)
+        return map(kernels.dense, [tokens] * 3, ops.split(kernel, 3, axis=-1), biases)
 
     def attention_map(self, tokens: Tensor) -> Tensor:
         """The attention map `(B, h, N, N)`: a row for each query, which sums to 1."""

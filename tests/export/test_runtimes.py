@@ -231,8 +231,8 @@ class TestInt8:
             if op.get_type_name() in in_8_bits:
                 sources = [i.get_source_output().get_node().get_type_name() for i in op.inputs()]
                 in_8_bits[op.get_type_name()] += "FakeQuantize" in sources
-        # With weights: four in each of two encoders, six for each branch of a fusion, two heads.
-        assert in_8_bits == {"MatMul": 2 * 4 + 2 * 6 + 2, "ScaledDotProductAttention": 0}
+        # With weights: six in each of three encoders, four for each branch of a fusion, two heads.
+        assert in_8_bits == {"MatMul": 3 * 6 + 2 * 4 + 2, "ScaledDotProductAttention": 0}
         images = base.pixels(40)
         expected = model.predict(images, verbose=0)
         run = load_exported(path)
@@ -268,6 +268,14 @@ def test_openvino_in_bfloat16(model, folder):
     assert difference < 0.05 * np.abs(exact).max()
     has_it = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert (difference > 1e-4) == has_it
+
+
+def test_openvino_for_one_number_of_images(model, folder):
+    run = load_exported(folder / "m.xml", batch_size=3)
+    images = base.pixels(3)
+    np.testing.assert_allclose(run(images), model.predict(images, verbose=0), atol=1e-4)
+    with pytest.raises(ValueError, match=r"`images` must be batch_size=3 images\. Received: 2"):
+        run(images[:2])
 
 
 class TestBadArguments:
@@ -326,6 +334,17 @@ class TestBadArguments:
         message = rf"`precision` must be one of {allowed} for 'm\{suffix}'\. Received: precision="
         with pytest.raises(ValueError, match=message):
             load_exported(folder / f"m{suffix}", precision)
+
+    @pytest.mark.parametrize(
+        ("suffix", "batch_size", "message"),
+        [
+            (".onnx", 3, r"`batch_size` must be None for 'm\.onnx'\. Received: batch_size=3"),
+            (".xml", 0, "`batch_size` must be a positive integer"),
+        ],
+    )
+    def test_load_batch_size(self, folder, suffix, batch_size, message):
+        with pytest.raises(ValueError, match=message):
+            load_exported(folder / f"m{suffix}", batch_size=batch_size)
 
     def test_formats_take_what_their_writers_do(self):
         writers = (export_saved_model, export_onnx, export_litert, export_openvino, export_triton)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_crossvit import layers
+from keras_crossvit.layers.attention import separate_projections
 from keras_crossvit.layers.kernels import portable
 from tests import reference
 
@@ -122,6 +123,28 @@ def test_self_attention_equals_its_formula(num_heads, qkv_bias):
     x = reference.tokens(2, 7, 12)
     expected = reference.self_attention(x, reference.arrays(reference.randomize(layer)), num_heads)
     np.testing.assert_allclose(layer(x), expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_separate_projections_compute_the_same(qkv_bias):
+    layer = layers.SelfAttention(4, qkv_bias)
+    layer.build((None, 7, 12))
+    reference.randomize(layer)
+    x = reference.tokens(2, 7, 12)
+    with separate_projections():
+        separate = layer(x)
+    np.testing.assert_allclose(separate, layer(x), atol=1e-6)
+
+
+def test_separate_projections_leave_quantised_layers_as_they_are():
+    layer = layers.SelfAttention(4)
+    layer.build((None, 7, 12))
+    reference.randomize(layer)
+    layer.qkv.quantize("int8")
+    x = reference.tokens(2, 7, 12)
+    with separate_projections():
+        separate = layer(x)
+    np.testing.assert_array_equal(separate, layer(x))
 
 
 @pytest.mark.parametrize("layer_class", [layers.SelfAttention, layers.CrossAttention])

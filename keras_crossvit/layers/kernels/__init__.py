@@ -9,12 +9,20 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_crossvit.layers.kernels.tensorflow import (
         add_bias,
+        attend,
         attention,
         dense,
         layer_norm,
         mlp,
     )
 else:
-    from keras_crossvit.layers.kernels.portable import add_bias, attention, dense, layer_norm, mlp
+    from keras_crossvit.layers.kernels.portable import (
+        add_bias,
+        attend,
+        attention,
+        dense,
+        layer_norm,
+        mlp,
+    )
 
-__all__ = ["add_bias", "attention", "dense", "layer_norm", "mlp"]
+__all__ = ["add_bias", "attend", "attention", "dense", "layer_norm", "mlp"]

@@ -72,12 +72,17 @@ def attention(qkv: Tensor, num_heads: int, training: bool = False) -> Tensor:
         `(B, N, C)`, the heads concatenated.
     """
     del training
-    batch, length, width = ops.shape(qkv)
-    heads = ops.reshape(qkv, (batch, length, 3, num_heads, width // (3 * num_heads)))
-    merged = ops.dot_product_attention(
-        *(heads[:, :, index] for index in range(3)), flash_attention=_flash_attention()
-    )
-    return ops.reshape(merged, (batch, length, width // 3))
+    queries, keys, values = ops.split(qkv, 3, axis=-1)
+    return attend(queries, keys, values, num_heads)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int) -> Tensor:
+    """As `attention`, of queries, keys and values `(B, N, C)`; without a custom gradient."""
+    batch, length, width = ops.shape(queries)
+    shape = (batch, length, num_heads, width // num_heads)
+    heads = (ops.reshape(x, shape) for x in (queries, keys, values))
+    merged = ops.dot_product_attention(*heads, flash_attention=_flash_attention())
+    return ops.reshape(merged, (batch, length, width))
 
 
 def _flash_attention():

@@ -111,6 +111,13 @@ def attention(qkv: Tensor, num_heads: int, training: bool = False) -> Tensor:
     return function(qkv, num_heads)
 
 
+def attend(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int) -> Tensor:
+    queries, keys, values = (_heads(x, num_heads) for x in (queries, keys, values))
+    # Converters know this as one operation only if the scores are scaled, not the queries.
+    scores = tf.matmul(queries, keys, transpose_b=True) * _scale(queries)
+    return _merge(tf.matmul(tf.nn.softmax(scores), values))
+
+
 def layer_norm(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, training: bool = False
 ) -> Tensor:

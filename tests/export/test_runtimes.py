@@ -270,12 +270,16 @@ def test_openvino_in_bfloat16(model, folder):
     assert (difference > 1e-4) == has_it
 
 
-def test_openvino_for_one_number_of_images(model, folder):
-    run = load_exported(folder / "m.xml", batch_size=3)
-    images = base.pixels(3)
-    np.testing.assert_allclose(run(images), model.predict(images, verbose=0), atol=1e-4)
-    with pytest.raises(ValueError, match=r"`images` must be batch_size=3 images\. Received: 2"):
-        run(images[:2])
+@pytest.mark.parametrize("count", [1, 4, 6, 12])
+def test_openvino_for_one_number_of_images(model, folder, count):
+    """Twelve are computed in three parts, whose order stays."""
+    run = load_exported(folder / "m.xml", batch_size=count)
+    for seed in (0, 1):
+        images = base.pixels(count, seed=seed).astype("float64")
+        np.testing.assert_allclose(run(images), model.predict(images, verbose=0), atol=1e-4)
+    message = rf"`images` must be batch_size={count} images\. Received: {count + 1}"
+    with pytest.raises(ValueError, match=message):
+        run(base.pixels(count + 1))
 
 
 class TestBadArguments:

@@ -69,7 +69,10 @@ def our_inference(
 
     keras.config.set_dtype_policy(precision)
     model = make_model(name)
-    model.compile(loss="sparse_categorical_crossentropy", jit_compile=jit_compile)
+    # On JAX, Keras would compute operation by operation.
+    model.compile(
+        loss="sparse_categorical_crossentropy", jit_compile=jit_compile or engine == "jax"
+    )
     images, labels = noise(batch_size * _BATCHES, model.input_shape[1:3])
     forward = _FORWARD[engine](model, images[:batch_size], jit_compile)
 
@@ -135,16 +138,18 @@ def _of_jax(model, batch, jit_compile):
     import jax
 
     images = jax.device_put(batch)
-    state = (
-        [v.value for v in model.trainable_variables],
-        [v.value for v in model.non_trainable_variables],
-    )
 
     @jax.jit
     def forward(state, images):
         return model.stateless_call(*state, images, training=False)[0]
 
-    return lambda: forward(state, images).block_until_ready()
+    def run():
+        # Read each time: `evaluate` replaces the arrays, and deletes those from before.
+        variables = model.trainable_variables, model.non_trainable_variables
+        state = tuple([v.value for v in group] for group in variables)
+        forward(state, images).block_until_ready()
+
+    return run
 
 
 def _of_torch(model, batch, jit_compile):

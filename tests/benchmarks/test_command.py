@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -265,7 +266,7 @@ def test_commands_of_the_pages_are_ones_that_the_recipe_takes(monkeypatch):
         written += re.findall(r"python recipes/benchmark\.py ([^`\n]*)", text)
     assert len(written) >= 5
     for line in written:
-        monkeypatch.setattr(sys, "argv", ["benchmark.py", *line.split()])
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *shlex.split(line, comments=True)])
         arguments = command._parse()
         assert isinstance(arguments, argparse.Namespace)
         for name in (arguments.model or "crossvit_9").split(","):

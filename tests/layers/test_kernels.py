@@ -82,6 +82,18 @@ def test_a_bias_gets_the_whole_sum_of_its_gradient(dtype):
     np.testing.assert_allclose(tape.gradient(y, bias), [40 * 401] * 3, rtol=0.005)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_mlps_biases_get_the_whole_sum_of_their_gradients(dtype):
+    tensors = draws((40, 401, 2), (2, 3), (3,), (3, 2), (2,), dtype=dtype)
+    upstream = tf.cast(draws((40, 401, 2))[0] + 0.3, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        y = kernels.mlp(*tensors, training=True)
+    found = tape.gradient(y, tensors[4], upstream)
+    exact = np.array(tf.cast(upstream, tf.float32)).sum((0, 1), dtype="float64")
+    np.testing.assert_allclose(np.array(found, "float64"), exact, rtol=0.004)
+
+
 def test_all_biases_learn_alike_in_bfloat16():
     """Of convolutions and of the fusion's projections, too."""
     config = any_design("all_attention", "conv")

@@ -83,7 +83,7 @@ def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None, training: bool 
 
 def add_bias(y: Tensor, bias: Tensor, training: bool = False) -> Tensor:
     # On a CPU the gradient of `bias_add` is summed up in its own type, and in bfloat16 a sum over
-    # thousands of tokens soon no longer grows; that of `reduce_sum` is summed up in float32.
+    # thousands of tokens soon no longer grows.
     if training and y.dtype == tf.bfloat16:
         return _add_summed_bias(y, bias)
     return tf.nn.bias_add(y, bias)
@@ -92,7 +92,7 @@ def add_bias(y: Tensor, bias: Tensor, training: bool = False) -> Tensor:
 @tf.custom_gradient
 def _add_summed_bias(y, bias):
     def backward(dy):
-        return dy, tf.reduce_sum(_rows(dy), axis=0)
+        return dy, _sum_of_rows(dy)
 
     return tf.nn.bias_add(y, bias), backward
 
@@ -134,6 +134,11 @@ def _at_least_float32(x):
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
+def _sum_of_rows(x):
+    """The sum over all but the last axis; TensorFlow would sum 16 bits up in 16 bits on a GPU."""
+    return tf.cast(tf.reduce_sum(_at_least_float32(_rows(x)), axis=0), x.dtype)
+
+
 def _rows(x):
     return tf.reshape(x, (-1, x.shape[-1]))
 
@@ -173,9 +178,9 @@ def _mlp_backward(dy, x, hidden, kernel_1, kernel_2):
     return (
         _unflatten(tf.matmul(d_hidden, kernel_1, transpose_b=True), x),
         tf.matmul(_rows(x), d_hidden, transpose_a=True),
-        tf.reduce_sum(d_hidden, axis=0),
+        _sum_of_rows(d_hidden),
         tf.matmul(activated, dy, transpose_a=True),
-        tf.reduce_sum(dy, axis=0),
+        _sum_of_rows(dy),
     )
 
 
@@ -213,13 +218,19 @@ def _attention_backward(d_result, qkv, result, num_heads):
     probabilities = _probabilities(queries, keys)
     # The gradient of softmax subtracts the weighted mean of the incoming gradient. Computed from
     # the result, this is a sum over channels for each query, not over all its keys.
-    mean = tf.reduce_sum(d_heads * heads, axis=-1, keepdims=True)
+    mean = _sum_of_products(d_heads, heads)
     d_probabilities = tf.matmul(d_heads, values, transpose_b=True)
     d_scores = _softmax_backward(probabilities, d_probabilities, mean, _scale(queries))
     d_queries = tf.matmul(d_scores, keys)
     d_keys = tf.matmul(d_scores, queries, transpose_a=True)
     d_values = tf.matmul(probabilities, d_heads, transpose_a=True)
     return tf.concat([_merge(x) for x in (d_queries, d_keys, d_values)], axis=-1)
+
+
+@_one_kernel
+def _sum_of_products(a, b):
+    """In at least float32, over the last axis, which stays."""
+    return tf.reduce_sum(_at_least_float32(a) * _at_least_float32(b), axis=-1, keepdims=True)
 
 
 @_one_kernel

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import candidates, compare, engines
 from benchmarks.models import cost_of
+from benchmarks.turns import worker
 from tests.benchmarks import processes
 
 pytestmark = pytest.mark.slow
@@ -231,6 +232,13 @@ def test_a_real_run_in_small(monkeypatch):
         rates = {name: run() for name, run in functions.items()}
         assert rates.keys() == names
         assert min(rates.values()) > 0
+
+
+def test_on_jax_the_forward_pass_runs_again_after_evaluate():
+    """Compiled, `evaluate` deletes the arrays that the variables had before."""
+    pytest.importorskip("jax", reason="jax is not installed")
+    with worker(engines.our_inference, "deit_tiny@32", 2, "float32", False, "jax") as ours:
+        assert all(ours(key) > 0 for key in ("forward", "evaluate", "forward"))
 
 
 def test_tensorflow_is_waited_for(monkeypatch):

@@ -183,6 +183,6 @@ def _of_file(name, batch_size, precision, engine):
     int8 = {"int8": True, "samples": images} if precision == "int8" else {}
     with tempfile.TemporaryDirectory() as folder:
         file = export(model, RUNTIMES[engine][0], folder, **int8)
-        of_batch = {"batch_size": batch_size} if engine == "openvino" else {}
-        run = load_exported(file, "bfloat16" if int8 else precision, **of_batch)
+        compiled_for = batch_size if engine == "openvino" else None
+        run = load_exported(file, "bfloat16" if int8 else precision, compiled_for)
     return {"forward": timed(lambda: run(images), batch_size)}

@@ -135,7 +135,10 @@ def _at_least_float32(x):
 
 
 def _sum_of_rows(x):
-    """The sum over all but the last axis; TensorFlow would sum 16 bits up in 16 bits on a GPU."""
+    """The sum over all but the last axis.
+
+    TensorFlow itself sums up 16 bits in 16 bits on a GPU, and float16 also on a CPU.
+    """
     return tf.cast(tf.reduce_sum(_at_least_float32(_rows(x)), axis=0), x.dtype)
 
 

@@ -45,6 +45,7 @@ def steps_per_epoch(split: Split, config: InputConfig) -> int:
     return split.size // config.batch_size
 
 
+@tf.autograph.experimental.do_not_convert  # AutoGraph takes a second, and nothing here needs it
 def training_batches(
     split: Split,
     classes: int,
@@ -130,6 +131,7 @@ def training_batches(
     return as_written(batches.prefetch(_AHEAD))
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_batches(
     split: Split,
     classes: int,

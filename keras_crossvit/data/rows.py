@@ -42,7 +42,6 @@ def map_all_rows(
         `map_good_rows`.
     """
 
-    @tf.autograph.experimental.do_not_convert
     def map_chunk(*rows):
         results = _good_rows(function, rows, parallel_calls=None)
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(rows), results)

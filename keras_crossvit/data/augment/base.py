@@ -12,6 +12,8 @@ from keras_crossvit.data.config import AUGMENTATIONS, InputConfig
 class Augmentation:
     """What is done to training images: TensorFlow graph functions, for `tf.data`.
 
+    They are traced without AutoGraph; one that needs it is to be a `tf.function`.
+
     Args:
         image: A function of `(pixels, seed)`, one image, uint8 `(H, W, 3)` with known sides,
             and two integers; returns float32 `(H, W, 3)`. Values lie in 0..255 except for the

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -11,7 +9,7 @@ import time
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import base
 
 
 @contextlib.contextmanager
@@ -24,13 +22,9 @@ def started(folder, values, **environment):
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "TF_CPP_MIN_LOG_LEVEL": "2",
-                "CUDA_VISIBLE_DEVICES": "-1",
-                **environment,
-            },
+            env=base.environment_with(
+                PYTHONPATH=str(base.ROOT), CUDA_VISIBLE_DEVICES="-1", **environment
+            ),
             stdout=output,
             stderr=subprocess.STDOUT,
         )

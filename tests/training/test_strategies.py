@@ -1,6 +1,5 @@
 """All devices, processes and backends train alike; a lost worker comes back."""
 
-import os
 import signal
 
 import keras
@@ -12,7 +11,7 @@ import keras_crossvit as kc
 from keras_crossvit.export import load_exported
 from keras_crossvit.training import strategy
 from keras_crossvit.training.strategy import asks_others, make_strategy, strategy_from_environment
-from tests.base import pixels, run_python
+from tests.base import JAX_XLA_FLAGS, pixels, run_python
 from tests.training.processes import (
     cluster,
     finish,
@@ -155,7 +154,7 @@ def test_jax_trains_alike_and_its_export_serves(folder, values, alone):
 def test_eight_devices_of_jax_are_one_also_when_preempted(folder, values, alone):
     """In two parts, with SIGTERM in between; with several steps per call."""
     here = folder / "eight"
-    devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    devices = f"{JAX_XLA_FLAGS} --xla_force_host_platform_device_count=8"
     values = {**values, "strategy": "data_parallel", "steps_per_call": 2}
     with jax(folder, "eight", values, XLA_FLAGS=devices, TINY_STOP="7") as process:
         output = finish(process, here, status=143)

@@ -57,7 +57,7 @@ def run():
             cpu, [tf.config.LogicalDeviceConfiguration()] * devices
         )
     if os.environ.get("TINY_EXPORT") == "0":
-        finish.export_saved_model = lambda model, directory, **arguments: directory
+        finish._export = lambda model, saved, exports, options: str(exports)
         cli.classify_held_out_picture = lambda *arguments: ("nothing", "nothing", [("none", 0.0)])
     stop = int(os.environ.get("TINY_STOP", "0"))
     if stop:

@@ -48,10 +48,18 @@ def own_names(tree):
 def foreign_attributes(tree):
     """Private attributes that a file reads or calls and does not define itself."""
     attributes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and is_private(n.attr)]
+    asked_for = {name for name in names_asked_for(tree) if is_private(name)}
     inherited = {n.attr for n in attributes if ast.unparse(n.value) == "super()"}
     on_self = {n.attr for n in attributes if ast.unparse(n.value) == "self"}
     on_others = {n.attr for n in attributes if ast.unparse(n.value) != "self"}
-    return inherited | on_self - package_names() | on_others - own_names(tree)
+    return asked_for | inherited | on_self - package_names() | on_others - own_names(tree)
+
+
+def names_asked_for(tree):
+    """The names in `getattr(x, "name", ...)` and `hasattr(x, "name")`."""
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and len(n.args) > 1]
+    calls = [n for n in calls if getattr(n.func, "id", "") in ("getattr", "hasattr")]
+    return {n.args[1].value for n in calls if isinstance(n.args[1], ast.Constant)}
 
 
 @functools.cache

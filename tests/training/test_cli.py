@@ -104,6 +104,15 @@ def test_what_is_refused_leaves_an_earlier_run_as_it_was(train, tmp_path):
         assert {path.name for path in folder.iterdir()} <= {"model.keras", ".lock"}
 
 
+def test_what_is_refused_leaves_no_folder(train, tmp_path):
+    """Neither one that the run made, nor a lock in one that was there."""
+    assert "`weights` must be" in refusal(train, "--weights", "imagnet")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    assert "`weights` must be" in refusal(train, "--weights", "imagnet")
+    assert [*(tmp_path / "run").iterdir()] == []
+
+
 def test_diverged_run_says_so_and_keeps_its_checkpoints(train, tmp_path):
     values = ["learning_rate=1e30", "warmup_epochs=0", "clip_norm=null", "checkpoint_steps=1"]
     message = refusal(train, "--epochs", "1", "--set", *values)

@@ -44,6 +44,13 @@ def test_a_setting_without_a_value(nothing):
     assert parse("--set", f"clip_norm={nothing}", f"best={nothing}").clip_norm is None
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("True", True), ("true", True), ("False", False), ("false", False)]
+)
+def test_a_setting_that_is_true_or_false(text, value):
+    assert parse("--set", f"exif_orientation={text}").exif_orientation is value
+
+
 @pytest.mark.parametrize("nothing", ["None", "none"])
 def test_random_weights_instead_of_the_recipes(nothing):
     recipes = {"fine": dataclasses.replace(RECIPE, weights="imagenet")}
@@ -83,6 +90,7 @@ def test_flags_and_settings_replace_values():
         (["--set", "seed=-1"], "`seed` must be an integer from 0"),
         (["--set", "augment=heavy"], "`augment` must be one of 'kerascv', 'none', 'reference'"),
         (["--set", "colour=red"], "`--set` must be KEY=VALUE with a key of"),
+        (["--set", "best"], "Received: 'best'. Did you mean 'best=VALUE'?"),
         (["--set", "learning_rat=1"], "'learning_rat=1'. Did you mean 'learning_rate'?"),
         (["--set", "warmup_epochs=10"], "`warmup_epochs` must be at least 0 and less than"),
         (["--set", "crop_area=[0.5, 2]"], "`crop_area` must be two shares"),

@@ -152,6 +152,11 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
     place = here("undisturbed")
     with pytest.raises(SystemExit, match=r"holds a run with other values.*weight_decay=0\.05"):
         main({"tiny": RECIPE}, command(values, weight_decay=0.1))
+    recorded = (place / "run" / "config.json").read_bytes()
+    message = r"`epochs` must be at least 2, which the run in run has done. Received: epochs=1$"
+    with pytest.raises(SystemExit, match=message):
+        main({"tiny": RECIPE}, command(values, epochs=1, warmup_epochs=0))
+    assert (place / "run" / "config.json").read_bytes() == recorded
     saved, result = place / "run" / "model.keras", place / "run" / "result.json"
     before = saved.read_bytes()
     capsys.readouterr()

@@ -87,7 +87,7 @@ def run_python(code, *arguments, **environment):
     Fails the test with the error output if it ends with an error.
     """
     result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-c", f"import tests.no_garbage\n{code}", *map(str, arguments)],
         cwd=ROOT,
         env=environment_with(**environment),
         capture_output=True,

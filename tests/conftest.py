@@ -7,6 +7,7 @@ import pathlib
 
 import crossvit_command
 
+gc.disable()  # until all tests are collected
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # values are those of a CPU
 # XLA's expensive passes take time that models as small as these never earn back. (Without any
@@ -58,6 +59,7 @@ def pytest_collection_finish():
     """Spares the garbage collector TensorFlow's million objects, which stay."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,6 +8,10 @@ ends without an export, whose graphs take longer to make than the run; `TINY_STO
 which the process sends itself SIGTERM.
 """
 
+import tests.no_garbage  # noqa: F401
+
+# isort: split
+
 import functools
 import os
 import signal

@@ -102,7 +102,7 @@ def _alone_in(folder, made):
         yield
     finally:
         owner.unlink(missing_ok=True)
-        unused = [path.name for path in folder.iterdir()] == [".lock"]
+        unused = [path.name for path in folder.glob("*")] == [".lock"]
         with contextlib.suppress(OSError):  # Windows removes no file that is open
             if unused:
                 (folder / ".lock").unlink()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import threading
 
 import numpy as np
@@ -207,6 +208,16 @@ def test_files_of_a_run_below_this_one_stay(tmp_path):
         assert files(tmp_path / "checkpoints") == []
         assert files(tmp_path / "inner" / "checkpoints") == [".writing-abc"]
     assert files(tmp_path) == [".lock", "checkpoints", "inner"]
+
+
+def test_a_folder_that_is_removed_meanwhile_hides_no_other_error(tmp_path):
+    def fail():
+        with run_folder(make_config(tmp_path / "run"), writes=True) as folder:
+            shutil.rmtree(folder)
+            raise KeyError("another")
+
+    with pytest.raises(KeyError, match="another"):
+        fail()
 
 
 @pytest.mark.parametrize("kind", ["folder", "csv"])

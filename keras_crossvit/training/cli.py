@@ -39,8 +39,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
     },
 }
 _RESTARTS = "KERAS_CROSSVIT_RESTARTS"  # how many times this process has restarted itself
-# How TensorFlow tells the remaining workers that one is gone.
 _PYTHONS_WORDS = {"None": "null", "True": "true", "False": "false"}  # JSON's are others
+# How TensorFlow tells the remaining workers that one is gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 

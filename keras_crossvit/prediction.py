@@ -11,12 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.common.checks import (
-    check_between,
-    check_local,
-    check_positive,
-    check_positive_int,
-)
+from keras_crossvit.common.checks import check_local, check_positive_int
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
@@ -139,7 +134,6 @@ class FileClassifier:
         self._heads = branch_logits(model) if branches else None
         shape = image_shape(model)
         ratio = crop_ratio_for(shape, crop_ratio)
-        check_between("crop_ratio", check_positive("crop_ratio", ratio), 0, 1)
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string)])
         def read(contents):

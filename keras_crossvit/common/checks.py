@@ -1,8 +1,8 @@
 """Argument checks, so that all error messages have the same form."""
 
+import dataclasses
 import difflib
 import math
-import numbers
 import os
 import pathlib
 import re
@@ -10,47 +10,77 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 _SCHEME = re.compile(r"[a-z][a-z0-9+]+:/")
 
 
+def plain(value: Any) -> Any:
+    """A NumPy number as one of Python's, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def make_plain(config: Any) -> None:
+    """Does so for the fields of a dataclass, which may be frozen."""
+    for field in dataclasses.fields(config):
+        object.__setattr__(config, field.name, plain(getattr(config, field.name)))
+
+
 def check_positive_int(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    value = plain(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return value
 
 
 def check_positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    value = plain(value)
+    if not _is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be positive. Received: {name}={value!r}")
     return value
 
 
 def check_not_negative(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    value = plain(value)
+    if not _is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be a number from 0. Received: {name}={value!r}")
     return value
 
 
 def check_not_negative_int(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    value = plain(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"`{name}` must be an integer from 0. Received: {name}={value!r}")
     return value
 
 
 def check_rate(name: str, value: Any) -> float:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's too
-    if not number or not 0 <= float(value) < 1:
+    value = plain(value)
+    if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1). Received: {name}={value!r}")
     return float(value)
 
 
 def check_between(name: str, value: Any, lowest: float, highest: float) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not lowest <= value <= highest:
+    value = plain(value)
+    if not _is_number(value) or not lowest <= value <= highest:
         raise ValueError(
             f"`{name}` must be a number in [{lowest}, {highest}]. Received: {name}={value!r}"
         )
     return value
+
+
+def check_crop_ratio(value: Any) -> float:
+    value = plain(value)
+    if not _is_number(value) or not 0 < value <= 1:
+        raise ValueError(
+            f"`crop_ratio` must be a number in (0, 1]. Received: crop_ratio={value!r}"
+        )
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_divides(num_heads: int, embed_dim: int) -> None:

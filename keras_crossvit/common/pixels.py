@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_crossvit.common.checks import check_crop_ratio
+
 logger = logging.getLogger("keras_crossvit")
 
 _LOOKED_AT = 4  # images; looking at all of a large array would take longer than it is worth
@@ -17,9 +19,13 @@ STD = (0.229, 0.224, 0.225)
 
 
 def crop_ratio_for(size: Sequence[int], crop_ratio: float | None = None) -> float:
-    """The given crop ratio, or the published evaluation's: 0.875, and 1.0 at 408 x 408."""
+    """The given crop ratio, or the published evaluation's: 0.875, and 1.0 at 408 x 408.
+
+    Raises:
+        ValueError: If the given one is outside (0, 1].
+    """
     if crop_ratio is not None:
-        return crop_ratio
+        return check_crop_ratio(crop_ratio)
     return 1.0 if tuple(size[:2]) == (408, 408) else 0.875
 
 

@@ -9,6 +9,8 @@ from keras_crossvit.common.checks import (
     check_not_negative_int,
     check_positive_int,
     check_rate,
+    make_plain,
+    plain,
 )
 from keras_crossvit.common.registry import Registry
 
@@ -80,6 +82,7 @@ class InputConfig:
     parallel_calls: int | None = None
 
     def __post_init__(self) -> None:
+        make_plain(self)
         AUGMENTATIONS.check("augment", self.augment)
         for name in ("exif_orientation", "horizontal_flip"):
             check_choice(name, getattr(self, name), {True, False})
@@ -97,16 +100,17 @@ class InputConfig:
             check_not_negative(name, getattr(self, name))
         check_between("randaugment_magnitude", self.randaugment_magnitude, 0, 10)
         check_between("erasing_probability", self.erasing_probability, 0, 1)
+        if isinstance(self.crop_area, (tuple, list)):  # JSON gives a list
+            object.__setattr__(self, "crop_area", tuple(map(plain, self.crop_area)))
         if not _is_area(self.crop_area):
             raise ValueError(
                 "`crop_area` must be two shares with 0 < lowest <= highest <= 1. "
                 f"Received: crop_area={self.crop_area!r}"
             )
-        object.__setattr__(self, "crop_area", tuple(self.crop_area))  # JSON gives a list
 
 
 def _is_area(value: object) -> bool:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
+    if not isinstance(value, tuple) or len(value) != 2:
         return False
     numbers = all(type(share) in (int, float) for share in value)
     return numbers and 0 < value[0] <= value[1] <= 1

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from keras_crossvit.common.checks import check_crop_ratio
 from keras_crossvit.common.tf_data import graph_function, noinline
 from keras_crossvit.data.exif import oriented, read_orientation
 from keras_crossvit.data.formats import (
@@ -153,8 +154,7 @@ def evaluation_transform(
     Raises:
         ValueError: If `crop_ratio` is outside its range.
     """
-    if not 0 < crop_ratio <= 1:
-        raise ValueError(f"`crop_ratio` must be in (0, 1]. Received: crop_ratio={crop_ratio}")
+    check_crop_ratio(crop_ratio)
     original = tf.shape(image, tf.int64)[:2]
     resized = _resized_size(original, [math.floor(side / crop_ratio) for side in size])
     first = _round((resized - size) / 2)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import (
     check_backend,
     check_classifier,
@@ -78,14 +79,15 @@ def export_saved_model(
     check_classifier(model, pairs=True)
     names = class_names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))
-    directory = check_serving(directory, crop_ratio)
+    ratio = crop_ratio_for(image_shape(model), crop_ratio)
+    directory = check_serving(directory)
     check_backend("export_saved_model")
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".export-") as aside:
         labels_file = pathlib.Path(aside, "labels.txt")
         labels_file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         written = pathlib.Path(aside, "saved_model")
-        _write(written, model, labels_file, top_k, crop_ratio, exif_orientation)
+        _write(written, model, labels_file, top_k, ratio, exif_orientation)
         return publish(written, directory)
 
 

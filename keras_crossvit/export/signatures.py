@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images
 from keras_crossvit.export.checks import input_prefixes, reads_files
 from keras_crossvit.models import CrossViT
@@ -20,7 +19,7 @@ def add_signatures(
     model: CrossViT,
     labels_file: str | os.PathLike,
     top_k: int,
-    crop_ratio: float | None,
+    crop_ratio: float,
     exif_orientation: bool = True,
 ) -> None:
     """Adds the signatures of `export_saved_model` to an archive.
@@ -30,7 +29,7 @@ def add_signatures(
         model: The classifier.
         labels_file: File with the class names, one per line; it becomes an asset.
         top_k: Number of classes that `classify_bytes` returns, at most all.
-        crop_ratio: As in `export_saved_model`.
+        crop_ratio: As in `evaluation_transform`.
         exif_orientation: As in `export_saved_model`.
     """
     shape = image_shape(model)
@@ -46,7 +45,7 @@ def add_signatures(
     images = [tf.TensorSpec((None, *shape), tf.float32, name=f"{x}images") for x in branches]
     archive.add_endpoint("serving_default", serving_default, images)
     if reads_files(model):
-        reading = shape, crop_ratio_for(shape, crop_ratio), exif_orientation
+        reading = shape, crop_ratio, exif_orientation
         _add_classify_bytes(archive, run, branches, labels_file, top_k, reading)
     archive.add_endpoint("features", features, images)
 

@@ -109,11 +109,11 @@ def export_triton(
     names = class_names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))
     check_positive_int("max_batch_size", max_batch_size)
-    folder = check_serving(directory, crop_ratio) / model.name
-    check_backend("export_triton")
-    check_packages("export_triton", "tf2onnx", "onnx")
     shape = image_shape(model)
     ratio = crop_ratio_for(shape, crop_ratio)
+    folder = check_serving(directory) / model.name
+    check_backend("export_triton")
+    check_packages("export_triton", "tf2onnx", "onnx")
     parameters = {
         "crop_ratio": ratio,
         "exif_orientation": str(bool(exif_orientation)).lower(),

@@ -16,16 +16,12 @@ def class_names(model: CrossViT, labels: Iterable[str] | None) -> list[str]:
     return list(check_labels(labels, model.classes))
 
 
-def check_serving(directory: str | os.PathLike, crop_ratio: float | None) -> pathlib.Path:
+def check_serving(directory: str | os.PathLike) -> pathlib.Path:
     """The path of a folder to export to, which need not exist.
 
     Raises:
-        ValueError: If it is a file or in a bucket, or `crop_ratio` is outside (0, 1].
+        ValueError: If it is a file or in a bucket.
     """
-    if crop_ratio is not None and not 0 < crop_ratio <= 1:
-        raise ValueError(
-            f"`crop_ratio` must be in (0, 1] or None. Received: crop_ratio={crop_ratio}"
-        )
     directory = check_local("directory", directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"`directory` must be a folder. Received: directory={str(directory)!r}")

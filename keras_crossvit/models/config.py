@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from keras_crossvit.common.checks import check_positive, check_positive_int
+from keras_crossvit.common.checks import check_positive, check_positive_int, make_plain
 from keras_crossvit.common.registry import Registry
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
 from keras_crossvit.weights import PublishedWeights
@@ -38,6 +38,7 @@ class BranchConfig:
     mlp_ratio: float
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name in ("image_size", "patch_size", "embed_dim", "depth", "num_heads"):
             check_positive_int(name, getattr(self, name))
         check_positive("mlp_ratio", self.mlp_ratio)
@@ -92,6 +93,7 @@ class CrossViTConfig:
     class_token: bool = True
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name, branch in self.branches.items():
             if not isinstance(branch, BranchConfig):
                 raise ValueError(f"`{name}` must be a BranchConfig. Received: {name}={branch!r}")

@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_crossvit import weights as checkpoints
 from keras_crossvit.common.checks import (
@@ -30,6 +29,7 @@ from keras_crossvit.common.checks import (
     check_labels,
     check_positive_int,
     check_rate,
+    plain,
 )
 from keras_crossvit.common.registry import PACKAGE
 from keras_crossvit.models.assembly import Assembly
@@ -157,7 +157,7 @@ class CrossViT(Loops):
         labels: Sequence[str] | None = None,
         dtype: Any = None,
     ) -> None:
-        classes = int(classes) if isinstance(classes, np.integer) else classes
+        classes = plain(classes)
         _check_arguments(config, include_top, pooling, classes, classifier_activation)
         labels = None if labels is None else check_labels(labels, classes)
         drop_rate = check_rate("drop_rate", drop_rate)

@@ -8,6 +8,7 @@ from typing import Any
 from keras_crossvit.common.checks import (
     check_between,
     check_choice,
+    check_crop_ratio,
     check_not_negative,
     check_not_negative_int,
     check_positive,
@@ -204,8 +205,7 @@ class TrainConfig(InputConfig):
     def _check_numbers(self) -> None:
         check_rate("drop_path_rate", self.drop_path_rate)
         if self.crop_ratio is not None:
-            check_positive("crop_ratio", self.crop_ratio)
-            check_between("crop_ratio", self.crop_ratio, 0, 1)
+            check_crop_ratio(self.crop_ratio)
         if self.freeze_stages is not None:
             check_not_negative_int("freeze_stages", self.freeze_stages)
             if self.lora_rank is not None:

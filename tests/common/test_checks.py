@@ -4,10 +4,19 @@ import dataclasses
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 import keras_crossvit as kc
-from keras_crossvit.common.checks import check_choice, check_local
+from keras_crossvit.common.checks import (
+    check_choice,
+    check_local,
+    check_not_negative,
+    check_not_negative_int,
+    check_positive,
+    check_positive_int,
+    check_rate,
+)
 from keras_crossvit.conversion import convert
 from keras_crossvit.prediction import write_table
 from keras_crossvit.recipes import RECIPES
@@ -32,6 +41,38 @@ def test_a_choice_is_returned(value):
 def test_another_value_gets_the_choices_and_the_nearest(value, choices, message):
     with pytest.raises(ValueError, match=f"^`x` must be one of {re.escape(message)}$"):
         check_choice("x", value, choices)
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "plain"),
+    [
+        (check_positive_int, np.int64(3), 3),
+        (check_not_negative_int, np.uint8(0), 0),
+        (check_positive, np.float32(0.5), 0.5),
+        (check_not_negative, np.float64(0.0), 0.0),
+        (check_rate, np.float32(0.25), 0.25),
+    ],
+)
+def test_a_number_of_numpy_becomes_one_of_python(check, value, plain):
+    found = check("x", value)
+    assert (type(found), found) == (type(plain), plain)
+
+
+@pytest.mark.parametrize(
+    ("check", "value"),
+    [
+        (check_positive_int, np.int64(0)),
+        (check_positive_int, np.float32(1.0)),
+        (check_positive_int, np.bool_(True)),
+        (check_not_negative_int, np.int8(-1)),
+        (check_positive, np.float32("nan")),
+        (check_not_negative, np.bool_(False)),
+        (check_rate, np.float64(1.0)),
+    ],
+)
+def test_a_number_of_numpy_outside_the_range(check, value):
+    with pytest.raises(ValueError, match=f"^`x` must be .* Received: x={value.item()}$"):
+        check("x", value)
 
 
 @pytest.mark.parametrize("path", ["runs/mine", "/runs/mine", "C:/runs", "a:b/c", "gs:", "digits"])

@@ -160,7 +160,7 @@ def test_thin_and_high_images():
 
 @pytest.mark.parametrize("crop_ratio", [0, -0.5, 1.01])
 def test_crop_ratio_out_of_range(crop_ratio):
-    with pytest.raises(ValueError, match=r"`crop_ratio` must be in \(0, 1\]. Received: crop"):
+    with pytest.raises(ValueError, match=r"`crop_ratio` must be a number in \(0, 1\]. Received:"):
         evaluation_transform(noise(), (32, 32), crop_ratio)
 
 

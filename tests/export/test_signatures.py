@@ -236,7 +236,7 @@ class TestBadArguments:
             ({"top_k": 0}, "`top_k` must be a positive integer. Received: top_k=0"),
             (
                 {"crop_ratio": 0},
-                r"`crop_ratio` must be in \(0, 1\] or None. Received: crop_ratio=0",
+                r"`crop_ratio` must be a number in \(0, 1\]. Received: crop_ratio=0",
             ),
             ({"crop_ratio": 1.5}, "Received: crop_ratio=1.5"),
         ],

@@ -182,7 +182,7 @@ class TestBadArguments:
             ({"labels": ["a"] * 4}, "`labels` must be a list of 5 names"),
             ({"top_k": 0}, "`top_k` must be a positive integer. Received: top_k=0"),
             ({"max_batch_size": 0}, "`max_batch_size` must be a positive integer"),
-            ({"crop_ratio": 2}, r"`crop_ratio` must be in \(0, 1\] or None"),
+            ({"crop_ratio": 2}, r"`crop_ratio` must be a number in \(0, 1\]"),
         ],
     )
     def test_arguments(self, model, tmp_path, arguments, message):

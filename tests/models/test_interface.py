@@ -1,6 +1,8 @@
 """The constructors: signatures, names, defaults, initial values."""
 
+import dataclasses
 import inspect
+import json
 
 import keras
 import numpy as np
@@ -143,6 +145,15 @@ def test_no_lambda_layers_and_every_layer_is_registered(model):
         assert not isinstance(layer, keras.layers.Lambda)
         if type(layer).__module__.startswith("keras_crossvit"):
             assert keras.saving.get_registered_name(type(layer)).startswith("keras_crossvit>")
+
+
+def test_config_of_numpy_numbers_is_that_of_pythons():
+    config = kc.CrossViTConfig.preset("crossvit_9")
+    branch = config.large
+    numpys = {name: np.asarray(value)[()] for name, value in dataclasses.asdict(branch).items()}
+    found = dataclasses.replace(config, large=type(branch)(**numpys), num_stages=np.int64(3))
+    assert type(found.num_stages) is int
+    assert json.loads(json.dumps(dataclasses.asdict(found))) == dataclasses.asdict(config)
 
 
 def test_config_is_frozen_and_hashable():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from keras_crossvit.data import InputConfig
@@ -84,9 +85,9 @@ def test_flags_and_settings_replace_values():
         (["--set", "output_dir=null"], "`output_dir` must be a string. Received: output_dir=None"),
         (["--set", "train_split=true"], "`train_split` must be a string. Received: train_split="),
         (["--set", "train_split=null"], "`train_split` must be a string. Received: train_split="),
-        (["--set", "crop_ratio=0"], "`crop_ratio` must be positive. Received: crop_ratio=0"),
-        (["--set", "crop_ratio=87.5"], "`crop_ratio` must be a number in [0, 1]. Received: crop_"),
-        (["--set", "crop_ratio=big"], "`crop_ratio` must be positive. Received: crop_ratio='big'"),
+        (["--set", "crop_ratio=0"], "`crop_ratio` must be a number in (0, 1]. Received: crop_"),
+        (["--set", "crop_ratio=87.5"], "`crop_ratio` must be a number in (0, 1]. Received: crop_"),
+        (["--set", "crop_ratio=big"], "must be a number in (0, 1]. Received: crop_ratio='big'"),
         (["--set", "seed=-1"], "`seed` must be an integer from 0"),
         (["--set", "augment=heavy"], "`augment` must be one of 'kerascv', 'none', 'reference'"),
         (["--set", "colour=red"], "`--set` must be KEY=VALUE with a key of"),
@@ -162,6 +163,29 @@ def test_paths_are_saved_as_text(tmp_path):
     config.save(tmp_path / "config.json")
     saved = json.loads((tmp_path / "config.json").read_text())
     assert (saved["output_dir"], saved["data_dir"]) == (str(tmp_path / "run"), str(tmp_path))
+
+
+def test_numbers_of_numpy_are_saved_as_those_of_python(tmp_path):
+    values = {
+        "batch_size": np.int64(16),
+        "drop_path_rate": np.float32(0.25),
+        "crop_ratio": np.float32(0.5),
+        "learning_rate": np.logspace(-4, -2, 3)[1],
+        "crop_area": (np.float32(0.5), np.float64(1.0)),
+        "horizontal_flip": np.bool_(False),
+    }
+    config = dataclasses.replace(RECIPE, **values)
+    config.save(tmp_path / "config.json")
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert {name: found[name] for name in values} == {
+        "batch_size": 16,
+        "drop_path_rate": 0.25,
+        "crop_ratio": 0.5,
+        "learning_rate": pytest.approx(0.001),
+        "crop_area": [0.5, 1.0],
+        "horizontal_flip": False,
+    }
+    assert TrainConfig(**found) == config
 
 
 def test_a_split_may_be_called_by_a_number():

@@ -24,7 +24,7 @@ from keras_crossvit.commands.shared import (
     parser_of,
     run_recipe,
 )
-from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.checks import check_folder
 from keras_crossvit.common.files import write_json
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import labels_in_one_line
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = _parse()
     with errors_in_one_line():
         if arguments.output_dir:
-            check_local("--output-dir", arguments.output_dir)
+            check_folder("--output-dir", arguments.output_dir)
         probes = _probes(arguments)
         run_recipe(arguments)
         if arguments.model is not None:
@@ -100,7 +100,7 @@ def _report(arguments, used, source, result):
     short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
     print(json.dumps(short, indent=2))
     if arguments.output_dir:
-        folder = check_local("--output-dir", arguments.output_dir)
+        folder = check_folder("--output-dir", arguments.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         values = {**vars(arguments), **used, **result}
         if confusion is not None:

@@ -61,6 +61,13 @@ def check_rate(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_bool(name: str, value: Any) -> bool:
+    value = plain(value)
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be one of False, True. Received: {name}={value!r}")
+    return value
+
+
 def check_between(name: str, value: Any, lowest: float, highest: float) -> Any:
     value = plain(value)
     if not _is_number(value) or not lowest <= value <= highest:
@@ -109,6 +116,14 @@ def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
             f"Received: {os.fspath(path)}"
         )
     return pathlib.Path(path).expanduser()
+
+
+def check_folder(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a folder to write to, on a disk, which need not exist."""
+    folder = check_local(name, path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`{name}` must be a folder. Received: {folder}, which is a file")
+    return folder
 
 
 def did_you_mean(value: Any, choices: Iterable[Any]) -> str:

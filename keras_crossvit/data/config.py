@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_crossvit.common.checks import (
     check_between,
-    check_choice,
+    check_bool,
     check_not_negative,
     check_not_negative_int,
     check_positive_int,
@@ -85,7 +85,7 @@ class InputConfig:
         make_plain(self)
         AUGMENTATIONS.check("augment", self.augment)
         for name in ("exif_orientation", "horizontal_flip"):
-            check_choice(name, getattr(self, name), {True, False})
+            check_bool(name, getattr(self, name))
         for name in ("batch_size", "epochs", "repeated_augmentation"):
             check_positive_int(name, getattr(self, name))
         for name in ("mixing_batch_size", "parallel_calls"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.checks import check_folder, check_positive_int
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import (
     check_backend,
@@ -15,7 +15,7 @@ from keras_crossvit.export.checks import (
     input_prefixes,
     reads_files,
 )
-from keras_crossvit.export.versions import check_serving, class_names, publish
+from keras_crossvit.export.versions import class_names, publish
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.inputs import image_shape
 
@@ -80,7 +80,7 @@ def export_saved_model(
     names = class_names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))
     ratio = crop_ratio_for(image_shape(model), crop_ratio)
-    directory = check_serving(directory)
+    directory = check_folder("directory", directory)
     check_backend("export_saved_model")
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".export-") as aside:

@@ -1,10 +1,10 @@
-"""What the exports for servers share: folders of versions that appear whole, names, checks."""
+"""What the exports for servers share: folders of versions that appear whole, and class names."""
 
 import os
 import pathlib
 from collections.abc import Iterable
 
-from keras_crossvit.common.checks import check_labels, check_local
+from keras_crossvit.common.checks import check_labels
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.models import CrossViT, answers
 
@@ -14,18 +14,6 @@ def class_names(model: CrossViT, labels: Iterable[str] | None) -> list[str]:
     if labels is None:
         return list(distinct_names(answers.class_names(model)))
     return list(check_labels(labels, model.classes))
-
-
-def check_serving(directory: str | os.PathLike) -> pathlib.Path:
-    """The path of a folder to export to, which need not exist.
-
-    Raises:
-        ValueError: If it is a file or in a bucket.
-    """
-    directory = check_local("directory", directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"`directory` must be a folder. Received: directory={str(directory)!r}")
-    return directory
 
 
 def next_version(directory: pathlib.Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.checks import check_folder
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.common.registry import NotRegisteredError
@@ -76,9 +76,7 @@ def write_folder(
             f"folder. Received: {model.name!r}"
         )
     state = model_state(model)  # raises for a model that has no names in timm
-    folder = check_local("folder", folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`folder` must be a folder. Received: folder={str(folder)!r}")
+    folder = check_folder("folder", folder)
     _config_before(folder / "config.json")  # raises before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     classes = head_classes(state)

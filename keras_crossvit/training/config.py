@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_crossvit.common.checks import (
     check_between,
+    check_bool,
     check_choice,
     check_crop_ratio,
     check_not_negative,
@@ -158,7 +159,7 @@ class TrainConfig(InputConfig):
         check_choice("strategy", self.strategy, set(STRATEGIES))
         check_choice("precision", self.precision, set(PRECISIONS))
         for name in ("gradient_checkpointing", "jit_compile", "reset_heads", "resume"):
-            check_choice(name, getattr(self, name), {True, False})
+            check_bool(name, getattr(self, name))
 
     def _check_texts(self) -> None:
         required = ("model", "dataset", "output_dir", "train_split")

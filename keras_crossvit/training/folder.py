@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.checks import check_folder
 from keras_crossvit.common.files import as_json, write_text
 from keras_crossvit.training.checkpoints import checkpoint_paths, read_last_checkpoint
 from keras_crossvit.training.config import TrainConfig
@@ -64,9 +65,7 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
         ValueError: If it is a file or in a bucket, or another process is training in it.
         OSError: If it cannot be written.
     """
-    folder = check_local("output_dir", config.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`output_dir` must be a folder. Received: {folder}, which is a file")
+    folder = check_folder("output_dir", config.output_dir)
     if not writes:
         yield folder
         return
@@ -126,15 +125,15 @@ def last_state(
 
     Raises:
         ValueError: If the folder holds a run that differs in values that may not change, or that
-            has already done more epochs.
+            has already begun more epochs.
     """
     state = read_last_checkpoint(folder / "checkpoints") if config.resume else None
     if state is None:
         return None
-    done = len(state[1].get("log", []))
-    if config.epochs < done:
+    begun = _epochs_begun(state[1])
+    if config.epochs < begun:  # there would be no results of the weights that it would end with
         raise ValueError(
-            f"`epochs` must be at least {done}, which the run in {folder} has done. "
+            f"`epochs` must be at least {begun}, which the run in {folder} has begun. "
             f"Received: epochs={config.epochs}"
         )
     before = read_json(folder / "config.json")
@@ -146,6 +145,12 @@ def last_state(
     # Version 0.1 recorded no batch size.
     state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
     return state
+
+
+def _epochs_begun(notes):
+    if "steps_per_epoch" not in notes:  # version 0.1 did not record it
+        return len(notes.get("log", []))
+    return math.ceil(notes["step"] / notes["steps_per_epoch"])
 
 
 def begin_run(folder: pathlib.Path, config: TrainConfig, resumed: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_crossvit.data.sources import Source
+from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.folder import next_before
 from keras_crossvit.training.steps import Totals
@@ -130,6 +131,36 @@ class Progress:
             "values start in another `output_dir`, or with --no-resume, which keeps this run's "
             f"checkpoints, all from before it, in {before}."
         )
+
+
+def compare_design(notes: Mapping[str, Any], design: CrossViTConfig) -> None:
+    """Refuses a model other than a checkpoint's, also where all its weights would fit.
+
+    Args:
+        notes: The checkpoint's notes.
+        design: That of the resumed run's model.
+
+    Raises:
+        ValueError: If a recipe file now registers another design under the name.
+    """
+    now = dataclasses.asdict(design)
+    before = notes.get("design", now)  # earlier versions recorded none
+    if before != now:
+        ours, theirs = [*_leaves(now)], [*_leaves(before)]
+        was = ", ".join(leaf for leaf in theirs if leaf not in ours)
+        is_now = ", ".join(leaf for leaf in ours if leaf not in theirs)
+        raise ValueError(
+            f"`model` must be of the design that the run began with, {was}. Received: {is_now}"
+        )
+
+
+def _leaves(values, path=""):
+    """All values in nested dictionaries as text, "small.depth=1"."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}={value!r}"
 
 
 def compare_data(notes: Mapping[str, Any], source: Source) -> None:

@@ -1,5 +1,6 @@
 """One training run, from a configuration to an exported model."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -20,6 +21,7 @@ from keras_crossvit.data.pipeline import (
     training_batches,
 )
 from keras_crossvit.data.sources import Source
+from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.agreement import (
     check_agreement,
     check_same_weights,
@@ -40,7 +42,7 @@ from keras_crossvit.training.folder import begin_run, last_state, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
-from keras_crossvit.training.progress import Progress, compare_data
+from keras_crossvit.training.progress import Progress, compare_data, compare_design
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     is_chief,
@@ -139,7 +141,7 @@ class Run:
         step: Step,
     ) -> None:
         self.config, self.source, self.folder, self.step = config, source, folder, step
-        self.classes = len(source.class_names)
+        self.classes, self.design = len(source.class_names), CrossViTConfig.preset(config.model)
         self.metrics = ["loss", "accuracy", *(["top5_accuracy"] if self.classes > 5 else [])]
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
         self.steps = steps_per_epoch(source.train, config)
@@ -311,21 +313,15 @@ class Run:
         """Returns to the moment of a checkpoint.
 
         Raises:
-            ValueError: If the data's classes have changed, the variables are others, or training
-                is to end within an epoch that the run is past the beginning of.
+            ValueError: If the data's classes or the model's design have changed.
         """
         notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
         compare_data(notes, self.source)
+        compare_design(notes, self.design)
         self.log.rows = notes["log"]
         same = notes.get("best", self.config.best) == self.config.best
         self.best_from = notes.get("best_from", 0) if same else len(self.log.rows)
         self.progress.restore(notes, arrays)
-        epoch, inside = divmod(self.progress.step, self.steps)
-        if inside and epoch >= self.config.epochs:  # of which there would be no results
-            raise ValueError(
-                f"`epochs` must be at least {epoch + 1}, which the run has begun. "
-                f"Received: epochs={self.config.epochs}"
-            )
         self.step.restore(arrays, self.config.output_dir)
         if self.progress.step != notes["step"]:
             self.step.set_iterations(self.progress.step)
@@ -344,6 +340,7 @@ class Run:
                 "class_names": self.source.class_names,
                 "images": [self.source.train.size, self.source.validation.size],
                 "data": self.source.digest,
+                "design": dataclasses.asdict(self.design),
                 "best": self.config.best,
                 "best_from": self.best_from,
             }

@@ -276,6 +276,7 @@ def test_convert_knows_the_presets_of_a_recipe(command, tmp_path):
             "`--input-size` must be given with --model",
         ),
         (["evaluate", "runs/x", "--classes", "7"], "`--classes` must be given with --model alone"),
+        (["evaluate", "runs/x", "--output-dir", __file__], "`--output-dir` must be a folder"),
         (["evaluate", "nowhere", "--branches", "--linear-probe"], "--branches, --linear-probe"),
         (["predict", "nowhere", "nothing.jpg", "--output", "x.csv"], "`PATH` must be an existing"),
         (["convert", "nothing.pth", "x.safetensors"], "`source` must be an existing file"),

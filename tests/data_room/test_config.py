@@ -70,6 +70,7 @@ def test_the_ends_of_the_ranges(allowed):
         ("crop_area", 0.5, "must be two shares"),
         ("crop_area", (0.1, 0.2, 0.3), "must be two shares"),
         ("crop_area", "ab", "must be two shares"),
+        ("exif_orientation", 0, "must be one of False, True"),  # which no command could read
         ("exif_orientation", 1.5, "must be one of False, True"),
         ("horizontal_flip", "yes", "must be one of False, True"),
         ("translation", 1, "must be a number in [0, 1)"),

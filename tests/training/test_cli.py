@@ -68,6 +68,9 @@ def test_dry_run_checks_everything_and_writes_nothing(train, tmp_path, capsys):
     RECIPE.save(tmp_path / "run" / "config.json")
     message = refusal(train, "--dry-run", "--set", "weight_decay=0.1")
     assert "`output_dir` holds a run with other values" in message
+    (tmp_path / "run.txt").write_text("")
+    message = refusal(train, "--dry-run", "--output-dir", str(tmp_path / "run.txt"))
+    assert message.endswith(f"Received: {tmp_path / 'run.txt'}, which is a file")
     memory = re.search(r"estimated: (.+) MB = (.+) MB of weights, .* \+ (.+) MB of act", printed)
     whole, variables, activations = map(float, memory.groups())
     assert min(variables, activations) > 0.1

@@ -1,14 +1,17 @@
 """How far a run is: sums in the order of the steps, and the way back to a checkpoint."""
 
 import dataclasses
+import json
+import re
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.log import RunLog
-from keras_crossvit.training.progress import Progress, compare_data
+from keras_crossvit.training.progress import Progress, compare_data, compare_design
 from tests.base import skip_without
 from tests.training.tiny import RECIPE, STEPS, data
 
@@ -158,6 +161,29 @@ def test_the_curves_of_tensorboard(log):
 def test_other_classes_are_refused(names, difference):
     with pytest.raises(ValueError, match=rf"^`dataset` must .* folder:pets, {difference}$"):
         compare_data({"class_names": ["a", "b"]}, data(names))
+
+
+def test_another_design_is_refused_whose_weights_would_fit():
+    design = CrossViTConfig.preset("crossvit_digits")
+    other = dataclasses.replace(
+        design,
+        large=dataclasses.replace(design.large, num_heads=2 * design.large.num_heads),
+        fusion="pairwise",
+    )
+    noted = {"design": json.loads(json.dumps(dataclasses.asdict(design)))}
+    compare_design(noted, design)
+    compare_design({}, other)  # earlier versions recorded none
+    heads = design.large.num_heads
+    message = (
+        "`model` must be of the design that the run began with, "
+        f"large.num_heads={heads}, fusion='cross_attention'. "
+        f"Received: large.num_heads={2 * heads}, fusion='pairwise'"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        compare_design(noted, other)
+    alone = dataclasses.replace(design, small=None, fusion="none")
+    with pytest.raises(ValueError, match=r"small\.depth=\d.* Received: .*small=None"):
+        compare_design(noted, alone)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A run that ends in any way resumes, and reaches the same weights bit for bit."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training import finish, main, parse_config, run, train
+from keras_crossvit.training.checkpoints import read_last_checkpoint
 from keras_crossvit.training.preemption import Preempted
 from keras_crossvit.training.steps.tensorflow import TensorFlowStep
 from tests.training.processes import started, wait_for
@@ -153,10 +156,12 @@ def test_a_finished_run(folder, values, undisturbed, here, caplog, capsys):
     with pytest.raises(SystemExit, match=r"holds a run with other values.*weight_decay=0\.05"):
         main({"tiny": RECIPE}, command(values, weight_decay=0.1))
     recorded = (place / "run" / "config.json").read_bytes()
-    message = r"`epochs` must be at least 2, which the run in run has done. Received: epochs=1$"
+    message = r"`epochs` must be at least 2, which the run in run has begun. Received: epochs=1$"
     with pytest.raises(SystemExit, match=message):
         main({"tiny": RECIPE}, command(values, epochs=1, warmup_epochs=0))
     assert (place / "run" / "config.json").read_bytes() == recorded
+    design = read_last_checkpoint(place / "run" / "checkpoints")[1]["design"]
+    assert design == dataclasses.asdict(CrossViTConfig.preset(RECIPE.model))
     saved, result = place / "run" / "model.keras", place / "run" / "result.json"
     before = saved.read_bytes()
     capsys.readouterr()

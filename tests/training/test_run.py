@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import keras_crossvit as kc
 from keras_crossvit.data.sources import MemorySplit, Source
+from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training import assembly, classify_held_out_picture
 from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
@@ -31,6 +32,7 @@ def at_the_end_of_an_epoch(rows=(), **attributes):
     progress = Progress(RECIPE, STEPS, step=STEPS)
     log = types.SimpleNamespace(rows=[*rows], add=None)
     common = {"config": RECIPE, "progress": progress, "log": log, "steps": STEPS, "folder": "run"}
+    common["design"] = CrossViTConfig.preset(RECIPE.model)
     run.__dict__.update({**common, "metrics": ["loss"], **attributes})
     return run
 
@@ -141,22 +143,6 @@ def test_patience_counts_the_epochs_since_the_metric_changed():
     assert not run._is_over()
     run.best_from = 0
     assert run._is_over()
-
-
-@pytest.mark.parametrize(("epochs", "refused"), [(1, True), (2, True), (3, False)])
-def test_a_run_cannot_end_before_the_middle_of_an_epoch(epochs, refused):
-    """There are no results of the weights that it would end with."""
-    config = dataclasses.replace(RECIPE, epochs=epochs, warmup_epochs=0)
-    step = types.SimpleNamespace(restore=lambda arrays, origin: None)
-    run = at_the_end_of_an_epoch(config=config, step=step, source=data(), folder=None)
-    notes = {**Progress(config, STEPS, step=25).notes, "log": [{}, {}]}
-    if refused:
-        message = rf"`epochs` must be at least 3, which the run has begun.* epochs={epochs}$"
-        with pytest.raises(ValueError, match=message):
-            run.restore({}, notes)
-    else:
-        run.restore({}, notes)
-        assert run.progress.step == 25
 
 
 def test_calls_of_several_steps_end_where_a_checkpoint_is_due():

@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import pathlib
+import re
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -278,6 +280,30 @@ def read_description(origin: str) -> dict[str, Any]:
     return found
 
 
+def load_keras(argument: str, path: pathlib.Path) -> keras.Model:
+    """The model in a `.keras` file that `argument` names.
+
+    Raises:
+        NotRegisteredError: If it is made of parts of this package that are not registered.
+        ValueError: If it is another file, or holds layers of one's own that are not registered.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except NotRegisteredError:
+        raise
+    except Exception as error:  # Keras raises many types of error for other files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # Deep in a long text, if there are layers of the user's own.
+        if unknown := re.search(r"Could not locate \w+ '[^']+'", str(error)):
+            reason = f"{unknown[0]}; keras.saving.register_keras_serializable must name it first"
+        if path.is_file() and not zipfile.is_zipfile(path):  # of which Keras says "not found"
+            reason = "it is cut off, or a file of another kind"
+        raise ValueError(
+            f"`{argument}` must be a complete .keras file. Received: {path}, which cannot be "
+            f"read: {reason}"
+        ) from error
+
+
 def load_crossvit(argument: str, path: pathlib.Path) -> CrossViT:
     """The model of this package in a `.keras` file that `argument` names.
 
@@ -285,15 +311,7 @@ def load_crossvit(argument: str, path: pathlib.Path) -> CrossViT:
         NotRegisteredError: If it is made of parts that are not registered.
         ValueError: If it is another file, or holds another model.
     """
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except NotRegisteredError:
-        raise
-    except Exception as error:  # Keras raises many types of error for other files
-        raise ValueError(
-            f"`{argument}` must be a complete .keras file. Received: {path}, which cannot be "
-            f"read: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from error
+    model = load_keras(argument, path)
     if not isinstance(model, CrossViT):
         raise ValueError(
             f"`{argument}` must hold a CrossViT of this package. "

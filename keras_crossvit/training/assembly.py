@@ -9,11 +9,13 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_crossvit.common.checks import breaks_a_line, check_choice
+from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.data.pipeline import labels_outside, steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
 from keras_crossvit.models.config import PRESETS
+from keras_crossvit.models.pretrained import load_keras
 from keras_crossvit.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
@@ -222,7 +224,7 @@ def _load_teacher(name, model, classes):
             )
         teacher = CrossViT(CrossViTConfig.preset(name), input_shape=model.input_shape[1:])
     elif (path := pathlib.Path(os.path.expanduser(name))).is_file():
-        teacher = keras.saving.load_model(path, compile=False)
+        teacher = _open_teacher(path)
     else:
         raise ValueError(
             "`teacher` must be the name of a preset or an existing .keras file. "
@@ -242,3 +244,13 @@ def _load_teacher(name, model, classes):
             f"Received: teacher={name!r}, which has them in another order"
         )
     return teacher
+
+
+def _open_teacher(path):
+    try:
+        return load_keras("teacher", path)
+    except NotRegisteredError as error:
+        raise ValueError(
+            "`teacher` must be made of registered parts; a recipe file (`--recipe FILE.py`) can "
+            f"register them first. Received: {path}, where {error}"
+        ) from error

@@ -64,6 +64,9 @@ def main(
             dry_run(config)
             return None
         result = train(config)
+        if result["export"] is not None:
+            _print_summary(config, result)
+        return result
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(in_one_line(error))
     except KeyboardInterrupt:
@@ -76,10 +79,7 @@ def main(
     except _LOST as error:
         if not asks_others(config.strategy):  # a storage service, for instance
             sys.exit(in_one_line(error))
-        _start_again(error, config.max_restarts)
-    if result["export"] is not None:
-        _print_summary(config, result)
-    return result
+        return _start_again(error, config.max_restarts)
 
 
 def _print_summary(config, result):

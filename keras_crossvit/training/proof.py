@@ -32,8 +32,12 @@ def classify_held_out_picture(
     Returns:
         `(path, true class name, [(class name, score), ...])`, the highest score first; for an
         image with several labels their names are joined by "|".
+
+    Raises:
+        ValueError: If the SavedModel is damaged.
+        OSError: If the image cannot be written.
     """
-    classify = tf.saved_model.load(export).signatures["classify_bytes"]
+    classify = _load(export)
     for row in range(min(source.validation.size, _MOST_TRIED)):
         _, (encoded,), (label,) = source.validation.read([row])
         answer = classify(image_bytes=tf.constant([encoded]))
@@ -48,3 +52,13 @@ def classify_held_out_picture(
     numbers = np.flatnonzero(label) if np.ndim(label) else [label]
     truth = "|".join(source.class_names[number] for number in numbers)
     return path, truth, list(zip(names, scores, strict=True))
+
+
+def _load(export):
+    try:
+        return tf.saved_model.load(export).signatures["classify_bytes"]
+    except Exception as error:  # TensorFlow raises many types of error for damaged files
+        raise ValueError(
+            "`output_dir` must hold a whole SavedModel; without it, the same command makes it "
+            f"again. Received: {export}, which cannot be read: {str(error).splitlines()[0]}"
+        ) from error

@@ -105,11 +105,12 @@ def ask_grpc(server, model, files, timeout):
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise ServerError(f"no answer from {server} (gRPC): {reason}") from error
             raise _refusal(server, model, code == grpc.StatusCode.NOT_FOUND, reason) from error
-    classes, scores = (tf.make_ndarray(outputs[name]).tolist() for name in ("classes", "scores"))
-    return [
-        [(name.decode(), score) for name, score in zip(*row, strict=True)]
-        for row in zip(classes, scores, strict=True)
-    ]
+    with _reading(server, model, "saved_model"):
+        found = (tf.make_ndarray(outputs[name]).tolist() for name in ("classes", "scores"))
+        return [
+            _pairs([name.decode() for name in names], scores)
+            for _, names, scores in zip(files, *found, strict=True)
+        ]
 
 
 def ask_v2_rest(server, model, files, timeout):

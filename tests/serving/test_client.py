@@ -10,6 +10,7 @@ import runpy
 import socket
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -193,6 +194,28 @@ def test_predictions_of_another_form(tmp_path, monkeypatch, capsys, predictions)
     path = next(iter(write(tmp_path, 1)))
     with always(200, json.dumps({"predictions": predictions}).encode()) as server:
         out, err, _ = run(monkeypatch, capsys, path, "--server", server)
+    written = "that `crossvit export --format saved_model` did not write"
+    assert (out, err) == ("", f"client.py: {server} has a model 'crossvit' {written}")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {},
+        {"probabilities": np.ones((1, 2), "float32")},
+        {"classes": np.array([[b"a"]]), "scores": np.ones((2, 1), "float32")},  # for one file
+        {"classes": np.array([[b"a", b"b"]]), "scores": np.ones((1, 1), "float32")},
+        {"classes": np.ones((1, 1), "float32"), "scores": np.ones((1, 1), "float32")},
+    ],
+)
+def test_outputs_of_another_form(tmp_path, monkeypatch, capsys, outputs):
+    """Through gRPC, as predictions above through REST."""
+    path = next(iter(write(tmp_path, 1)))
+    other = types.SimpleNamespace(predict=lambda model, signature, inputs: outputs)
+    with serve_grpc(other) as server:
+        out, err, _ = run(
+            monkeypatch, capsys, path, "--protocol", "grpc", "--server", server, "--timeout", 60
+        )
     written = "that `crossvit export --format saved_model` did not write"
     assert (out, err) == ("", f"client.py: {server} has a model 'crossvit' {written}")
 

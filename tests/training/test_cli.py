@@ -223,6 +223,17 @@ def test_the_end_of_a_run_names_its_best_epoch(monkeypatch, capsys):
     ]
 
 
+def test_a_damaged_export_of_a_finished_run_is_named(train, monkeypatch, tmp_path):
+    (tmp_path / "export" / "1").mkdir(parents=True)
+    (tmp_path / "export" / "1" / "saved_model.pb").write_bytes(b"")
+    result = {"source": None, "export": str(tmp_path / "export" / "1"), "accuracy": 1.0}
+    monkeypatch.setattr(cli, "train", lambda config: result)
+    message = refusal(train)
+    assert message.startswith("ValueError: `output_dir` must hold a whole SavedModel; without it,")
+    assert f"Received: {result['export']}, which cannot be read: " in message
+    assert "\n" not in message
+
+
 def test_a_process_alone_does_not_wait_for_others(train, monkeypatch):
     def fail(config):
         raise tf.errors.UnavailableError(None, None, "the bucket is away")

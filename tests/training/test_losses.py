@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import types
+import zipfile
 
 import keras
 import numpy as np
@@ -205,6 +206,56 @@ class TestTeacher:
 def test_a_teacher_that_knows_nothing_is_refused(name, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         _load_teacher(name, base.small_model(), 5)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(path):
+    """A byte of the weights."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def weightless(path):
+    with zipfile.ZipFile(path) as before:
+        config = before.read("config.json")
+    with zipfile.ZipFile(path, "w") as after:
+        after.writestr("config.json", config)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (truncated, "it is cut off, or a file of another kind"),
+        (flipped, "Bad CRC-32"),
+        (weightless, "Expected a model.weights.h5 or model.weights.npz file"),
+    ],
+)
+def test_a_damaged_teacher_is_named_in_one_line(spoil, reason, tmp_path):
+    path = tmp_path / "teacher.keras"
+    base.small_model().save(path)
+    spoil(path)
+    message = (
+        rf"^`teacher` must be a complete \.keras file\. Received: {path}, .* read: {reason}.*$"
+    )
+    with pytest.raises(ValueError, match=message) as raised:
+        _load_teacher(str(path), base.small_model(), 5)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_teacher_with_a_layer_that_is_not_registered(tmp_path):
+    class Unknown(keras.layers.Layer):
+        pass
+
+    path = tmp_path / "teacher.keras"
+    keras.Sequential([keras.Input((40, 40, 3)), Unknown()]).save(path)
+    with pytest.raises(
+        ValueError, match=r"^`teacher` .* locate class 'Unknown'; keras\.saving.*$"
+    ):
+        _load_teacher(str(path), base.small_model(), 5)
 
 
 def test_a_teacher_may_be_in_the_home_folder(monkeypatch, tmp_path):

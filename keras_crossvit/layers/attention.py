@@ -11,7 +11,7 @@ from keras import ops
 from keras_crossvit.common.checks import check_divides, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers import kernels
-from keras_crossvit.layers.parts import apply_dense, dense, kernel_and_bias
+from keras_crossvit.layers.parts import apply_dense, dense, kernel_and_bias, tokens_spec
 
 _separate = contextvars.ContextVar("separate_projections", default=False)
 
@@ -56,9 +56,11 @@ class SelfAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = check_positive_int("num_heads", num_heads)
         self.qkv_bias = qkv_bias
+        self.input_spec = tokens_spec()
 
     def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
+        self.input_spec = tokens_spec(width)
         check_divides(self.num_heads, width)
         self.qkv = dense(3 * width, "qkv", self.dtype_policy, self.qkv_bias)
         self.qkv.build(input_shape)

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_crossvit.common.checks import check_divides, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
-from keras_crossvit.layers.parts import dense
+from keras_crossvit.layers.parts import dense, tokens_spec
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -45,9 +45,11 @@ class CrossAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = check_positive_int("num_heads", num_heads)
         self.qkv_bias = qkv_bias
+        self.input_spec = tokens_spec()
 
     def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
+        self.input_spec = tokens_spec(width)
         check_divides(self.num_heads, width)
         self.query = dense(width, "query", self.dtype_policy, self.qkv_bias)
         self.key = dense(width, "key", self.dtype_policy, self.qkv_bias)

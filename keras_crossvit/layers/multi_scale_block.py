@@ -9,7 +9,7 @@ from keras_crossvit.common.checks import check_grid, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.drop_path import child_seeds
 from keras_crossvit.layers.fusions import FUSIONS
-from keras_crossvit.layers.parts import track
+from keras_crossvit.layers.parts import tokens_spec, track
 from keras_crossvit.layers.transformer_block import TransformerBlock
 
 
@@ -100,6 +100,7 @@ class MultiScaleBlock(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="fusion",
         )
+        self.input_spec = [tokens_spec(), tokens_spec()]
 
     def _check_rates(self, rates):
         depth = max(self.small_depth, self.large_depth)
@@ -129,6 +130,7 @@ class MultiScaleBlock(keras.layers.Layer):
 
     def build(self, input_shape: list[Shape]) -> None:
         small_shape, large_shape = input_shape
+        self.input_spec = [tokens_spec(shape[-1]) for shape in input_shape]
         for block in self.small_blocks:
             block.build(small_shape)
         for block in self.large_blocks:

@@ -29,6 +29,15 @@ def uniform_init() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 
+def tokens_spec(*shape: int | None) -> keras.InputSpec:
+    """What Keras checks of tokens before it builds or calls a layer.
+
+    Args:
+        *shape: Nothing, for any `(B, N, C)`; C; or N and C. `None` is any number.
+    """
+    return keras.InputSpec(ndim=3, axes={axis - len(shape): n for axis, n in enumerate(shape)})
+
+
 def track(owner: keras.layers.Layer, layers: Iterable[keras.layers.Layer]) -> None:
     """Makes the layers of a list part of a `tf.train.Checkpoint`.
 

@@ -55,9 +55,10 @@ class BasePatchEmbed(keras.layers.Layer):
     def check_grid(self, input_shape: Shape) -> tuple[int, int]:
         """The patch grid `(rows, columns)` of an image whose sides the patch size divides."""
         sides = tuple(input_shape[1:3])
-        if len(input_shape) != 4 or None in sides or any(s % self.patch_size for s in sides):
+        known = len(input_shape) == 4 and None not in input_shape[1:]
+        if not known or any(side % self.patch_size for side in sides):
             raise ValueError(
-                "Images must be `(B, H, W, channels)` with H and W multiples of "
+                "Images must be `(B, H, W, channels)` of known size with H and W multiples of "
                 f"patch_size={self.patch_size}. Received: input_shape={input_shape}"
             )
         rows, columns = (side // self.patch_size for side in sides)
@@ -91,12 +92,13 @@ class PatchEmbed(BasePatchEmbed):
         Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.
 
     Raises:
-        ValueError: If an argument is not a positive integer, or the height or width
-            of the image is not a multiple of the patch size.
+        ValueError: If an argument is not a positive integer, the height or width of the image
+            is not a multiple of the patch size, or a later image has another size.
     """
 
     def build(self, input_shape: Shape) -> None:
         self.grid = self.check_grid(input_shape)
+        self.input_spec = keras.InputSpec(shape=(None, *input_shape[1:]))
         self.convs = []
         table = self.conv_table()
         for index, (filters, kernel, stride, _) in enumerate(table):
@@ -165,8 +167,8 @@ class ConvPatchEmbed(PatchEmbed):
         Patch tokens `(B, N, C)` in row-major order, `N = (H / patch_size) * (W / patch_size)`.
 
     Raises:
-        ValueError: If an argument is not allowed, or the height or width of the image
-            is not a multiple of the patch size.
+        ValueError: If an argument is not allowed, the height or width of the image is not a
+            multiple of the patch size, or a later image has another size.
     """
 
     def __init__(self, patch_size: int, embed_dim: int, **kwargs: Any) -> None:

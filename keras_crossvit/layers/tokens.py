@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_crossvit.common.checks import check_choice
 from keras_crossvit.common.typing import Shape, Tensor
-from keras_crossvit.layers.parts import normal_init
+from keras_crossvit.layers.parts import normal_init, tokens_spec
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -19,9 +19,17 @@ class ClassToken(keras.layers.Layer):
 
     Returns:
         `(B, 1 + N, C)`.
+
+    Raises:
+        ValueError: If the tokens have another shape, or another width than before.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.input_spec = tokens_spec()
+
     def build(self, input_shape: Shape) -> None:
+        self.input_spec = tokens_spec(input_shape[-1])
         self.token = self.add_weight(
             shape=(1, 1, input_shape[-1]), initializer=normal_init(), name="token"
         )
@@ -45,7 +53,14 @@ class PositionEmbedding(keras.layers.Layer):
 
     Returns:
         `(B, N, C)`.
+
+    Raises:
+        ValueError: If the tokens have another shape, number or width than those before.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.input_spec = tokens_spec()
 
     def build(self, input_shape: Shape) -> None:
         if None in input_shape[1:]:
@@ -53,6 +68,7 @@ class PositionEmbedding(keras.layers.Layer):
                 "PositionEmbedding needs a known number of tokens. "
                 f"Received: input_shape={input_shape}"
             )
+        self.input_spec = tokens_spec(*input_shape[1:])
         self.embedding = self.add_weight(
             shape=(1, *input_shape[1:]), initializer=normal_init(), name="embedding"
         )
@@ -87,6 +103,7 @@ class TokenPool(keras.layers.Layer):
         allowed = {"token", "avg", "max"} if class_token else {"avg", "max"}
         self.mode = check_choice("mode", mode, allowed)
         self.class_token = class_token
+        self.input_spec = tokens_spec()
 
     def call(self, tokens: Tensor) -> Tensor:
         if self.mode == "token":

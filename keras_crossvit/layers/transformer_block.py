@@ -10,7 +10,13 @@ from keras_crossvit.layers import kernels
 from keras_crossvit.layers.activations import gelu
 from keras_crossvit.layers.attention import SelfAttention
 from keras_crossvit.layers.drop_path import DropPath
-from keras_crossvit.layers.parts import dense, dense_macs, kernel_and_bias, layer_norm
+from keras_crossvit.layers.parts import (
+    dense,
+    dense_macs,
+    kernel_and_bias,
+    layer_norm,
+    tokens_spec,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -35,10 +41,17 @@ class Mlp(keras.layers.Layer):
     def __init__(self, mlp_ratio: float = 4.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mlp_ratio = check_positive("mlp_ratio", mlp_ratio)
+        self.input_spec = tokens_spec()
 
     def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
         hidden = int(width * self.mlp_ratio)
+        if hidden < 1:
+            raise ValueError(
+                f"`mlp_ratio` must be at least 1 / {width} for tokens of width {width}. "
+                f"Received: mlp_ratio={self.mlp_ratio}"
+            )
+        self.input_spec = tokens_spec(width)
         self.fc1 = dense(hidden, "fc1", self.dtype_policy)
         self.fc1.build(input_shape)
         self.fc2 = dense(width, "fc2", self.dtype_policy)
@@ -111,8 +124,10 @@ class TransformerBlock(keras.layers.Layer):
         self.norm2 = layer_norm("norm2", self.dtype_policy)
         self.mlp = Mlp(mlp_ratio, dtype=self.dtype_policy, name="mlp")
         self.drop_path = DropPath(drop_path_rate, seed, dtype=self.dtype_policy, name="drop_path")
+        self.input_spec = tokens_spec()
 
     def build(self, input_shape: Shape) -> None:
+        self.input_spec = tokens_spec(input_shape[-1])
         for layer in (self.norm1, self.attention, self.norm2, self.mlp):
             layer.build(input_shape)
 

@@ -21,9 +21,12 @@ def normalize(
     In bfloat16 pixels would lose half of their bits. One channel becomes as many as there are
     means: a grey image is normalised as red, as green and as blue.
     """
-    layer = keras.layers.Normalization(
-        mean=[255 * value for value in mean],
-        variance=[(255 * value) ** 2 for value in std],
+    # Not `keras.layers.Normalization`, with which `model.export(path, format="onnx")` writes files
+    # that no runtime can run. With three axes, `Rescaling` reads the last as that of channels
+    # also where Keras' image data format is channels first.
+    layer = keras.layers.Rescaling(
+        scale=[[[1 / (255 * value) for value in std]]],
+        offset=[[[-m / s for m, s in zip(mean, std, strict=True)]]],
         dtype="float32",
         name="normalization",
     )

@@ -186,7 +186,8 @@ def _left_over(model, path):
             shapes[entry.shape] += 1
 
     with h5py.File(path) as file:
-        file.visititems(count)
+        for name in file.keys() - {"optimizer"}:  # whose variables a file has after training
+            file[name].visititems(count)
     shapes -= collections.Counter(tuple(variable.shape) for variable in model.variables)
     if not model.include_top:
         for branch in model.config.branches.values():

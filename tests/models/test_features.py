@@ -350,3 +350,18 @@ def test_bad_models_and_channels(model):
         ValueError, match=r"`channels` must be a positive integer\. Rec.*channels=0"
     ):
         kc.feature_pyramid(model, channels=0)
+
+
+def test_keras_exports_them_to_onnx(model, tmp_path):
+    """With the images alone as input, although the model normalises them."""
+    base.skip_without("tf2onnx")
+    base.skip_without("onnxruntime")
+    import onnxruntime
+
+    features = kc.feature_model(model, "small/norm")
+    expected = np.asarray(features(IMAGES))
+    features.export(tmp_path / "features.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "features.onnx")
+    assert [each.name for each in session.get_inputs()] == ["images"]
+    (found,) = session.run(None, {"images": IMAGES})
+    np.testing.assert_allclose(found, expected, atol=2e-5)

@@ -53,6 +53,17 @@ def test_file_of_each_kind(suffix, as_text, files, model):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_an_h5_file_of_a_checkpoint_in_training(tmp_path):
+    """It has the optimizer's variables, too."""
+    trained = base.small_model()
+    trained.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    trained.train_on_batch(np.zeros((2, 40, 40, 3), "float32"), np.array([0, 3]))
+    trained.save_weights(tmp_path / "trained.weights.h5")
+    loaded = built(tmp_path / "trained.weights.h5")
+    for ours, theirs in zip(loaded.weights, trained.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_model_without_heads_takes_the_rest_of_an_h5_file(files, model):
     loaded = built(files / "five.weights.h5", include_top=False)
     for ours, theirs in zip(loaded.weights, model.weights, strict=False):

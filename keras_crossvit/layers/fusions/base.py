@@ -9,6 +9,7 @@ import keras
 from keras_crossvit.common.checks import check_grid, check_positive_int, check_rate
 from keras_crossvit.common.registry import Registry
 from keras_crossvit.common.typing import Shape
+from keras_crossvit.layers.parts import tokens_spec
 
 
 class Fusion(keras.layers.Layer):
@@ -61,6 +62,7 @@ class Fusion(keras.layers.Layer):
         self.class_token = self._check_class_token(class_token)
         self.small_grid = check_grid("small_grid", small_grid)
         self.large_grid = check_grid("large_grid", large_grid)
+        self.input_spec = [tokens_spec(), tokens_spec()]
 
     def _check_depth(self, depth):
         check_positive_int("depth", depth)

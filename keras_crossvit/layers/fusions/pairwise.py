@@ -6,6 +6,7 @@ from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.bicubic_resize import BicubicResize
 from keras_crossvit.layers.fusions.base import Fusion, register_fusion
 from keras_crossvit.layers.fusions.projection import align
+from keras_crossvit.layers.parts import tokens_spec
 
 
 @register_fusion("pairwise")
@@ -35,6 +36,7 @@ class PairwiseFusion(Fusion):
         self.small_projection = align("small_projection", small, large, dtype)
         self.small_back = align("small_back_projection", large, small, dtype)
         self._grids = self.patch_grids(input_shape)
+        self.input_spec = [tokens_spec(*shape[1:]) for shape in input_shape]
         small_grid, large_grid = self._grids
         self.to_small = BicubicResize(*small_grid, dtype=dtype, name="to_small_grid")
         self.to_large = BicubicResize(*large_grid, dtype=dtype, name="to_large_grid")

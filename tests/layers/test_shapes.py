@@ -1,0 +1,87 @@
+"""Layers by themselves: an input of another shape than theirs is refused in one line."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_crossvit import layers
+
+FOUND = {
+    "rank 2": "expected ndim=3, found ndim=2",
+    "rank 4": "expected ndim=3, found ndim=4",
+    "width": "expected axis -1 of input shape to have value 16, but received input with shape",
+    "number": "expected axis -2 of input shape to have value 5, but received input with shape",
+}
+
+
+def zeros(*shape):
+    return np.zeros(shape, "float32")
+
+
+def refuses(layer, found, *inputs):
+    """Whether the last of the inputs is refused, after the others were taken."""
+    *before, last = inputs
+    for x in before:
+        layer(x)
+    with pytest.raises(ValueError, match=re.escape(found)) as raised:
+        layer(last)
+    assert "\n" not in str(raised.value)
+    return True
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        layers.ClassToken,
+        layers.PositionEmbedding,
+        layers.Mlp,
+        lambda: layers.SelfAttention(2),
+        lambda: layers.TransformerBlock(2),
+        lambda: layers.CrossAttention(2),
+    ],
+)
+def test_tokens(make):
+    assert refuses(make(), FOUND["rank 2"], zeros(2, 16))
+    assert refuses(make(), FOUND["rank 4"], keras.Input((2, 3, 16)))
+    assert refuses(make(), FOUND["width"], zeros(2, 5, 16), zeros(2, 5, 8))
+
+
+def test_another_number_of_tokens():
+    tokens = zeros(2, 5, 16)
+    assert refuses(layers.PositionEmbedding(), FOUND["number"], tokens, zeros(2, 1, 16))
+    pairwise = layers.FUSIONS["pairwise"](2, 2)
+    assert refuses(pairwise, FOUND["number"], [tokens, tokens], [tokens, zeros(2, 10, 16)])
+    assert layers.SelfAttention(2)(tokens).shape == (2, 5, 16)
+
+
+def test_pooling_takes_tokens():
+    assert refuses(layers.TokenPool("token"), FOUND["rank 2"], zeros(2, 16))
+
+
+def test_the_branches_of_a_multi_scale_block():
+    def block():
+        return layers.MultiScaleBlock(1, 1, 2, 2)
+
+    tokens = keras.Input((5, 16))
+    assert refuses(block(), "expects 2 input(s), but it received 1 input tensors", tokens)
+    assert refuses(block(), "expects 2 input(s), but it received 3 input tensors", 3 * [tokens])
+    assert refuses(block(), FOUND["rank 2"], [tokens, keras.Input((16,))])
+    assert refuses(block(), FOUND["width"], [tokens, tokens], [tokens, keras.Input((5, 8))])
+
+
+@pytest.mark.parametrize("embed", [layers.PatchEmbed, layers.ConvPatchEmbed])
+def test_images_of_another_size_are_no_other_images(embed):
+    """By their number of patches, 4 of 24 x 48 pixels would be 8 of 24 x 24."""
+    for shape in ((4, 24, 48, 3), (1, 48, 48, 3), (4, 30, 30, 3)):
+        found = f"expected shape=(None, 24, 24, 3), found shape={shape}"
+        assert refuses(embed(12, 16), found, zeros(2, 24, 24, 3), zeros(*shape))
+    assert refuses(embed(12, 16), "of known size", keras.Input((24, 24, None)))
+
+
+def test_a_hidden_width_of_nothing():
+    message = (
+        "`mlp_ratio` must be at least 1 / 16 for tokens of width 16. Received: mlp_ratio=0.01"
+    )
+    assert refuses(layers.Mlp(0.01), message, zeros(2, 5, 16))

@@ -119,6 +119,9 @@ class CrossViT(Loops):
         logits: Keras tensor of the averaged logits `(B, classes)`, before the activation;
             `None` without a top.
         labels: Names of the classes, a tuple, or `None`.
+        reading: How images are read for the evaluation of the weights, `{"crop_ratio": ...,
+            "exif_orientation": ...}`, as far as it is known: `from_pretrained` and training set
+            it, and `save_pretrained` hands it on.
         heads_left_out: Whether the heads in `weights` were left out, and new ones made instead.
         feature_dim: Width of the features, `C_small + C_large`.
         mean: Mean of each channel that is normalised, for pixels in 0..1; likewise `std`.
@@ -207,6 +210,7 @@ class CrossViT(Loops):
         self.labels = labels
         self.mean, self.std = mean, std
         self.images, self._built_on_tensor = images, input_tensor is not None
+        self.reading: dict[str, Any] = {}
         self.heads_left_out = source is not None and source.load_into(self, reset_heads)
 
     @property
@@ -296,8 +300,8 @@ class CrossViT(Loops):
         Args:
             folder: The folder; created if needed. Other files in it stay, as do other keys of a
                 `config.json`.
-            crop_ratio: Crop ratio of the evaluation that belongs to the weights; `None` for the
-                published one at that input size.
+            crop_ratio: Crop ratio of the evaluation that belongs to the weights; `None` for that
+                of `reading`, or else the published one at that input size.
             details: Further rows of the model card, e.g. `{"data": "pets", "top-1": "93.1 %"}`.
             space: Whether the folder also becomes a Space of the Hugging Face hub, the page of
                 `crossvit demo`, with `app.py`, `requirements.txt` and a Space's card.

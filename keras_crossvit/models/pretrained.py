@@ -62,8 +62,8 @@ def write_folder(
     model: CrossViT,
     folder: str | os.PathLike[str],
     *,
-    crop_ratio: float | None,
-    details: Mapping[str, Any] | None,
+    crop_ratio: float | None = None,
+    details: Mapping[str, Any] | None = None,
     space: bool = False,
 ) -> None:
     """`CrossViT.save_pretrained`, also into the folder of the run that trained the model."""
@@ -101,9 +101,13 @@ def describe(
     """Writes `config.json`, whose other keys stay, `labels.txt` and the model card."""
     path = folder / "config.json"
     before = _config_before(path)
-    ratio = crop_ratio_for(model.images["large"].shape[1:3], crop_ratio)
+    reading = {"crop_ratio": None, **model.reading}
+    known = reading.pop("crop_ratio")
+    ratio = crop_ratio_for(
+        model.images["large"].shape[1:3], known if crop_ratio is None else crop_ratio
+    )
     timm = timm_config(model, classes or 0, ratio)
-    write_json(path, {**before, **timm, _OURS: _own(model)})
+    write_json(path, {**before, **reading, **timm, _OURS: _own(model)})
     if model.labels is None:
         (folder / "labels.txt").unlink(missing_ok=True)
     else:
@@ -114,7 +118,7 @@ def describe(
 
 
 def _config_before(path):
-    """What a `config.json` already holds, except for the labels of the model that was there."""
+    """What a `config.json` already holds, except for what describes the model that was there."""
     if not path.is_file():
         return {}
     try:
@@ -125,7 +129,8 @@ def _config_before(path):
         raise ValueError(
             f"`folder` must have an object in its config.json, if it has one. Received: {path}"
         )
-    return {key: before[key] for key in before if key not in ("label_names", "label_descriptions")}
+    others = ("label_names", "label_descriptions", "exif_orientation")
+    return {key: before[key] for key in before if key not in others}
 
 
 def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
@@ -157,6 +162,7 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
         config, size = arguments.pop("config"), arguments["input_shape"][:2]
         seen = config.branch_sizes(*size) if own else sizes_of_timm(found, config, size)
+        reading = _reading_of(found)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "`source` must have a config.json as this package or timm writes it. "
@@ -187,7 +193,18 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         )
     file = dataclasses.replace(file, grids=config.grids_of(seen))
     model.heads_left_out = file.load_into(model, changes.get("reset_heads", False))
+    if "input_shape" in changes:  # the crop belongs to the folder's size
+        reading.pop("crop_ratio", None)
+    model.reading = reading
     return model
+
+
+def _reading_of(found):
+    """How images are read, as a run or timm recorded it."""
+    crop = found.get("crop_ratio")
+    crop = (found.get("pretrained_cfg") or {}).get("crop_pct") if crop is None else crop
+    reading = {"crop_ratio": crop, "exif_orientation": found.get("exif_orientation")}
+    return {name: value for name, value in reading.items() if value is not None}
 
 
 def _fit_normalization(arguments, changes):

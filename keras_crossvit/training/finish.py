@@ -66,7 +66,8 @@ def write_result(
         with write_atomically(saved) as aside:
             model.save(aside)
     digest = _digest(saved)
-    _describe(folder, model, options["crop_ratio"], {"data": data, **results})
+    model.reading = read
+    _describe(folder, model, {"data": data, **results})
     # Recorded before it is made, so that a run killed in between makes no second version.
     version = pathlib.PurePath(before["export"]).name if written else next_version(exports)
     export = str(exports / version)
@@ -79,10 +80,10 @@ def write_result(
     return export
 
 
-def _describe(folder, model, crop_ratio, details):
+def _describe(folder, model, details):
     """Makes the run's folder one that `from_pretrained` and timm can read."""
     try:
-        write_folder(model, folder, crop_ratio=crop_ratio, details=details)
+        write_folder(model, folder, details=details)
     except ValueError as error:  # a custom design may have weights that timm has no names for
         logger.warning("%s gets no model.safetensors: %s", folder, error)
 

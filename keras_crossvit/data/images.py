@@ -111,7 +111,7 @@ def _refusal(image_bytes):
     return tf.raw_ops.Assert(condition=False, data=[message, begin], summarize=8)
 
 
-def image_shape(size: Sequence[int]) -> tuple[int, int, int]:
+def size_with_channels(size: Sequence[int]) -> tuple[int, int, int]:
     """`(height, width, channels)` of a model's images; `size` may leave out 3 channels.
 
     Raises:
@@ -233,7 +233,7 @@ def read_images(
         float32 `(N, height, width, channels)` and bool `(N,)`: the pixels, 0 where a file could
         not be read, and whether it could.
     """
-    *sides, channels = image_shape(size)
+    *sides, channels = size_with_channels(size)
 
     def read(encoded):
         return evaluation_transform(decode(encoded, exif_orientation), sides, crop_ratio)

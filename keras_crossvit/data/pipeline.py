@@ -21,7 +21,7 @@ from keras_crossvit.data.config import InputConfig
 from keras_crossvit.data.images import (
     decode,
     evaluation_transform,
-    image_shape,
+    size_with_channels,
     to_channels,
     why_unreadable,
 )
@@ -81,7 +81,7 @@ def training_batches(
     group_size = config.mixing_batch_size or batch_size
     part = shard or Shard()
     part.check(batch_size, group_size)
-    *sides, channels = image_shape(size)
+    *sides, channels = size_with_channels(size)
     augmentation = make_augmentation(config, classes)
     targets = _targets(split, classes)
     smoothing = 0.0 if split.label_shape else config.label_smoothing
@@ -165,7 +165,7 @@ def evaluation_batches(
     """
     part = shard or Shard()
     part.check(batch_size, 1)
-    *sides, channels = image_shape(size)
+    *sides, channels = size_with_channels(size)
     targets = _targets(split, classes)
 
     def examples(rows):

@@ -5,9 +5,7 @@ import json
 import logging
 import os
 import pathlib
-import re
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -17,7 +15,6 @@ import numpy as np
 from keras_crossvit.common.checks import check_folder
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
-from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
 from keras_crossvit.models.inputs import has_layers_before
@@ -30,7 +27,8 @@ from keras_crossvit.models.timm_config import (
     timm_config,
 )
 from keras_crossvit.weights.checkpoint import head_classes, model_state, save_checkpoint
-from keras_crossvit.weights.sources import WeightSource, download, resolve
+from keras_crossvit.weights.files import load_keras
+from keras_crossvit.weights.sources import WeightSource, download, repository_of, resolve
 
 _logger = logging.getLogger("keras_crossvit")
 _OURS = "keras_crossvit"  # the part of config.json that timm does not read
@@ -262,12 +260,7 @@ def read_description(origin: str) -> dict[str, Any]:
     Raises as `from_pretrained` does.
     """
     if origin.startswith("hf://"):
-        repository = origin.removeprefix("hf://")
-        if repository.count("/") != 1 or not all(repository.split("/")):
-            raise ValueError(
-                f'`source` must have the form "hf://owner/name". Received: {origin!r}'
-            )
-        path = download(repository, "config.json", origin)
+        path = download(repository_of("source", origin), "config.json", origin)
     else:
         path = pathlib.Path(origin).expanduser() / "config.json"
     if not path.is_file():
@@ -295,30 +288,6 @@ def read_description(origin: str) -> dict[str, Any]:
             f"Received: {path}, without an architecture"
         )
     return found
-
-
-def load_keras(argument: str, path: pathlib.Path) -> keras.Model:
-    """The model in a `.keras` file that `argument` names.
-
-    Raises:
-        NotRegisteredError: If it is made of parts of this package that are not registered.
-        ValueError: If it is another file, or holds layers of one's own that are not registered.
-    """
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except NotRegisteredError:
-        raise
-    except Exception as error:  # Keras raises many types of error for other files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        # Deep in a long text, if there are layers of the user's own.
-        if unknown := re.search(r"Could not locate \w+ '[^']+'", str(error)):
-            reason = f"{unknown[0]}; keras.saving.register_keras_serializable must name it first"
-        if path.is_file() and not zipfile.is_zipfile(path):  # of which Keras says "not found"
-            reason = "it is cut off, or a file of another kind"
-        raise ValueError(
-            f"`{argument}` must be a complete .keras file. Received: {path}, which cannot be "
-            f"read: {reason}"
-        ) from error
 
 
 def load_crossvit(argument: str, path: pathlib.Path) -> CrossViT:

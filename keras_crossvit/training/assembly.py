@@ -15,7 +15,6 @@ from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
 from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
 from keras_crossvit.models.config import PRESETS
-from keras_crossvit.models.pretrained import load_keras
 from keras_crossvit.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.lora import enable_attention_lora
@@ -23,6 +22,7 @@ from keras_crossvit.training.recipes import loaded_files
 from keras_crossvit.training.steps import Step, step_class
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from keras_crossvit.training.strategy import replicas_of, scope_of, shard_of
+from keras_crossvit.weights.files import load_keras
 
 logger = logging.getLogger(__name__)
 

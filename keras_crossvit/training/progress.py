@@ -143,24 +143,26 @@ def compare_design(notes: Mapping[str, Any], design: CrossViTConfig) -> None:
     Raises:
         ValueError: If a recipe file now registers another design under the name.
     """
-    now = dataclasses.asdict(design)
-    before = notes.get("design", now)  # earlier versions recorded none
-    if before != now:
-        ours, theirs = [*_leaves(now)], [*_leaves(before)]
-        was = ", ".join(leaf for leaf in theirs if leaf not in ours)
-        is_now = ", ".join(leaf for leaf in ours if leaf not in theirs)
+    now = [*_leaves(dataclasses.asdict(design))]
+    before = [*_leaves(notes.get("design", {}))]  # earlier versions recorded none
+    changed = [leaf for leaf in before if leaf not in now]
+    if changed:
+        was, is_now = (
+            ", ".join(f"{name}={value!r}" for name, value in leaves)
+            for leaves in (changed, [leaf for leaf in now if leaf not in before])
+        )
         raise ValueError(
             f"`model` must be of the design that the run began with, {was}. Received: {is_now}"
         )
 
 
 def _leaves(values, path=""):
-    """All values in nested dictionaries as text, "small.depth=1"."""
+    """`(name, value)` of all values in nested dictionaries, such as `("small.depth", 1)`."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{path}{name}.")
         else:
-            yield f"{path}{name}={value!r}"
+            yield f"{path}{name}", value
 
 
 def compare_data(notes: Mapping[str, Any], source: Source) -> None:

@@ -1,14 +1,18 @@
-"""Checkpoint files with the published names: what they hold, and how they are read."""
+"""Files of weights and models: what they hold, and how they are read."""
 
 import dataclasses
 import json
 import os
 import pathlib
+import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import keras
 import numpy as np
 
+from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.weights.names import shorten
 
 Grids: TypeAlias = Mapping[str, tuple[int, int]]  # {"small": (rows, columns), "large": ...}
@@ -79,6 +83,30 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
             )
         state[spelled] = array
     return dataclasses.replace(found, state=state)
+
+
+def load_keras(argument: str, path: str | os.PathLike) -> keras.Model:
+    """The model in a `.keras` file that `argument` names.
+
+    Raises:
+        NotRegisteredError: If it is made of parts that nobody has registered with this package.
+        ValueError: If it is another file, or holds layers of one's own that are not registered.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except NotRegisteredError:
+        raise
+    except Exception as error:  # Keras raises many types of error for other files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # Deep in a long text, if there are layers of the user's own.
+        if unknown := re.search(r"Could not locate \w+ '[^']+'", str(error)):
+            reason = f"{unknown[0]}; keras.saving.register_keras_serializable must name it first"
+        if os.path.isfile(path) and not zipfile.is_zipfile(path):  # Keras says it is "not found"
+            reason = "it is cut off, or a file of another kind"
+        raise ValueError(
+            f"`{argument}` must be a complete .keras file. Received: {os.fspath(path)}, which "
+            f"cannot be read: {reason}"
+        ) from error
 
 
 def _timm_spelling(name):

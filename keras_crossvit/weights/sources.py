@@ -19,7 +19,7 @@ from keras_crossvit.weights.checkpoint import (
     head_classes,
     model_state,
 )
-from keras_crossvit.weights.files import Checkpoint, Grids, read_checkpoint
+from keras_crossvit.weights.files import Checkpoint, Grids, load_keras, read_checkpoint
 
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
@@ -129,13 +129,7 @@ class WeightSource:
         if path.suffix != ".keras":
             found = read_checkpoint(path)
             return dataclasses.replace(found, grids=found.grids or self.grids)
-        try:
-            saved = keras.saving.load_model(path, compile=False)
-        except Exception as error:  # Keras raises many types for other files
-            raise ValueError(
-                f"`weights` must be a complete .keras file. Received: {self.origin!r}, which "
-                f"cannot be read: {error}"
-            ) from error
+        saved = load_keras("weights", path)
         try:
             state = model_state(saved)
         except ValueError as error:
@@ -225,10 +219,7 @@ def resolve(
         found = _published(text, preset, published[text])
         return WeightSource(text, repository=found.repository, input_size=found.input_size)
     if text.startswith("hf://"):
-        repository = text.removeprefix("hf://")
-        if repository.count("/") != 1 or not all(repository.split("/")):
-            raise ValueError(f'`weights` must have the form "hf://owner/name". Received: {text!r}')
-        return WeightSource(text, repository=repository)
+        return WeightSource(text, repository=repository_of("weights", text))
     path = pathlib.Path(text).expanduser()
     if not path.is_file() or not path.name.endswith(_SUFFIXES):
         raise ValueError(_allowed(weights, published))
@@ -266,6 +257,18 @@ def _published(weights, preset, presets):
             + (f"the architecture {preset}" if preset else "an architecture that is no preset")
         )
     return presets[preset]
+
+
+def repository_of(argument: str, text: str) -> str:
+    """The `owner/name` of an `hf://owner/name` that was given as `argument`.
+
+    Raises:
+        ValueError: If it has another form.
+    """
+    repository = text.removeprefix("hf://")
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ValueError(f'`{argument}` must have the form "hf://owner/name". Received: {text!r}')
+    return repository
 
 
 def download(repository: str, name: str, origin: str) -> pathlib.Path:

@@ -117,6 +117,7 @@ MEANT = {
     "evaluate",
     "from_config",
     "get_config",
+    "input_spec",
     "predict",
     "quantize",
 }

@@ -28,6 +28,17 @@ def all_functions(model, images):
     ]
 
 
+@pytest.mark.parametrize(("mode", "close"), [("int8", 0.1), ("float8", 0.3)])
+def test_a_quantised_model_looks_where_the_model_did(mode, close):
+    """All functions run, and Grad-CAM's maps change by the error of the numbers alone."""
+    model = base.small_model(input_shape=(40, 64, 3))
+    before = visualize.gradcam(model, WIDE, classes=2)["both"]
+    model.quantize(mode)
+    assert len(all_functions(model, WIDE)) == 4
+    after = visualize.gradcam(model, WIDE, classes=2)["both"]
+    assert 0 < np.abs(after - before).max() < close * before.max()
+
+
 def test_nothing_changes_the_model():
     """Weights, what is trainable and the graph stay; training goes on."""
     model = base.small_model(drop_path_rate=0.1, drop_rate=0.1)

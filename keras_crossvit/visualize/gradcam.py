@@ -12,6 +12,7 @@ from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.answers import check_finite, class_names, probabilities
+from keras_crossvit.models.quantization import quantization_mode
 from keras_crossvit.visualize.graph import Graph, to_array
 from keras_crossvit.visualize.maps import resize_maps
 
@@ -61,7 +62,8 @@ def gradcam(
         return ops.sum(logits * wanted)
 
     maps = {}
-    gradients = gradients_of(logit, list(tokens.values()))
+    in_graph = quantization_mode(model) == "float8"  # for which Keras has no eager gradient
+    gradients = gradients_of(logit, list(tokens.values()), in_graph)
     for (branch, x), gradient in zip(tokens.items(), gradients, strict=True):
         first = int(graph.class_token)
         channel_means = to_array(gradient)[:, first:].mean(axis=1)
@@ -152,12 +154,15 @@ def _text(label):
     return label.decode(errors="replace") if isinstance(label, bytes) else label
 
 
-def gradients_of(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+def gradients_of(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], in_graph: bool = False
+) -> list[Tensor]:
     """The gradients of a scalar function at `tensors`, on any backend; variables get none.
 
     Args:
         function: A function of these tensors that returns a scalar.
         tensors: The values at which to compute the gradients.
+        in_graph: Whether TensorFlow traces the function, which takes longer.
 
     Returns:
         A gradient for each tensor, in its shape.
@@ -166,6 +171,8 @@ def gradients_of(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> 
     if backend == "tensorflow":
         import tensorflow as tf
 
+        if in_graph:
+            function = tf.function(function, autograph=False)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(tensors)
             value = function(*tensors)

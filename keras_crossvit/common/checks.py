@@ -169,6 +169,11 @@ def escaped(text: str) -> str:
     return "".join(x.encode("unicode_escape").decode() if breaks_a_line(x) else x for x in text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its type if it has no text."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def in_one_line(error: BaseException) -> str:
     """What a command says about an error; for a missing package, also how to install it."""
     text = f"{type(error).__name__}: {error}"

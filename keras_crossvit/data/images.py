@@ -56,7 +56,7 @@ def decode(image_bytes: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
     """
     image_bytes = tf.convert_to_tensor(image_bytes)  # or functions are traced for each file
     in_graph = not tf.executing_eagerly()
-    return (_decode_in_graph if in_graph else _decode)(image_bytes, exif_orientation)
+    return (_decode_in_graph if in_graph else _decode)(image_bytes, bool(exif_orientation))
 
 
 def _decode(image_bytes, exif_orientation):

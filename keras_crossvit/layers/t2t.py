@@ -296,7 +296,7 @@ class T2TPatchEmbed(BasePatchEmbed):
             self.token_mixer(TOKEN_DIM, dtype=dtype, name=f"attention{i}") for i in (1, 2)
         ]
         track(self, self.attentions)
-        self.project = dense(embed_dim, "project", dtype)
+        self.project = dense(self.embed_dim, "project", dtype)
 
     def build(self, input_shape: Shape) -> None:
         self.grid = self.check_grid(input_shape)

@@ -35,7 +35,7 @@ class Mlp(keras.layers.Layer):
         `(B, N, C)`.
 
     Raises:
-        ValueError: If `mlp_ratio` is not positive.
+        ValueError: If `mlp_ratio` is not positive, or too small for a hidden width of 1.
     """
 
     def __init__(self, mlp_ratio: float = 4.0, **kwargs: Any) -> None:

@@ -1,6 +1,7 @@
 """A folder that holds a model and says what it is: for this package, for timm, for the hub."""
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import check_folder
+from keras_crossvit.common.checks import check_bool, check_crop_ratio, check_folder
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.models.config import CrossViTConfig
@@ -77,7 +78,8 @@ def write_folder(
         )
     state = model_state(model)  # raises for a model that has no names in timm
     folder = check_folder("folder", folder)
-    _config_before(folder / "config.json")  # raises before anything is written
+    _config_before(folder / "config.json")  # raises before anything is written, as does this
+    _reading_to_write(model, crop_ratio)
     folder.mkdir(parents=True, exist_ok=True)
     classes = head_classes(state)
     # First, as the only file large enough to fail: the others would describe older weights.
@@ -99,11 +101,9 @@ def describe(
     """Writes `config.json`, whose other keys stay, `labels.txt` and the model card."""
     path = folder / "config.json"
     before = _config_before(path)
-    reading = {"crop_ratio": None, **model.reading}
-    known = reading.pop("crop_ratio")
-    ratio = crop_ratio_for(
-        model.images["large"].shape[1:3], known if crop_ratio is None else crop_ratio
-    )
+    ratio, reading = _reading_to_write(model, crop_ratio)
+    if before.get("crop_ratio") is not None:  # as a run records it, which is read first
+        reading["crop_ratio"] = ratio
     timm = timm_config(model, classes or 0, ratio)
     write_json(path, {**before, **reading, **timm, _OURS: _own(model)})
     if model.labels is None:
@@ -113,6 +113,14 @@ def describe(
     write_text(
         folder / "README.md", _card(model, ratio, timm["architecture"], details or {}, space)
     )
+
+
+def _reading_to_write(model, crop_ratio):
+    """The crop ratio, and what else of `model.reading` is known."""
+    reading = _checked_reading(model.reading)
+    known = reading.pop("crop_ratio", None)
+    size = model.images["large"].shape[1:3]
+    return crop_ratio_for(size, known if crop_ratio is None else crop_ratio), reading
 
 
 def _config_before(path):
@@ -160,12 +168,12 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
         config, size = arguments.pop("config"), arguments["input_shape"][:2]
         seen = config.branch_sizes(*size) if own else sizes_of_timm(found, config, size)
-        reading = _reading_of(found)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "`source` must have a config.json as this package or timm writes it. "
             f"Received: {text}, whose values cannot be read: {type(error).__name__}: {error}"
         ) from error
+    reading = _reading_of(found, text)
     known = changes.keys() & {"config", "weights"}
     if known:
         raise ValueError(
@@ -191,18 +199,35 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         )
     file = dataclasses.replace(file, grids=config.grids_of(seen))
     model.heads_left_out = file.load_into(model, changes.get("reset_heads", False))
-    if "input_shape" in changes:  # the crop belongs to the folder's size
+    if model.images["large"].shape[1:3] != tuple(size):  # to which the crop belongs
         reading.pop("crop_ratio", None)
     model.reading = reading
     return model
 
 
-def _reading_of(found):
+def _reading_of(found, origin):
     """How images are read, as a run or timm recorded it."""
     crop = found.get("crop_ratio")
     crop = (found.get("pretrained_cfg") or {}).get("crop_pct") if crop is None else crop
-    reading = {"crop_ratio": crop, "exif_orientation": found.get("exif_orientation")}
-    return {name: value for name, value in reading.items() if value is not None}
+    try:
+        return _checked_reading(
+            {"crop_ratio": crop, "exif_orientation": found.get("exif_orientation")}
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"`source` must hold allowed values in its config.json. Received: {origin}: {error}"
+        ) from error
+
+
+def _checked_reading(values):
+    """What is known of a model's `reading`."""
+    checks = {
+        "crop_ratio": check_crop_ratio,
+        "exif_orientation": functools.partial(check_bool, "exif_orientation"),
+    }
+    return {
+        name: check(values[name]) for name, check in checks.items() if values.get(name) is not None
+    }
 
 
 def _fit_normalization(arguments, changes):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
 import os
 import pathlib
 import shutil
@@ -124,18 +123,11 @@ def last_state(
         `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
 
     Raises:
-        ValueError: If the folder holds a run that differs in values that may not change, or that
-            has already begun more epochs.
+        ValueError: If the folder holds a run that differs in values that may not change.
     """
     state = read_last_checkpoint(folder / "checkpoints") if config.resume else None
     if state is None:
         return None
-    begun = _epochs_begun(state[1])
-    if config.epochs < begun:  # there would be no results of the weights that it would end with
-        raise ValueError(
-            f"`epochs` must be at least {begun}, which the run in {folder} has begun. "
-            f"Received: epochs={config.epochs}"
-        )
     before = read_json(folder / "config.json")
     if before is None:
         logger.warning("%s records no values; the current ones are used", folder / "config.json")
@@ -145,12 +137,6 @@ def last_state(
     # Version 0.1 recorded no batch size.
     state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
     return state
-
-
-def _epochs_begun(notes):
-    if "steps_per_epoch" not in notes:  # version 0.1 did not record it
-        return len(notes.get("log", []))
-    return math.ceil(notes["step"] / notes["steps_per_epoch"])
 
 
 def begin_run(folder: pathlib.Path, config: TrainConfig, resumed: bool) -> None:

@@ -133,6 +133,28 @@ class Progress:
         )
 
 
+def check_epochs(notes: dict[str, Any], config: TrainConfig, source: Source) -> None:
+    """Refuses to end a run before the end of the epoch that a checkpoint has begun.
+
+    There would be no results of the weights that it would end with.
+
+    Args:
+        notes: The checkpoint's notes, which get the `steps_per_epoch` that version 0.1 left out.
+        config: The `TrainConfig` of the resumed run.
+        source: Its data.
+
+    Raises:
+        ValueError: If `epochs` is too small.
+    """
+    notes.setdefault("steps_per_epoch", source.train.size // int(notes["batch_size"]))
+    begun = math.ceil(notes["step"] / notes["steps_per_epoch"])
+    if config.epochs < begun:
+        raise ValueError(
+            f"`epochs` must be at least {begun}, which the run in {config.output_dir} has begun. "
+            f"Received: epochs={config.epochs}"
+        )
+
+
 def compare_design(notes: Mapping[str, Any], design: CrossViTConfig) -> None:
     """Refuses a model other than a checkpoint's, also where all its weights would fit.
 

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_crossvit.common.checks import first_line
 from keras_crossvit.data.sources import Source
 
 _MOST_TRIED = 32  # images that cannot be read
@@ -60,5 +61,5 @@ def _load(export):
     except Exception as error:  # TensorFlow raises many types of error for damaged files
         raise ValueError(
             "`output_dir` must hold a whole SavedModel; without it, the same command makes it "
-            f"again. Received: {export}, which cannot be read: {str(error).splitlines()[0]}"
+            f"again. Received: {export}, which cannot be read: {first_line(error)}"
         ) from error

@@ -42,7 +42,12 @@ from keras_crossvit.training.folder import begin_run, last_state, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
-from keras_crossvit.training.progress import Progress, compare_data, compare_design
+from keras_crossvit.training.progress import (
+    Progress,
+    check_epochs,
+    compare_data,
+    compare_design,
+)
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     is_chief,
@@ -313,9 +318,10 @@ class Run:
         """Returns to the moment of a checkpoint.
 
         Raises:
-            ValueError: If the data's classes or the model's design have changed.
+            ValueError: If the data's classes or the model's design have changed, or `epochs` is
+                less than the run has begun.
         """
-        notes.setdefault("steps_per_epoch", self.source.train.size // int(notes["batch_size"]))
+        check_epochs(notes, self.config, self.source)
         compare_data(notes, self.source)
         compare_design(notes, self.design)
         self.log.rows = notes["log"]

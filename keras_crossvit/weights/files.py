@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_crossvit.common.checks import first_line
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.weights.names import shorten
 
@@ -97,11 +98,11 @@ def load_keras(argument: str, path: str | os.PathLike) -> keras.Model:
     except NotRegisteredError:
         raise
     except Exception as error:  # Keras raises many types of error for other files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         # Deep in a long text, if there are layers of the user's own.
         if unknown := re.search(r"Could not locate \w+ '[^']+'", str(error)):
             reason = f"{unknown[0]}; keras.saving.register_keras_serializable must name it first"
-        if os.path.isfile(path) and not zipfile.is_zipfile(path):  # Keras says it is "not found"
+        elif os.path.isfile(path) and not zipfile.is_zipfile(path):  # Keras: it is "not found"
             reason = "it is cut off, or a file of another kind"
         raise ValueError(
             f"`{argument}` must be a complete .keras file. Received: {os.fspath(path)}, which "

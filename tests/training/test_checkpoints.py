@@ -189,30 +189,6 @@ def test_a_resumed_run_still_describes_the_model_that_is_there(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == {**described, "epochs": 20}
 
 
-@pytest.mark.parametrize(
-    ("notes", "epochs", "least"),
-    [
-        ({"step": 25, "steps_per_epoch": 11, "log": [{}, {}]}, 2, 3),  # in the middle of the third
-        ({"step": 25, "steps_per_epoch": 11, "log": [{}, {}]}, 3, None),
-        ({"step": 22, "steps_per_epoch": 11, "log": [{}, {}]}, 1, 2),
-        ({"step": 22, "steps_per_epoch": 11, "log": [{}, {}]}, 2, None),
-        ({"step": 22, "log": [{}, {}]}, 1, 2),  # of version 0.1
-    ],
-)
-def test_a_run_ends_no_earlier_than_with_the_epoch_that_it_has_begun(
-    notes, epochs, least, tmp_path
-):
-    """There are no results of the weights in the middle of one."""
-    config = dataclasses.replace(make_config(tmp_path), epochs=epochs, warmup_epochs=0)
-    write_checkpoint(tmp_path / "checkpoints", notes["step"], ARRAYS, notes)
-    if least is None:
-        assert last_state(tmp_path, config)[1]["step"] == notes["step"]
-        return
-    message = rf"^`epochs` must be at least {least}, which the run in .* has begun\. .*={epochs}$"
-    with pytest.raises(ValueError, match=message):
-        last_state(tmp_path, config)
-
-
 def test_a_config_json_without_values_is_completed(tmp_path):
     config = make_config(tmp_path)
     write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.log import RunLog
-from keras_crossvit.training.progress import Progress, compare_data, compare_design
+from keras_crossvit.training.progress import Progress, check_epochs, compare_data, compare_design
 from tests.base import skip_without
 from tests.training.tiny import RECIPE, STEPS, data
 
@@ -161,6 +161,24 @@ def test_the_curves_of_tensorboard(log):
 def test_other_classes_are_refused(names, difference):
     with pytest.raises(ValueError, match=rf"^`dataset` must .* folder:pets, {difference}$"):
         compare_data({"class_names": ["a", "b"]}, data(names))
+
+
+@pytest.mark.parametrize(
+    ("step", "epochs", "least"), [(25, 2, 3), (25, 3, None), (22, 1, 2), (22, 2, None)]
+)
+@pytest.mark.parametrize("recorded", [{"steps_per_epoch": STEPS}, {}])  # {}: by version 0.1
+def test_a_run_ends_no_earlier_than_with_the_epoch_that_it_has_begun(
+    step, epochs, least, recorded
+):
+    config = dataclasses.replace(RECIPE, epochs=epochs, warmup_epochs=0, output_dir="run")
+    notes = {"step": step, "batch_size": 16, **recorded}
+    if least is None:
+        check_epochs(notes, config, data())
+        assert notes["steps_per_epoch"] == STEPS
+        return
+    message = rf"^`epochs` must be at least {least}, which the run in run has begun\. .*={epochs}$"
+    with pytest.raises(ValueError, match=message):
+        check_epochs(notes, config, data())
 
 
 def test_another_design_is_refused_whose_weights_would_fit():

@@ -164,7 +164,7 @@ def test_calls_of_several_steps_end_where_a_checkpoint_is_due():
     ],
 )
 def test_the_best_epoch_is_one_since_the_metric_changed(before, found):
-    config = dataclasses.replace(RECIPE, best="val_accuracy")
+    config = dataclasses.replace(RECIPE, epochs=4, best="val_accuracy")
     step = types.SimpleNamespace(restore=lambda arrays, origin: None)
     run = at_the_end_of_an_epoch(config=config, step=step, source=data(), folder=None)
     run.progress = Progress(config, STEPS)

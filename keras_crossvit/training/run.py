@@ -318,8 +318,8 @@ class Run:
         """Returns to the moment of a checkpoint.
 
         Raises:
-            ValueError: If the data's classes or the model's design have changed, or `epochs` is
-                less than the run has begun.
+            ValueError: If the data's classes, the model's design or the variables have changed, or
+                `epochs` is less than the run has begun.
         """
         check_epochs(notes, self.config, self.source)
         compare_data(notes, self.source)

@@ -356,7 +356,7 @@ def test_a_whole_step_is_arithmetic_with_static_shapes(accumulation_steps):
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     used = {"Placeholder" if node.op == "_Arg" else node.op for node in nodes}
     assert used - set(ARITHMETIC.split()) == set()
-    # Side by side, micro-batches would take the memory of the whole batch.
+    # Side by side, micro-batches take nearly the memory of the whole batch.
     at_a_time = [n.attr["parallel_iterations"].i for n in nodes if n.op == "While"]
     assert at_a_time == [1] * (accumulation_steps > 1)
     assert "ResourceApplyAdam" in used

@@ -118,7 +118,7 @@ class TensorFlowStep(Step):
 
         zeros = [tf.zeros(v.shape, v.dtype) for v in self.trained]
         start = tf.constant(0), zeros, tf.zeros(COLUMNS - 1)
-        # Not side by side, which would take as much memory as the whole batch.
+        # Not side by side, which takes nearly as much memory as the whole batch.
         _, gradients, sums = tf.while_loop(
             lambda part, *_: part < parts, add_part, start, parallel_iterations=1
         )

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # `from_pretrained` reads one of them
 
 # What the commands read in a config.json: the types that a value may have, and what they are.
-_TEXT, _NUMBER = ((str,), "a string"), ((int, float), "a number")
+_TEXT = (str,), "a string"
 _TYPES = {
-    "crop_ratio": _NUMBER,
-    "crop_pct": _NUMBER,
+    "crop_ratio": ((int, float), "a number"),
     "exif_orientation": ((bool,), "true or false"),
     "dataset": _TEXT,
     "data_dir": _TEXT,
@@ -54,10 +53,12 @@ class FoundModel:
         return default if found is None else found
 
     def reading(self, arguments: argparse.Namespace) -> dict[str, Any]:
-        """`crop_ratio` and `exif_orientation`: the arguments', or else the run's."""
+        """`crop_ratio` and `exif_orientation`: the arguments', the run's, or else the model's."""
+        own = self.model.reading
+        turned = own.get("exif_orientation", True)
         return {
-            "crop_ratio": self.value("crop_ratio", arguments.crop_ratio),
-            "exif_orientation": self.value("exif_orientation", arguments.exif_orientation, True),
+            "crop_ratio": self.value("crop_ratio", arguments.crop_ratio, own.get("crop_ratio")),
+            "exif_orientation": self.value("exif_orientation", arguments.exif_orientation, turned),
         }
 
 
@@ -166,8 +167,7 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
 def _open(source):
     path = pathlib.Path(source)
     if source.startswith("hf://"):
-        values = _with_crop(read_description(source), source)
-        return FoundModel(_from_pretrained(source), values)
+        return FoundModel(_from_pretrained(source), _checked(read_description(source), source))
     if path.is_file():
         of_run = path.name in ("model.keras", "best.keras")
         values = _read_config(path.parent / "config.json") if of_run else {}
@@ -186,14 +186,7 @@ def _open(source):
             "`MODEL` must be a folder that holds a model: model.keras, as a finished run has "
             f"it, or config.json with model.safetensors. Received: {source}, which holds none"
         )
-    return FoundModel(_from_pretrained(path), _with_crop(values, path / "config.json"))
-
-
-def _with_crop(values, origin):
-    """The values, with timm's crop where no run has recorded its own."""
-    cfg = _checked(_checked(values, origin).get("pretrained_cfg") or {}, origin)
-    recorded = values.get("crop_ratio")
-    return {**values, "crop_ratio": cfg.get("crop_pct") if recorded is None else recorded}
+    return FoundModel(_from_pretrained(path), values)
 
 
 def _checked(values, origin):

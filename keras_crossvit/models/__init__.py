@@ -3,8 +3,7 @@
 from keras_crossvit.models import legacy  # noqa: F401  (registers what version 0.1 saved)
 from keras_crossvit.models.assembly import BranchLayers
 from keras_crossvit.models.config import BranchConfig, CrossViTConfig
-from keras_crossvit.models.crossvit import (
-    CrossViT,
+from keras_crossvit.models.constructors import (
     CrossViT9,
     CrossViT9Dagger,
     CrossViT15,
@@ -15,6 +14,7 @@ from keras_crossvit.models.crossvit import (
     CrossViTSmall,
     CrossViTTiny,
 )
+from keras_crossvit.models.crossvit import CrossViT
 from keras_crossvit.models.features import branch_logits, feature_model, feature_names
 from keras_crossvit.models.freezing import freeze
 from keras_crossvit.models.macs import count_macs

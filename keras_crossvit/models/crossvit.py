@@ -16,7 +16,6 @@ distillation.
 """
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -121,7 +120,7 @@ class CrossViT(Loops):
         labels: Names of the classes, a tuple, or `None`.
         reading: How images are read for the evaluation of the weights, `{"crop_ratio": ...,
             "exif_orientation": ...}`, as far as it is known: `from_pretrained` and training set
-            it, and `save_pretrained` hands it on.
+            it, and whatever is saved or copied of the model keeps it.
         heads_left_out: Whether the heads in `weights` were left out, and new ones made instead.
         feature_dim: Width of the features, `C_small + C_large`.
         mean: Mean of each channel that is normalised, for pixels in 0..1; likewise `std`.
@@ -249,6 +248,7 @@ class CrossViT(Loops):
             "inputs": "separate" if self.takes_pairs else "shared",
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "quantization": quantized_layers(self),
+            "reading": dict(self.reading),
             "trainable": self.trainable,
             **frozen_layers(self),
         }
@@ -259,7 +259,7 @@ class CrossViT(Loops):
         arguments = dict(config)
         trainable = arguments.pop("trainable")
         frozen, thawed = arguments.pop("frozen"), arguments.pop("thawed", ())
-        quantization = arguments.pop("quantization", None)
+        quantization, reading = arguments.pop("quantization", None), arguments.pop("reading", {})
         arguments["config"] = CrossViTConfig.from_dict(arguments["config"])
         arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"])
         if arguments["input_tensor"] is not None:
@@ -272,6 +272,7 @@ class CrossViT(Loops):
                 arguments["classifier_activation"], custom_objects
             )
         model = cls(**arguments)
+        model.reading = dict(reading)
         quantize_again(model, quantization)
         if not trainable:
             model.trainable = False
@@ -376,31 +377,3 @@ def _serialize_activation(activation):
         if activation is None
         else keras.activations.serialize(keras.activations.get(activation))
     )
-
-
-def _constructor(preset, title):
-    """The constructor of one row of table 1: `CrossViT` with its configuration filled in."""
-
-    def build(*args, **kwargs):
-        return CrossViT(CrossViTConfig.preset(preset), *args, **kwargs)
-
-    signature = inspect.signature(CrossViT)
-    arguments = [p for p in signature.parameters.values() if p.name != "config"]
-    build.__signature__ = signature.replace(parameters=arguments)
-    build.__name__ = build.__qualname__ = title
-    build.__doc__ = (
-        f"{title}, the preset {preset!r} (table 1). Arguments and result: `CrossViT`, "
-        "without `config`."
-    )
-    return build
-
-
-CrossViTTiny = _constructor("crossvit_tiny", "CrossViTTiny")
-CrossViTSmall = _constructor("crossvit_small", "CrossViTSmall")
-CrossViTBase = _constructor("crossvit_base", "CrossViTBase")
-CrossViT9 = _constructor("crossvit_9", "CrossViT9")
-CrossViT15 = _constructor("crossvit_15", "CrossViT15")
-CrossViT18 = _constructor("crossvit_18", "CrossViT18")
-CrossViT9Dagger = _constructor("crossvit_9_dagger", "CrossViT9Dagger")
-CrossViT15Dagger = _constructor("crossvit_15_dagger", "CrossViT15Dagger")
-CrossViT18Dagger = _constructor("crossvit_18_dagger", "CrossViT18Dagger")

@@ -168,12 +168,12 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
         config, size = arguments.pop("config"), arguments["input_shape"][:2]
         seen = config.branch_sizes(*size) if own else sizes_of_timm(found, config, size)
+        reading = _reading_of(found, text)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "`source` must have a config.json as this package or timm writes it. "
             f"Received: {text}, whose values cannot be read: {type(error).__name__}: {error}"
         ) from error
-    reading = _reading_of(found, text)
     known = changes.keys() & {"config", "weights"}
     if known:
         raise ValueError(

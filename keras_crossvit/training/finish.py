@@ -66,7 +66,6 @@ def write_result(
         with write_atomically(saved) as aside:
             model.save(aside)
     digest = _digest(saved)
-    model.reading = read
     _describe(folder, model, {"data": data, **results})
     # Recorded before it is made, so that a run killed in between makes no second version.
     version = pathlib.PurePath(before["export"]).name if written else next_version(exports)

@@ -367,6 +367,8 @@ class Run:
         # Weights may have decided the size where the configuration leaves it open.
         model = build_model(self.config, self.source, weights=None, input_shape=self.size)
         copy_weights(self.step.model, model)
+        turned = self.config.exif_orientation
+        model.reading = {"crop_ratio": self.crop_ratio, "exif_orientation": turned}
         return model
 
     def finish(self) -> dict[str, Any]:
@@ -386,11 +388,7 @@ class Run:
         export = None
         if self.folder is not None:
             self.log.finish()
-            options = {
-                "labels": self.source.class_names,
-                "crop_ratio": self.crop_ratio,
-                "exif_orientation": self.config.exif_orientation,
-            }
+            options = {"labels": self.source.class_names, **model.reading}
             data = pathlib.PurePath(self.source.name).name  # without the folders of this machine
             resume = self.config.resume
             export = write_result(self.folder, model, results, options, resume, data)

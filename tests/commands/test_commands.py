@@ -120,7 +120,9 @@ def test_evaluate_hands_on_what_it_is_given(command, monkeypatch):
     source = types.SimpleNamespace(name="x", class_names=("ant",), validation="held out")
     source.with_classes = lambda labels: source
     image = types.SimpleNamespace(shape=(None, 40, 40, 3))
-    model = types.SimpleNamespace(labels=("ant",), inputs=[image], images={"large": image})
+    model = types.SimpleNamespace(
+        labels=("ant",), inputs=[image], images={"large": image}, reading={}
+    )
     values = {"crop_ratio": 0.8, "exif_orientation": True}
     for name, function in (
         ("find_model", lambda arguments: shared.FoundModel(model, values)),
@@ -304,7 +306,7 @@ def test_demo_hands_on_what_it_is_given(command, monkeypatch):
     base.skip_without("gradio")
     calls = []
     page = types.SimpleNamespace(block_thread=lambda: None)
-    model = types.SimpleNamespace(name="mine")
+    model = types.SimpleNamespace(name="mine", reading={})
     values = {"crop_ratio": 0.8, "exif_orientation": True}
     for name, function in (
         ("commands.demo.find_model", lambda arguments: shared.FoundModel(model, values)),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import types
 
 import keras
 import numpy as np
@@ -63,8 +64,9 @@ def test_predict_hands_on_what_it_is_given(command, tmp_path, monkeypatch):
         return [{"file": "x"}]
 
     values = {"crop_ratio": 0.8, "exif_orientation": True}
+    model = types.SimpleNamespace(reading={"crop_ratio": 0.7})  # the run's config.json comes first
     for name, function in (
-        ("find_model", lambda arguments: shared.FoundModel(None, values)),
+        ("find_model", lambda arguments: shared.FoundModel(model, values)),
         ("classify_files", classify_files),
     ):
         monkeypatch.setattr(f"keras_crossvit.commands.predict.{name}", function)

@@ -1,11 +1,16 @@
 """How images are read for the evaluation: what a folder says of it goes with the model."""
 
+import argparse
+import copy
 import json
+import pickle
 import re
 
+import keras
 import pytest
 
 import keras_crossvit as kc
+from keras_crossvit.commands.shared import FoundModel
 from tests import base
 
 
@@ -38,6 +43,24 @@ def test_how_images_are_read_is_handed_on(tmp_path):
     assert kc.from_pretrained(tmp_path / "run").reading["crop_ratio"] == 1.0
     base.small_model().save_pretrained(tmp_path / "given")  # another model, of which this is new
     assert read("given") == (0.875, None)
+
+
+def test_what_is_saved_or_copied_of_a_model_is_read_alike(tmp_path):
+    model = base.small_model()
+    model.reading = {"crop_ratio": 0.75, "exif_orientation": False}
+    model.save(tmp_path / "model.keras")
+    copies = [
+        keras.models.load_model(tmp_path / "model.keras"),
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+    ]
+    assert [x.reading for x in copies] == [model.reading] * 3
+    copies[1].reading["crop_ratio"] = 0.5
+    assert model.reading["crop_ratio"] == 0.75
+    arguments = argparse.Namespace(crop_ratio=None, exif_orientation=None)
+    assert FoundModel(copies[0]).reading(arguments) == model.reading
+    arguments = argparse.Namespace(crop_ratio=0.5, exif_orientation=True)
+    assert FoundModel(copies[0]).reading(arguments) == vars(arguments)
 
 
 @pytest.mark.parametrize(

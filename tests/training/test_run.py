@@ -202,15 +202,19 @@ def test_held_out_images_and_the_export_are_turned_as_the_run_says(monkeypatch):
     monkeypatch.setattr(run_module, "write_result", write)
     config = dataclasses.replace(RECIPE, exif_orientation=False)
     values = {"classes": 2, "size": (4, 4, 3), "crop_ratio": 0.5, "shard": None, "best_from": 0}
-    step = types.SimpleNamespace(put_average_in_place=lambda: None)
+    step = types.SimpleNamespace(put_average_in_place=lambda: None, model=None)
     rows = [{"epoch": 0, "loss": 1.0, "val_loss": 2.0}]
     run = at_the_end_of_an_epoch(rows, config=config, source=data(), step=step, **values)
-    run._final_model, run.log.finish = lambda: "model", lambda: None
+    monkeypatch.setattr(run_module, "copy_weights", lambda trained, model: None)
+    model = types.SimpleNamespace()
+    monkeypatch.setattr(run_module, "build_model", lambda *arguments, **values: model)
+    run.log.finish = lambda: None
     assert list(run._held_out_batches) == [0]
     assert found["read"] == (2, (4, 4, 3), 16, 0.5, None, False)
     assert run.finish()["export"] == "export/1"
-    options = {"labels": ("a", "b"), "crop_ratio": 0.5, "exif_orientation": False}
-    assert found["export"] == ("model", {"loss": 2.0}, options, True, "folder:pets")
+    assert model.reading == {"crop_ratio": 0.5, "exif_orientation": False}
+    options = {"labels": ("a", "b"), **model.reading}
+    assert found["export"] == (model, {"loss": 2.0}, options, True, "folder:pets")
 
 
 def test_parts_that_no_recipe_file_registers_are_refused_before_training_on_jax(monkeypatch):

@@ -14,12 +14,11 @@ from keras_crossvit.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from keras_crossvit.models import CrossViTConfig, count_macs
+from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data
 from keras_crossvit.training.config import TrainConfig
-from keras_crossvit.training.folder import last_state
 from keras_crossvit.training.memory import activation_bytes, variable_bytes
-from keras_crossvit.training.progress import check_epochs, compare_data, compare_design
+from keras_crossvit.training.resume import last_state
 from keras_crossvit.training.strategy import asks_others, make_strategy, replicas_of
 
 _GB, _MB = 2**30, 2**20
@@ -41,11 +40,7 @@ def dry_run(config: TrainConfig) -> None:
     source = open_data(config)
     strategy = make_strategy("none" if asks_others(config.strategy) else config.strategy)
     check_fit(config, source, strategy)
-    saved = last_state(check_folder("output_dir", config.output_dir), config)
-    if saved is not None:
-        check_epochs(saved[1], config, source)
-        compare_data(saved[1], source)
-        compare_design(saved[1], CrossViTConfig.preset(config.model))
+    last_state(check_folder("output_dir", config.output_dir), config, source)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:

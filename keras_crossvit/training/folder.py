@@ -1,7 +1,6 @@
 """The folder of a run: one process writes to it, and the same run resumes in it."""
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -11,32 +10,13 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from keras_crossvit.common.checks import check_folder
-from keras_crossvit.common.files import as_json, write_text
-from keras_crossvit.training.checkpoints import checkpoint_paths, read_last_checkpoint
+from keras_crossvit.common.files import write_text
+from keras_crossvit.training.checkpoints import checkpoint_paths
 from keras_crossvit.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
-# Values that may change between the parts of a run: those that do not affect its course,
-_FREE = {
-    *("output_dir", "data_dir", "strategy", "checkpoint_steps", "resume", "parallel_calls"),
-    *("steps_per_call", "worker_timeout", "max_restarts", "best", "patience"),
-}
-# and those that do, which is then logged.
-_CHANGING = {
-    "epochs": "the learning rate follows the schedule of the new number of epochs from here on",
-    "warmup_epochs": "the learning rate follows the schedule of the new warm-up from here on",
-    "batch_size": "from here on steps and the learning rate follow the new size",
-    "mixing_batch_size": "different images are mixed with each other",
-    "exif_orientation": "images are now turned upright as their EXIF says, or no longer are",
-    "precision": "numbers are rounded differently",
-    "accumulation_steps": "sums are rounded differently",
-    "gradient_checkpointing": "sums may be rounded differently",
-    "jit_compile": "sums are rounded differently",
-}
 _LEFTOVERS = (".writing-*", "checkpoints/.writing-*", "export/.export-*")
 # What a run writes, except its exports, which a server may be reading. Checkpoints are moved
 # first: without them nothing resumes the old run if the process is killed in between.
@@ -110,35 +90,6 @@ def _alone_in(folder, made):
                 folder.rmdir()
 
 
-def last_state(
-    folder: pathlib.Path, config: TrainConfig
-) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """The last checkpoint of the run that the folder holds, if the run is resumed.
-
-    Args:
-        folder: The run's folder.
-        config: Its `TrainConfig`.
-
-    Returns:
-        `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
-
-    Raises:
-        ValueError: If the folder holds a run that differs in values that may not change.
-    """
-    state = read_last_checkpoint(folder / "checkpoints") if config.resume else None
-    if state is None:
-        return None
-    before = read_json(folder / "config.json")
-    if before is None:
-        logger.warning("%s records no values; the current ones are used", folder / "config.json")
-    else:
-        before.setdefault("exif_orientation", False)  # version 0.1 turned no image
-        _compare(folder, before, config)
-    # Version 0.1 recorded no batch size.
-    state[1].setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
-    return state
-
-
 def begin_run(folder: pathlib.Path, config: TrainConfig, resumed: bool) -> None:
     """Prepares the folder for what the run will write; until then nothing in it has changed.
 
@@ -193,36 +144,3 @@ def next_before(folder: pathlib.Path) -> pathlib.Path:
     while (folder / f"before.{number}").exists():
         number += 1
     return folder / f"before.{number}"
-
-
-def _compare(folder, before, config):
-    now = as_json(dataclasses.asdict(config))
-    # An option newer than the run had, in effect, the value that is now its default.
-    defaults = {
-        field.name: as_json(field.default)
-        for field in dataclasses.fields(config)
-        if field.default is not dataclasses.MISSING
-    }
-    before = {**now, **defaults, **before}
-    changed = {
-        name: (before[name], now[name])
-        for name in now
-        if name not in _FREE and before[name] != now[name]
-    }
-    if _both_have_a_path(before["dataset"], now["dataset"]):
-        changed.pop("dataset", None)  # moved, or another process's copy
-    refused = [name for name in changed if name not in _CHANGING]
-    if refused:
-        raise ValueError(
-            f"`output_dir` holds a run with other values, {folder}: "
-            + ", ".join(f"{name}={changed[name][0]!r}" for name in refused)
-            + ". Go on with these, take another `output_dir`, or start afresh with --no-resume. "
-            + f"Received: {', '.join(f'{name}={changed[name][1]!r}' for name in refused)}"
-        )
-    for name, (old, new) in changed.items():
-        logger.warning("%s goes on as %r instead of %r: %s", name, new, old, _CHANGING[name])
-
-
-def _both_have_a_path(before, now):
-    """Whether both datasets are folders, or both are tables."""
-    return {text.partition(":")[0] for text in (before, now)} in ({"folder"}, {"csv"})

@@ -1,23 +1,17 @@
 """How far a run has got, and what it has seen since its epoch began."""
 
 import dataclasses
-import logging
 import math
 import pathlib
 import time
 from collections.abc import Mapping
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
-from keras_crossvit.data.sources import Source
-from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.folder import next_before
 from keras_crossvit.training.steps import Totals
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -130,92 +124,4 @@ class Progress:
             "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "
             "values start in another `output_dir`, or with --no-resume, which keeps this run's "
             f"checkpoints, all from before it, in {before}."
-        )
-
-
-def check_epochs(notes: dict[str, Any], config: TrainConfig, source: Source) -> None:
-    """Refuses to end a run before the end of the epoch that a checkpoint has begun.
-
-    There would be no results of the weights that it would end with.
-
-    Args:
-        notes: The checkpoint's notes, which get the `steps_per_epoch` that version 0.1 left out.
-        config: The `TrainConfig` of the resumed run.
-        source: Its data.
-
-    Raises:
-        ValueError: If `epochs` is too small.
-    """
-    notes.setdefault("steps_per_epoch", source.train.size // int(notes["batch_size"]))
-    begun = math.ceil(notes["step"] / notes["steps_per_epoch"])
-    if config.epochs < begun:
-        raise ValueError(
-            f"`epochs` must be at least {begun}, which the run in {config.output_dir} has begun. "
-            f"Received: epochs={config.epochs}"
-        )
-
-
-def compare_design(notes: Mapping[str, Any], design: CrossViTConfig) -> None:
-    """Refuses a model other than a checkpoint's, also where all its weights would fit.
-
-    Args:
-        notes: The checkpoint's notes.
-        design: That of the resumed run's model.
-
-    Raises:
-        ValueError: If a recipe file now registers another design under the name.
-    """
-    now = [*_leaves(dataclasses.asdict(design))]
-    before = [*_leaves(notes.get("design", {}))]  # earlier versions recorded none
-    changed = [leaf for leaf in before if leaf not in now]
-    if changed:
-        was, is_now = (
-            ", ".join(f"{name}={value!r}" for name, value in leaves)
-            for leaves in (changed, [leaf for leaf in now if leaf not in before])
-        )
-        raise ValueError(
-            f"`model` must be of the design that the run began with, {was}. Received: {is_now}"
-        )
-
-
-def _leaves(values, path=""):
-    """`(name, value)` of all values in nested dictionaries, such as `("small.depth", 1)`."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
-
-
-def compare_data(notes: Mapping[str, Any], source: Source) -> None:
-    """Refuses classes other than a checkpoint's; logs that there are other images or labels.
-
-    Args:
-        notes: The checkpoint's notes.
-        source: The data of the resumed run.
-
-    Raises:
-        ValueError: If the data's classes have changed.
-    """
-    names = notes.get("class_names", source.class_names)
-    for number, (was, is_now) in enumerate(zip_longest(names, source.class_names)):
-        if was != is_now:
-            before, now = (repr(name) if name is not None else "none" for name in (was, is_now))
-            raise ValueError(
-                "`dataset` must have the classes that the run began with, in their order. "
-                f"Received: {source.name}, whose class {number} is {now} instead of {before}"
-            )
-    images = [source.train.size, source.validation.size]
-    noted = notes.get("images", images)  # version 0.1 recorded none
-    if noted != images:
-        logger.warning(
-            "%s has changed: from here on there are %d images to train on and %d held out, "
-            "instead of %d and %d, and their order has changed",
-            *(source.name, *images, *noted),
-        )
-    elif notes.get("data") not in (None, source.digest):
-        logger.warning(
-            "%s has changed: from here on there are other images, in another order, or other "
-            "labels, as many as before",
-            source.name,
         )

@@ -38,16 +38,12 @@ from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.checkpoints import CheckpointWriter
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.finish import write_result
-from keras_crossvit.training.folder import begin_run, last_state, run_folder
+from keras_crossvit.training.folder import begin_run, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
-from keras_crossvit.training.progress import (
-    Progress,
-    check_epochs,
-    compare_data,
-    compare_design,
-)
+from keras_crossvit.training.progress import Progress
+from keras_crossvit.training.resume import last_state
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     is_chief,
@@ -116,7 +112,7 @@ def _train(config, on_step, on_epoch):
         run_folder(config, is_chief(strategy)) as folder,
         watch_for_preemption() as stop,
     ):
-        saved = last_state(folder, config)
+        saved = last_state(folder, config, source)
         check_agreement(strategy, config, source, 0 if saved is None else int(saved[1]["step"]))
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
@@ -318,12 +314,8 @@ class Run:
         """Returns to the moment of a checkpoint.
 
         Raises:
-            ValueError: If the data's classes, the model's design or the variables have changed, or
-                `epochs` is less than the run has begun.
+            ValueError: If the variables have changed.
         """
-        check_epochs(notes, self.config, self.source)
-        compare_data(notes, self.source)
-        compare_design(notes, self.design)
         self.log.rows = notes["log"]
         same = notes.get("best", self.config.best) == self.config.best
         self.best_from = notes.get("best_from", 0) if same else len(self.log.rows)

@@ -18,7 +18,9 @@ from keras_crossvit.training.checkpoints import (
     write_checkpoint,
 )
 from keras_crossvit.training.config import TrainConfig
-from keras_crossvit.training.folder import begin_run, last_state, put_aside, run_folder
+from keras_crossvit.training.folder import begin_run, put_aside, run_folder
+from keras_crossvit.training.resume import last_state
+from tests.training.tiny import data
 
 ARRAYS = {
     "kernel": np.arange(12, dtype="float32").reshape(3, 4),
@@ -40,7 +42,7 @@ def make_config(folder):
 
 def open_run(folder, config, writes):
     """The state from which a run goes on, after the process that writes has begun it."""
-    state = last_state(folder, config)
+    state = last_state(folder, config, data())
     if writes:
         begin_run(folder, config, resumed=state is not None)
     return state
@@ -218,49 +220,6 @@ def test_a_folder_that_is_removed_meanwhile_hides_no_other_error(tmp_path):
 
     with pytest.raises(KeyError, match="another"):
         fail()
-
-
-@pytest.mark.parametrize("kind", ["folder", "csv"])
-def test_the_data_may_be_elsewhere(tmp_path, kind):
-    """Moved, or as another process has them; data of another kind are other data."""
-    config = dataclasses.replace(make_config(tmp_path), dataset=f"{kind}:/disk0/pets")
-    open_run(tmp_path, config, writes=True)
-    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
-    moved = dataclasses.replace(config, dataset=f"{kind}:/disk1/pets")
-    assert open_run(tmp_path, moved, writes=False)[1]["step"] == 5
-    for other in ("digits", "hub:/disk0/pets"):
-        with pytest.raises(ValueError, match=f"dataset='{kind}:/disk0/pets'.*dataset='{other}'"):
-            open_run(tmp_path, dataclasses.replace(config, dataset=other), writes=True)
-
-
-def test_options_younger_than_the_run_count_as_their_defaults(tmp_path, caplog):
-    config = make_config(tmp_path)
-    assert open_run(tmp_path, config, writes=True) is None
-    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
-    values = json.loads((tmp_path / "config.json").read_text())
-    older = {name: value for name, value in values.items() if name not in ("layer_decay", "loss")}
-    (tmp_path / "config.json").write_text(json.dumps(older))
-    with pytest.raises(ValueError, match=r"other values, .*layer_decay=None.* layer_decay=0.5"):
-        open_run(tmp_path, dataclasses.replace(config, layer_decay=0.5), writes=True)
-    assert json.loads((tmp_path / "config.json").read_text()) == older
-    assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
-    assert not caplog.records
-    (tmp_path / "config.json").unlink()
-    assert open_run(tmp_path, config, writes=True)[1]["step"] == 5
-    assert "config.json records no values" in caplog.text
-
-
-def test_a_run_of_version_0_1_is_counted_in_its_batches_and_turned_no_image(tmp_path, caplog):
-    """Its checkpoints have no batch size, and its config.json names no orientation."""
-    config = make_config(tmp_path)
-    open_run(tmp_path, config, writes=True)
-    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
-    values = {**json.loads((tmp_path / "config.json").read_text()), "batch_size": 4}
-    del values["exif_orientation"]
-    (tmp_path / "config.json").write_text(json.dumps(values))
-    assert open_run(tmp_path, config, writes=False)[1]["batch_size"] == 4
-    assert "batch_size goes on as 8 instead of 4" in caplog.text
-    assert "exif_orientation goes on as True instead of False" in caplog.text
 
 
 def test_a_model_without_checkpoints_is_put_aside(tmp_path):

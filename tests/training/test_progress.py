@@ -1,19 +1,16 @@
 """How far a run is: sums in the order of the steps, and the way back to a checkpoint."""
 
 import dataclasses
-import json
-import re
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.log import RunLog
-from keras_crossvit.training.progress import Progress, check_epochs, compare_data, compare_design
+from keras_crossvit.training.progress import Progress
 from tests.base import skip_without
-from tests.training.tiny import RECIPE, STEPS, data
+from tests.training.tiny import RECIPE, STEPS
 
 
 def row(loss, right=4):
@@ -149,85 +146,6 @@ def test_the_curves_of_tensorboard(log):
             assert (int(width), int(height)) == (4 * 3, 2)  # six are a row of four and no more
             assert (tf.io.decode_png(grid).numpy() == 255).all()
         assert found == values
-
-
-@pytest.mark.parametrize(
-    ("names", "difference"),
-    [
-        (("a", "c", "b"), "whose class 1 is 'c' instead of 'b'"),
-        (("a",), "whose class 1 is none instead of 'b'"),
-    ],
-)
-def test_other_classes_are_refused(names, difference):
-    with pytest.raises(ValueError, match=rf"^`dataset` must .* folder:pets, {difference}$"):
-        compare_data({"class_names": ["a", "b"]}, data(names))
-
-
-@pytest.mark.parametrize(
-    ("step", "epochs", "least"), [(25, 2, 3), (25, 3, None), (22, 1, 2), (22, 2, None)]
-)
-@pytest.mark.parametrize("recorded", [{"steps_per_epoch": STEPS}, {}])  # {}: by version 0.1
-def test_a_run_ends_no_earlier_than_with_the_epoch_that_it_has_begun(
-    step, epochs, least, recorded
-):
-    config = dataclasses.replace(RECIPE, epochs=epochs, warmup_epochs=0, output_dir="run")
-    notes = {"step": step, "batch_size": 16, **recorded}
-    if least is None:
-        check_epochs(notes, config, data())
-        assert notes["steps_per_epoch"] == STEPS
-        return
-    message = rf"^`epochs` must be at least {least}, which the run in run has begun\. .*={epochs}$"
-    with pytest.raises(ValueError, match=message):
-        check_epochs(notes, config, data())
-
-
-def test_another_design_is_refused_whose_weights_would_fit():
-    design = CrossViTConfig.preset("crossvit_digits")
-    other = dataclasses.replace(
-        design,
-        large=dataclasses.replace(design.large, num_heads=2 * design.large.num_heads),
-        fusion="pairwise",
-    )
-    noted = {"design": json.loads(json.dumps(dataclasses.asdict(design)))}
-    compare_design(noted, design)
-    compare_design({}, other)  # earlier versions recorded none
-    heads = design.large.num_heads
-    message = (
-        "`model` must be of the design that the run began with, "
-        f"large.num_heads={heads}, fusion='cross_attention'. "
-        f"Received: large.num_heads={2 * heads}, fusion='pairwise'"
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        compare_design(noted, other)
-    alone = dataclasses.replace(design, small=None, fusion="none")
-    with pytest.raises(ValueError, match=r"small\.depth=\d.* Received: .*small=None"):
-        compare_design(noted, alone)
-
-
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        ([177, 20], "177 and 20, and their order"),  # as many steps per epoch
-        ([176, 21], "176 and 21, and their order"),
-        ([176, 20], None),
-        (None, None),  # of version 0.1
-    ],
-)
-def test_data_that_grew_or_shrank_are_named(images, message, caplog):
-    compare_data({} if images is None else {"images": images}, data())
-    if message is None:
-        assert not caplog.messages
-    else:
-        assert caplog.messages[0].startswith("folder:pets has changed: from here on there are 176")
-        assert f"held out, instead of {message}" in caplog.messages[0]
-
-
-def test_other_images_or_labels_of_the_same_number_are_named(caplog):
-    noted = {"images": [176, 20], "data": data().digest}
-    compare_data(noted, data())
-    assert not caplog.messages
-    compare_data({**noted, "data": [noted["data"][0], 0]}, data())
-    assert "folder:pets has changed: from here on there are other images, in" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(("epochs", "ended"), [(2, True), (3, False)])

@@ -37,8 +37,7 @@ def main() -> None:
     """Evaluates as the process's arguments say."""
     arguments = _parse()
     with errors_in_one_line():
-        if arguments.output_dir:
-            check_folder("--output-dir", arguments.output_dir)
+        folder = arguments.output_dir and check_folder("--output-dir", arguments.output_dir)
         probes = _probes(arguments)
         run_recipe(arguments)
         if arguments.model is not None:
@@ -55,7 +54,7 @@ def main() -> None:
         ratio = crop_ratio_for(image_shape(found.model), reading["crop_ratio"])
         used = {**reading, "crop_ratio": ratio}
         used |= data_values(arguments, found.values)
-        _report(arguments, used, source, result)
+        _report(result, folder, {**vars(arguments), **used}, source.class_names)
 
 
 def _parse():
@@ -94,17 +93,16 @@ def _measure(arguments, model, source, probes, reading):
     return evaluate(model, source.validation, names, branches=arguments.branches, **reading)
 
 
-def _report(arguments, used, source, result):
-    """Prints and writes the result; `used` are the values behind arguments that were left out."""
+def _report(result, folder, arguments, class_names):
+    """Prints the result, and writes it to the folder, if any, with what it was measured by."""
     confusion = result.pop("confusion", None)
     short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
     print(json.dumps(short, indent=2))
-    if arguments.output_dir:
-        folder = check_folder("--output-dir", arguments.output_dir)
+    if folder:
         folder.mkdir(parents=True, exist_ok=True)
-        values = {**vars(arguments), **used, **result}
+        values = {**arguments, **result}
         if confusion is not None:
             values["confusion"] = confusion.tolist()
         write_json(folder / "evaluation.json", values)
         if confusion is not None:
-            plot_confusion(confusion, source.class_names, folder / "confusion.png")
+            plot_confusion(confusion, class_names, folder / "confusion.png")

@@ -121,8 +121,11 @@ def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
 def check_folder(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
     """The path of a folder to write to, on a disk, which need not exist."""
     folder = check_local(name, path)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`{name}` must be a folder. Received: {folder}, which is a file")
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        what = "which is" if there == folder else f"where {there} is"
+        kind = "a broken link" if there.is_symlink() and not there.exists() else "a file"
+        raise ValueError(f"`{name}` must be a folder. Received: {folder}, {what} {kind}")
     return folder
 
 

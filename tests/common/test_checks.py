@@ -10,6 +10,7 @@ import pytest
 import keras_crossvit as kc
 from keras_crossvit.common.checks import (
     check_choice,
+    check_folder,
     check_local,
     check_not_negative,
     check_not_negative_int,
@@ -103,3 +104,25 @@ def test_nothing_is_written_to_a_bucket(write, path, model, tmp_path, monkeypatc
     with pytest.raises(ValueError, match=r"` must be a path on a disk; .*Received: (gs|s3):/"):
         write(model, path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("file", "which is a file"),
+        ("file/run", "where file is a file"),
+        ("link", "which is a broken link"),
+        ("link/a/b", "where link is a broken link"),
+    ],
+)
+def test_where_no_folder_can_be_made(path, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").write_text("")
+    pathlib.Path("link").symlink_to("nowhere")
+    message = f"`output_dir` must be a folder. Received: {path}, {reason}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_folder("output_dir", path)
+    pathlib.Path("folder").mkdir()
+    pathlib.Path("to").symlink_to("folder")
+    for fine in ("folder", "to", "to/new", "new/newer", ".", tmp_path / "new"):
+        assert check_folder("output_dir", fine) == pathlib.Path(fine)

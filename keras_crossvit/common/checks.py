@@ -108,8 +108,16 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     return value
 
 
+def check_path(name: str, path: Any) -> str:
+    """The path as a string. An empty one is not the current folder, but one that was forgotten."""
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise ValueError(f"`{name}` must be a path. Received: {name}={path!r}")
+    return os.fspath(path)
+
+
 def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
     """The path of something to write, which must be on a disk rather than in a bucket."""
+    check_path(name, path)
     if _SCHEME.match(os.fspath(path)):  # a `pathlib.Path` keeps one slash of gs://
         raise ValueError(
             f"`{name}` must be a path on a disk; a bucket can be mounted as one. "

@@ -300,7 +300,7 @@ class CrossViT(Loops):
 
         Args:
             folder: The folder; created if needed. Other files in it stay, as do other keys of a
-                `config.json`.
+                `config.json`, and a `README.md` that is no such card.
             crop_ratio: Crop ratio of the evaluation that belongs to the weights; `None` for that
                 of `reading`, or else the published one at that input size.
             details: Further rows of the model card, e.g. `{"data": "pets", "top-1": "93.1 %"}`.
@@ -308,8 +308,8 @@ class CrossViT(Loops):
                 `crossvit demo`, with `app.py`, `requirements.txt` and a Space's card.
 
         Raises:
-            ValueError: If a weight has no name in timm, `folder` is a file or a run's folder, or a
-                model without a top is to become a Space.
+            ValueError: If a weight has no name or shares it, `folder` is a file or a run's folder,
+                or a model without a top is to become a Space.
         """
         from keras_crossvit.models.pretrained import save_pretrained
 
@@ -330,7 +330,8 @@ class CrossViT(Loops):
             The address of the commit.
 
         Raises:
-            ValueError: If `name` has another form, or a weight has no name in timm.
+            ValueError: If `name` has another form, or as from `save_pretrained`.
+            ConnectionError: If the hub cannot be reached, or refuses.
         """
         from keras_crossvit.models.pretrained import push_to_hub
 

@@ -13,23 +13,34 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import check_bool, check_crop_ratio, check_folder
+from keras_crossvit.common.checks import (
+    check_bool,
+    check_crop_ratio,
+    check_folder,
+    check_path,
+    first_line,
+)
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
+from keras_crossvit.models.card import write_card
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
 from keras_crossvit.models.inputs import has_layers_before
-from keras_crossvit.models.presets import preset_name
-from keras_crossvit.models.space import space_front_matter, write_space
+from keras_crossvit.models.space import write_space
 from keras_crossvit.models.timm_config import (
     arguments_of_timm,
-    is_of_timm,
     sizes_of_timm,
     timm_config,
 )
 from keras_crossvit.weights.checkpoint import head_classes, model_state, save_checkpoint
 from keras_crossvit.weights.files import load_keras
-from keras_crossvit.weights.sources import WeightSource, download, repository_of, resolve
+from keras_crossvit.weights.sources import (
+    WeightSource,
+    download,
+    meant_repository,
+    repository_of,
+    resolve,
+)
 
 _logger = logging.getLogger("keras_crossvit")
 _OURS = "keras_crossvit"  # the part of config.json that timm does not read
@@ -49,7 +60,7 @@ def save_pretrained(
     space: bool = False,
 ) -> None:
     """See `CrossViT.save_pretrained`."""
-    if (pathlib.Path(folder) / "model.keras").is_file():
+    if (check_folder("folder", folder) / "model.keras").is_file():
         raise ValueError(
             "`folder` must not be a run's, whose model.keras the commands would go on to read. "
             f"Received: folder={os.fspath(folder)!r}"
@@ -76,9 +87,11 @@ def write_folder(
             "`model` must not be built on an `input_tensor`, whose layers have no place in the "
             f"folder. Received: {model.name!r}"
         )
-    state = model_state(model)  # raises for a model that has no names in timm
+    # What is wrong is said before anything is written.
+    state = model_state(model)
     folder = check_folder("folder", folder)
-    _config_before(folder / "config.json")  # raises before anything is written, as does this
+    details = _checked_details(details)
+    _config_before(folder / "config.json")
     _reading_to_write(model, crop_ratio)
     folder.mkdir(parents=True, exist_ok=True)
     classes = head_classes(state)
@@ -94,7 +107,7 @@ def describe(
     folder: pathlib.Path,
     *,
     crop_ratio: float | None,
-    details: Mapping[str, Any] | None,
+    details: Mapping[str, Any],
     classes: int | None,
     space: bool = False,
 ) -> None:
@@ -110,9 +123,14 @@ def describe(
         (folder / "labels.txt").unlink(missing_ok=True)
     else:
         write_text(folder / "labels.txt", "".join(f"{label}\n" for label in model.labels))
-    write_text(
-        folder / "README.md", _card(model, ratio, timm["architecture"], details or {}, space)
-    )
+    write_card(folder / "README.md", model, ratio, timm["architecture"], details, space)
+
+
+def _checked_details(details):
+    details = {} if details is None else details
+    if not isinstance(details, Mapping):
+        raise ValueError(f"`details` must be a dictionary or None. Received: details={details!r}")
+    return details
 
 
 def _reading_to_write(model, crop_ratio):
@@ -156,7 +174,7 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
             `changes`.
         ConnectionError: If it must be downloaded and cannot be.
     """
-    text = weights = os.fspath(source)
+    text = weights = check_path("source", source)
     found = read_description(text)
     if not text.startswith("hf://"):
         # timm writes the second by default; reading it needs torch.
@@ -259,14 +277,19 @@ def push_to_hub(
     """See `CrossViT.push_to_hub`."""
     import huggingface_hub
 
-    if name.count("/") != 1 or not all(name.split("/")):
-        raise ValueError(f'`name` must have the form "owner/name". Received: name={name!r}')
+    repository_of("name", name, "owner/name")
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, space=space, **options)
         api = huggingface_hub.HfApi()
         kind, sdk = ("space", "gradio") if space else ("model", None)
-        api.create_repo(name, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
-        uploaded = api.upload_folder(repo_id=name, folder_path=folder, repo_type=kind)
+        try:
+            api.create_repo(name, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
+            uploaded = api.upload_folder(repo_id=name, folder_path=folder, repo_type=kind)
+        except Exception as error:  # from the hub, HTTP or the system
+            raise ConnectionError(
+                f"`name={name!r}` could not be uploaded to the Hugging Face hub. Received: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
         return str(uploaded)
 
 
@@ -285,13 +308,13 @@ def read_description(origin: str) -> dict[str, Any]:
     Raises as `from_pretrained` does.
     """
     if origin.startswith("hf://"):
-        path = download(repository_of("source", origin), "config.json", origin)
+        path = download(repository_of("source", origin), "config.json", origin, "source")
     else:
-        path = pathlib.Path(origin).expanduser() / "config.json"
+        path = pathlib.Path(check_path("source", origin)).expanduser() / "config.json"
     if not path.is_file():
         raise ValueError(
             "`source` must be a folder with config.json and model.safetensors, or "
-            f'"hf://owner/name". Received: source={origin!r}'
+            f'"hf://owner/name". Received: source={origin!r}{meant_repository(origin)}'
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -308,8 +331,8 @@ def read_description(origin: str) -> dict[str, Any]:
                 f"Received: {path.parent}, which holds none"
             )
         raise ValueError(
-            "`source` must hold a config.json of this package or of timm; of a run with a design "
-            "of your own load model.keras. "
+            "`source` must hold a config.json of this package or of timm; of a run whose folder "
+            "has no model.safetensors load model.keras. "
             f"Received: {path}, without an architecture"
         )
     return found
@@ -352,39 +375,3 @@ def _own_arguments(found, origin):
             f"`source` must describe a CrossViTConfig. Received: {origin}, where {error}"
         ) from error
     return arguments
-
-
-def _card(
-    model: CrossViT,
-    crop_ratio: float,
-    architecture: str,
-    details: Mapping[str, Any],
-    space: bool,
-) -> str:
-    """The model card: what is known of the model, and how to use it."""
-    height, width, channels = model.images["large"].shape[1:]
-    pixels = "pixels in 0..255" if model.include_preprocessing else "pixels normalised beforehand"
-    facts = {
-        "architecture": preset_name(model.config) or "a CrossViT of one's own (config.json)",
-        "parameters": f"{model.count_params():,}",
-        "images": f"{height} x {width}, {channels} channels, {pixels}, centre crop {crop_ratio:g}",
-        "classes": model.classes if model.include_top else "none (features)",
-        "timm": architecture if is_of_timm(architecture) else "no architecture is the same",
-        **details,
-    }
-    tags = ["keras_crossvit", "crossvit", *(["timm"] if is_of_timm(architecture) else [])]
-    lines = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    front_matter = (
-        f"library_name: keras\npipeline_tag: image-classification\ntags: [{', '.join(tags)}]\n"
-    )
-    if space:
-        front_matter = space_front_matter(model.name)
-    return (
-        f"---\n{front_matter}---\n"
-        f"# {model.name}\n\nA CrossViT (Chen, Fan and Panda, ICCV 2021).\n\n"
-        f"| what | value |\n| --- | --- |\n{lines}\n\n"
-        "```python\nimport keras_crossvit as kc\n\n"
-        'model = kc.from_pretrained("FOLDER or hf://OWNER/NAME")\n```\n\n'
-        "The license of the weights is that of what they were trained from, and is for their "
-        "owner to state here.\n"
-    )

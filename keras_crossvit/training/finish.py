@@ -83,7 +83,7 @@ def _describe(folder, model, details):
     """Makes the run's folder one that `from_pretrained` and timm can read."""
     try:
         write_folder(model, folder, details=details)
-    except ValueError as error:  # a custom design may have weights that timm has no names for
+    except ValueError as error:  # in a custom design two weights may have the same name
         logger.warning("%s gets no model.safetensors: %s", folder, error)
 
 

@@ -59,7 +59,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
         path: The file to write; the name ends in `.safetensors`.
 
     Raises:
-        ValueError: If `path` has another ending, or a variable has no name in timm.
+        ValueError: If `path` has another ending, or a variable has no name or shares it.
         OSError: If it cannot be written.
     """
     from safetensors import SafetensorError

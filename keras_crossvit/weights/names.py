@@ -3,7 +3,8 @@
 timm and the authors use the same names, except that the authors write `pos_embed_0` and
 `cls_token_0` as `pos_embed.0` and `cls_token.0`. Branch 0 is the small branch, branch 1 the large
 one. A model of one branch, timm's `deit_*`, has the same names without the branch. Parts that timm
-does not have (all-attention, the T2T module) have names in the same style.
+does not have (all-attention, the T2T module) have names in the same style, and so do a fusion
+and a patch embedding of one's own, whose layers keep the names that they were given.
 """
 
 import re
@@ -35,6 +36,10 @@ _TABLE = (
     ("<b>_norm/<leaf>", "norm.{b}.{leaf}"),
     ("<b>_head/<leaf>", "head.{b}.{leaf}"),
 )
+_TABLE_OF_OWN_PARTS = (
+    ("<b>_patch_embed/<own>", "patch_embed.{b}.{own}"),
+    ("stage_<k>/fusion/<own>", "blocks.{k}.fusion.{own}"),
+)
 _WORDS = {
     "b": {"small": "0", "large": "1"},
     # Positions in PyTorch's Sequential, where ReLU and GELU have the odd ones.
@@ -63,26 +68,32 @@ def _compile(pattern):
     def group(match):
         name = match.group(1)
         words = sorted(_WORDS[name], key=len, reverse=True) if name in _WORDS else [r"\d+"]
+        words = [".+"] if name == "own" else words
         return f"(?P<{name}>{'|'.join(words)})"
 
     return re.compile(re.sub(r"<(\w+)>", group, pattern))
 
 
-_COMPILED = tuple((_compile(pattern), name) for pattern, name in _TABLE)
+_COMPILED = [(_compile(pattern), name) for pattern, name in _TABLE]
+_COMPILED_OF_OWN_PARTS = [(_compile(pattern), name) for pattern, name in _TABLE_OF_OWN_PARTS]
 
 
-def timm_name(path: str, one_branch: bool = False) -> str | None:
+def timm_name(path: str, one_branch: bool = False, own_part: bool = False) -> str | None:
     """The name in timm of the variable with this path, or None if the table has no such path.
 
     Args:
         path: `variable.path`.
         one_branch: Whether the model has only the large branch.
+        own_part: Whether it is of a fusion or a patch embedding that is not of this package.
     """
-    for pattern, name in _COMPILED:
+    for pattern, name in (*_COMPILED, *(_COMPILED_OF_OWN_PARTS if own_part else ())):
         if match := pattern.fullmatch(path):
             if one_branch:
                 name = name.replace(".{b}", "").replace("_{b}", "")
             groups = match.groupdict()
+            if "own" in groups:
+                *layers, leaf = groups["own"].split("/")
+                groups["own"] = ".".join([*layers, _WORDS["leaf"].get(leaf, leaf)])
             return name.format(**{g: _WORDS.get(g, {}).get(v, v) for g, v in groups.items()})
     return None
 
@@ -111,21 +122,30 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
         )
     one_branch = "small" not in branches
     scope = name_scope(model)
+    own = {id(variable) for part in _own_parts(model) for variable in part.weights}
     named, foreign = {}, []
     for variable in model.weights:
-        name = timm_name(variable.path.removeprefix(scope), one_branch)
+        path = variable.path.removeprefix(scope)
+        name = timm_name(path, one_branch, id(variable) in own)
         if name is None or name in named:
             foreign.append(variable.path)
         else:
             named[name] = variable
     if foreign:
         raise ValueError(
-            "`model` must be a CrossViT of the fusions and patch embeddings of this package, not "
-            "quantised and without LoRA, so that each variable has one name in the published "
-            "checkpoints; model.save writes the others too. Received: "
-            f"{len(foreign)} variables without one: {shorten(foreign)}"
+            "`model` must be a CrossViT, not quantised and without LoRA, so that each variable "
+            "has one name in the published checkpoints; model.save writes the others too. "
+            f"Received: {len(foreign)} variables without one: {shorten(foreign)}"
         )
     return named
+
+
+def _own_parts(model):
+    """The fusions and patch embeddings of a CrossViT that are not of this package."""
+    parts = [layers.patch_embed for layers in model.branches.values()]
+    parts += [stage.fuse for stage in model.stages if hasattr(stage, "fuse")]
+    package = __name__.partition(".")[0]
+    return [part for part in parts if type(part).__module__.partition(".")[0] != package]
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_crossvit.common.checks import did_you_mean
+from keras_crossvit.common.checks import did_you_mean, first_line
 from keras_crossvit.weights.checkpoint import (
     arguments_of,
     assign_state,
@@ -27,6 +27,7 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
 # but at least in versions 0.30 to 1.12 it does not resume by itself.
 _BROKEN_OFF = ("ChunkedEncodingError", "RemoteProtocolError")
 _TRIES = 5
+_WITHOUT_NETWORK = {"weights": "weights=None, or the path of a file", "source": "a folder"}
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name on the hub
 
 logger = logging.getLogger("keras_crossvit")
@@ -237,15 +238,16 @@ def _allowed(weights, published):
 
 def _suggestion(weights, published):
     """The end of a message that says what `weights` may have been meant to be, or ""."""
-    is_repository = (
-        isinstance(weights, str)
-        and _REPOSITORY.fullmatch(weights)
-        and not weights.endswith(_SUFFIXES)
-        and not os.path.exists(weights)
-    )
-    if is_repository:
-        return f". Did you mean {'hf://' + weights!r}?"
+    if isinstance(weights, str) and not weights.endswith(_SUFFIXES):
+        return meant_repository(weights) or did_you_mean(weights, published)
     return did_you_mean(weights, published)
+
+
+def meant_repository(text: str) -> str:
+    """The end of a message that asks whether a repository of the hub was meant, or ""."""
+    if not _REPOSITORY.fullmatch(text) or os.path.exists(text):
+        return ""
+    return f". Did you mean {'hf://' + text!r}?"
 
 
 def _published(weights, preset, presets):
@@ -259,23 +261,40 @@ def _published(weights, preset, presets):
     return presets[preset]
 
 
-def repository_of(argument: str, text: str) -> str:
-    """The `owner/name` of an `hf://owner/name` that was given as `argument`.
+def repository_of(argument: str, text: str, form: str = "hf://owner/name") -> str:
+    """The `owner/name` in what was given as `argument`.
 
     Raises:
-        ValueError: If it has another form.
+        ValueError: If it has another form, or the hub allows no such name.
     """
-    repository = text.removeprefix("hf://")
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(f'`{argument}` must have the form "hf://owner/name". Received: {text!r}')
-    return repository
+    from huggingface_hub.utils import validate_repo_id
+
+    name, reason = text.removeprefix(form.removesuffix("owner/name")), ""
+    if name.count("/") == 1 and all(name.split("/")):
+        try:
+            validate_repo_id(name)
+            return name
+        except ValueError as error:
+            reason = f": {first_line(error)}"
+    raise ValueError(
+        f'`{argument}` must have the form "{form}". Received: {argument}={text!r}{reason}'
+    )
 
 
-def download(repository: str, name: str, origin: str) -> pathlib.Path:
+def download(repository: str, name: str, origin: str, argument: str = "weights") -> pathlib.Path:
     """The path of a file in a repository on the Hugging Face hub, downloaded if not cached.
 
     `huggingface_hub` caches and resumes downloads, and respects `HF_HOME`, `HF_ENDPOINT` and
     `HF_HUB_OFFLINE`.
+
+    Args:
+        repository: `owner/name`.
+        name: The file's.
+        origin: What the user passed, for messages.
+        argument: As what.
+
+    Raises:
+        ConnectionError: If it is neither cached nor can be downloaded.
     """
     import huggingface_hub
 
@@ -288,8 +307,8 @@ def download(repository: str, name: str, origin: str) -> pathlib.Path:
             if type(error).__name__ in _BROKEN_OFF and tries_left:
                 continue  # from where it broke off
             raise ConnectionError(
-                f"`weights={origin!r}` could not be loaded: {repository} is not in the cache of "
-                "huggingface_hub and cannot be downloaded. Allowed without a network: "
-                "weights=None, or the path of a file. Received: "
+                f"`{argument}={origin!r}` could not be loaded: {repository} is not in the cache "
+                "of huggingface_hub and cannot be downloaded. Allowed without a network: "
+                f"{_WITHOUT_NETWORK[argument]}. Received: "
                 f"{type(error).__name__}: {error}"
             ) from error

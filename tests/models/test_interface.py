@@ -100,7 +100,8 @@ def test_presets_are_the_rows_of_table_1(name):
 def test_each_constructor_builds_its_preset(title, preset, monkeypatch):
     built = []
     monkeypatch.setattr(
-        "keras_crossvit.models.crossvit.CrossViT", lambda *args, **kwargs: built.append(args[0])
+        "keras_crossvit.models.constructors.CrossViT",
+        lambda *args, **kwargs: built.append(args[0]),
     )
     getattr(kc, title)(weights=None)
     assert built == [kc.CrossViTConfig.preset(preset)]

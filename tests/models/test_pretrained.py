@@ -351,3 +351,52 @@ def test_labels_of_the_model_that_was_there_leave_with_it(model, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["label_names"], config["mine"]) == ([*LABELS], 1)
     assert "label_descriptions" not in config
+
+
+def test_a_readme_that_is_no_model_card_stays(tmp_path, caplog):
+    (tmp_path / "README.md").write_text("# My project\n")
+    base.small_model().save_pretrained(tmp_path, details={"a|b": "c|d\ne"})
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+    assert f"{tmp_path / 'README.md'} is no model card of this package" in caplog.text
+    (tmp_path / "README.md").unlink()
+    for name in ("first", "second"):
+        base.small_model(name=name).save_pretrained(tmp_path, details={"a|b": "c|d\ne"})
+        card = (tmp_path / "README.md").read_text()
+        assert f"\n# {name}\n" in card
+        assert "\n| a\\|b | c\\|d e |\n" in card
+
+
+@pytest.mark.parametrize("folder", ["", None, 3])
+def test_a_path_that_was_forgotten_is_not_the_current_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = base.small_model()
+    with pytest.raises(ValueError, match=rf"^`folder` must be a path\. .*folder={folder!r}$"):
+        model.save_pretrained(folder)
+    with pytest.raises(ValueError, match=rf"^`source` must be a path\. .*source={folder!r}$"):
+        kc.from_pretrained(folder)
+    with pytest.raises(ValueError, match=r"^`details` must be a dictionary or None\. .*=\['a'\]$"):
+        model.save_pretrained("folder", details=["a"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["me", "me/", "me/a b", "me/a--b", "hf://me/mine", "a/b/c"])
+def test_names_that_no_repository_can_have(name):
+    with pytest.raises(ValueError, match=r'^`name` must have the form "owner/name"\. Received: '):
+        base.small_model().push_to_hub(name)
+    with pytest.raises(ValueError, match=r'^`source` must have the form "hf://owner/name"\. Rec'):
+        kc.from_pretrained(f"hf://{name}")
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("Name or service not known")
+
+    for name in ("hf_hub_download", "HfApi.create_repo"):
+        monkeypatch.setattr(f"huggingface_hub.{name}", fail)
+    with pytest.raises(ConnectionError, match=r"^`source='hf://a/b'` could .*network: a folder\."):
+        kc.from_pretrained("hf://a/b")
+    message = r"^`name='a/b'` could not be uploaded to .* OSError: Name or service not known$"
+    with pytest.raises(ConnectionError, match=message):
+        base.small_model().push_to_hub("a/b")
+    with pytest.raises(ValueError, match=r"Did you mean 'hf://timm/crossvit_9_240\.in1k'\?$"):
+        kc.from_pretrained("timm/crossvit_9_240.in1k")

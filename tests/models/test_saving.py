@@ -57,7 +57,8 @@ def test_saved_model_loads_in_a_fresh_process(fresh_model, tmp_path):
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
     base.run_python(LOAD, *(tmp_path / name for name in ("model.keras", "x.npy", "y.npz")))
-    assert_same_outputs(np.load(tmp_path / "y.npz")["arr_0"], model(x), rtol=0, atol=1e-6)
+    # Another process may share the work among its threads otherwise, and so round otherwise.
+    assert_same_outputs(np.load(tmp_path / "y.npz")["arr_0"], model(x), rtol=0, atol=5e-6)
 
 
 def test_weights_file_round_trip(model, tmp_path):

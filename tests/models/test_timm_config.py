@@ -21,7 +21,7 @@ def config_of(model, folder):
     """What `save_pretrained` writes beside the weights."""
     folder.mkdir(exist_ok=True)
     classes = model.classes if model.include_top else None
-    describe(model, folder, crop_ratio=None, details=None, classes=classes)
+    describe(model, folder, crop_ratio=None, details={}, classes=classes)
     return json.loads((folder / "config.json").read_text())
 
 

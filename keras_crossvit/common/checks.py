@@ -77,12 +77,10 @@ def check_between(name: str, value: Any, lowest: float, highest: float) -> Any:
     return value
 
 
-def check_crop_ratio(value: Any) -> float:
+def check_share(name: str, value: Any) -> float:
     value = plain(value)
     if not _is_number(value) or not 0 < value <= 1:
-        raise ValueError(
-            f"`crop_ratio` must be a number in (0, 1]. Received: crop_ratio={value!r}"
-        )
+        raise ValueError(f"`{name}` must be a number in (0, 1]. Received: {name}={value!r}")
     return value
 
 
@@ -99,7 +97,9 @@ def check_divides(num_heads: int, embed_dim: int) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
-    if value not in list(choices):  # a list, since a set would raise for a list
+    value = plain(value)
+    # Also by type, since True == 1; in a list, since a set would raise for a list.
+    if (type(value), value) not in [(type(choice), choice) for choice in choices]:
         allowed = ", ".join(repr(choice) for choice in sorted(choices))
         raise ValueError(
             f"`{name}` must be one of {allowed}. "
@@ -126,14 +126,19 @@ def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(path).expanduser()
 
 
-def check_folder(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
-    """The path of a folder to write to, on a disk, which need not exist."""
+def check_folder(name: str, path: str | os.PathLike[str], writes: bool = True) -> pathlib.Path:
+    """The path of a folder on a disk, which need not exist, but can be made and written."""
     folder = check_local(name, path)
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not there.is_dir():
         what = "which is" if there == folder else f"where {there} is"
         kind = "a broken link" if there.is_symlink() and not there.exists() else "a file"
         raise ValueError(f"`{name}` must be a folder. Received: {folder}, {what} {kind}")
+    if writes and not os.access(there, os.W_OK):
+        raise PermissionError(
+            f"`{name}` must be a folder that can be made and written. "
+            f"Received: {folder}, and {there} cannot be written"
+        )
     return folder
 
 

@@ -200,7 +200,7 @@ def _too_large(file):
 
 
 def _unreadable(file, fault):
-    return f"{escaped(file.name)} cannot be read: {fault}"
+    return f"{escaped(file.name or str(file))} cannot be read: {fault}"
 
 
 def _picture(figure: "Figure") -> PIL.Image.Image:

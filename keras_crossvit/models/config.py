@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from keras_crossvit.common.checks import check_positive, check_positive_int, make_plain
+from keras_crossvit.common.checks import check_bool, check_positive, check_positive_int, make_plain
 from keras_crossvit.common.registry import Registry
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
 from keras_crossvit.weights import PublishedWeights
@@ -97,6 +97,7 @@ class CrossViTConfig:
         for name, branch in self.branches.items():
             if not isinstance(branch, BranchConfig):
                 raise ValueError(f"`{name}` must be a BranchConfig. Received: {name}={branch!r}")
+        check_bool("class_token", self.class_token)
         check_positive_int("num_stages", self.num_stages)
         check_positive_int("fusion_depth", self.fusion_depth)
         FUSIONS.check("fusion", self.fusion)

@@ -24,6 +24,7 @@ import keras
 
 from keras_crossvit import weights as checkpoints
 from keras_crossvit.common.checks import (
+    check_bool,
     check_choice,
     check_labels,
     check_positive_int,
@@ -162,6 +163,10 @@ class CrossViT(Loops):
         classes = plain(classes)
         _check_arguments(config, include_top, pooling, classes, classifier_activation)
         labels = None if labels is None else check_labels(labels, classes)
+        include_top = check_bool("include_top", include_top)
+        include_preprocessing = check_bool("include_preprocessing", include_preprocessing)
+        gradient_checkpointing = check_bool("gradient_checkpointing", gradient_checkpointing)
+        reset_heads = check_bool("reset_heads", reset_heads)
         drop_rate = check_rate("drop_rate", drop_rate)
         drop_path_rate = check_rate("drop_path_rate", drop_path_rate)
         policy = check_dtype(dtype)

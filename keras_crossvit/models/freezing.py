@@ -34,7 +34,7 @@ def freeze(model: CrossViT, stages: int | None = None) -> None:
             "`stages` must be a number for a model without heads. Received: stages=None"
         )
     if stages is not None:
-        check_choice("stages", stages, range(len(model.stages) + 1))
+        stages = check_choice("stages", stages, range(len(model.stages) + 1))
     first = _first_layers(model, stages)
     if not model.trainable:
         model.trainable = True

@@ -28,11 +28,17 @@ def count_macs(model: keras.Model) -> int:
         The number of multiply-accumulates. A layer counts each time that `model` uses it.
 
     Raises:
-        ValueError: If the sizes of what a layer computes are not known.
+        ValueError: If `model` is of another kind, or the sizes of what a layer computes are not
+            known.
     """
     graph = model
-    if isinstance(model, keras.Sequential):
+    if isinstance(model, keras.Sequential) and model.built:
         graph = keras.Model(model.inputs, model.outputs)
+    if not isinstance(graph, keras.Model) or not hasattr(graph, "operations"):
+        raise ValueError(
+            "`model` must be a functional model, or a Sequential one that is built. "
+            f"Received: {model!r}"
+        )
     # A layer's own inputs may be those of its use in another model.
     uses = itertools.chain.from_iterable(graph._nodes_by_depth.values())
     return sum(_macs(use.operation, use.input_tensors, use.output_tensors) for use in uses)

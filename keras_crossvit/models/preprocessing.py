@@ -107,7 +107,7 @@ def preprocess_input(
         `x` itself, or `(x / 255 - mean) / std` as float32.
 
     Raises:
-        ValueError: If `data_format` is anything else.
+        ValueError: If `data_format` is anything else, or `mean` and `std` do not fit the channels.
     """
     if data_format not in (None, "channels_last"):
         raise ValueError(
@@ -116,6 +116,7 @@ def preprocess_input(
     if include_preprocessing:
         return x
     x = keras.ops.cast(x, "float32") / 255.0
+    mean, std = check_normalization(mean, std, x.shape[-1], as_rgb=x.shape[-1] == 1)
     return (x - keras.ops.array(mean, "float32")) / keras.ops.array(std, "float32")
 
 

@@ -23,13 +23,16 @@ def register_preset(
     The name is then a value of `CrossViTConfig.preset`, of `--model` and of a recipe's `model`.
 
     Args:
-        name: The preset's name.
+        name: The preset's name, and by default that of its models; without "/", which Keras
+            forbids there.
         weights: Published weights, by the value of the `weights` argument that selects them.
 
     Raises:
-        ValueError: If another configuration has that name, or the object to register is not a
-            configuration.
+        ValueError: If another configuration has that name, or Keras forbids it, or the object to
+            register is not a configuration.
     """
+    if isinstance(name, str) and "/" in name:
+        raise ValueError(f"`name` must be without '/'. Received: name={name!r}")
 
     def enter(config: CrossViTConfig) -> CrossViTConfig:
         if not isinstance(config, CrossViTConfig):

@@ -3,11 +3,13 @@
 import keras
 
 from keras_crossvit.common.checks import (
-    check_between,
     check_choice,
     check_not_negative,
+    check_not_negative_int,
     check_positive,
+    check_positive_int,
     check_rate,
+    check_share,
 )
 from keras_crossvit.optimizer.adamw import AdamW
 from keras_crossvit.optimizer.rates import learning_rate_schedule
@@ -37,8 +39,8 @@ def make_optimizer(
         learning_rate: Highest learning rate.
         weight_decay: Decay of kernels. AdamW's is decoupled from the gradient, SGD's is added to
             it, as in PyTorch, whose values the paper gives.
-        total_steps: Steps of the whole run.
-        warmup_steps: Steps over which the learning rate rises from 0.
+        total_steps: Steps of the whole run, positive.
+        warmup_steps: Steps over which the learning rate rises from 0, at most `total_steps`.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         final_learning_rate: Where the cosine ends.
         clip_norm: Maximum norm of all gradients together, over the global batch; `None` clips
@@ -56,6 +58,13 @@ def make_optimizer(
     Raises:
         ValueError: If a value is outside its range.
     """
+    total_steps = check_positive_int("total_steps", total_steps)
+    warmup_steps = check_not_negative_int("warmup_steps", warmup_steps)
+    if warmup_steps > total_steps:
+        raise ValueError(
+            f"`warmup_steps` must be at most total_steps={total_steps}. "
+            f"Received: warmup_steps={warmup_steps}"
+        )
     check_values(
         optimizer=optimizer,
         learning_rate=learning_rate,
@@ -98,4 +107,4 @@ def check_values(
     if ema_momentum is not None:
         check_rate("ema_momentum", ema_momentum)
     if layer_decay is not None:
-        check_between("layer_decay", check_positive("layer_decay", layer_decay), 0, 1)
+        check_share("layer_decay", layer_decay)

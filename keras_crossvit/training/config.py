@@ -9,12 +9,12 @@ from keras_crossvit.common.checks import (
     check_between,
     check_bool,
     check_choice,
-    check_crop_ratio,
     check_not_negative,
     check_not_negative_int,
     check_positive,
     check_positive_int,
     check_rate,
+    check_share,
 )
 from keras_crossvit.common.files import write_json
 from keras_crossvit.data.config import InputConfig
@@ -206,7 +206,7 @@ class TrainConfig(InputConfig):
     def _check_numbers(self) -> None:
         check_rate("drop_path_rate", self.drop_path_rate)
         if self.crop_ratio is not None:
-            check_crop_ratio(self.crop_ratio)
+            check_share("crop_ratio", self.crop_ratio)
         if self.freeze_stages is not None:
             check_not_negative_int("freeze_stages", self.freeze_stages)
             if self.lora_rank is not None:

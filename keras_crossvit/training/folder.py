@@ -44,7 +44,7 @@ def run_folder(config: TrainConfig, writes: bool) -> Iterator[pathlib.Path]:
         ValueError: If it is a file or in a bucket, or another process is training in it.
         OSError: If it cannot be written.
     """
-    folder = check_folder("output_dir", config.output_dir)
+    folder = check_folder("output_dir", config.output_dir, writes)
     if not writes:
         yield folder
         return

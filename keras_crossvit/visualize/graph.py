@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_crossvit.common.checks import check_choice
+from keras_crossvit.common.pixels import warn_of_unit_range
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers import TransformerBlock
 from keras_crossvit.models import CrossViT
@@ -72,7 +73,7 @@ class Graph:
         self.class_token = model.config.class_token
 
     def check_images(self, images: Tensor) -> Tensor:
-        """`images` as a tensor `(B, H, W, channels)`, after a check of its shape."""
+        """`images` as a tensor `(B, H, W, channels)`, after a check of shape and values."""
         images = ops.convert_to_tensor(images, "float32")
         wanted = self.model.input_shape[1:]
         fits = len(images.shape) == 4 and all(
@@ -83,14 +84,18 @@ class Graph:
                 f"`images` must be (B, {', '.join(map(str, wanted))}), as the model's input, and "
                 f"at least one. Received: a shape of {tuple(images.shape)}"
             )
+        values = to_array(images)
+        if not np.isfinite(values).all():
+            raise ValueError("`images` must hold finite numbers. Received: NaN or infinity")
+        if self.model.include_preprocessing:
+            warn_of_unit_range(values)
         return images
 
     def stage(self, index: int) -> Stage:
         """The stage with this index, from 0; negative indices count from the end."""
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise ValueError(f"`stage` must be an integer. Received: stage={index!r}")
-        check_choice("stage", index, range(-len(self.stages), len(self.stages)))
-        return self.stages[index]
+        return self.stages[
+            check_choice("stage", index, range(-len(self.stages), len(self.stages)))
+        ]
 
     def tokens_before(self, images: Tensor) -> list[dict[str, Tensor]]:
         """The input of each stage, `{branch: (B, tokens, C)}`."""

@@ -1,7 +1,7 @@
 """Figures of the arrays that the other functions of `keras_crossvit.visualize` return.
 
 Each function draws one image of the batch and returns a matplotlib `Figure`. With `path`, it also
-writes a PNG file.
+writes it to a file, such as a .png, .svg or .pdf.
 
 Maps lie on the image in one colour scale, inferno, which is perceptually uniform. It grows more
 opaque with the value, so that the image stays visible where a map is low; the image below it is
@@ -12,12 +12,13 @@ one would leave the other dark.
 
 import functools
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_crossvit.common.checks import check_choice, check_positive_int
+from keras_crossvit.common.checks import check_choice, check_positive_int, plain
 from keras_crossvit.visualize.attention import Attention, mean_over_heads
 from keras_crossvit.visualize.maps import resize_maps
 
@@ -48,7 +49,7 @@ def plot_cross_attention(
         image: `(H, W, channels)`, pixels in 0..255, the image to draw on.
         maps: The result of `cross_attention`; its average over the heads is drawn.
         index: Index of this image in the batch that `maps` was computed from.
-        path: The PNG file to write, if any.
+        path: The file to write, if any, in the format of its ending.
         stages: Indices of the stages to draw, from 0; `None` for all.
         branches: Branches whose class token's attention is drawn.
 
@@ -90,7 +91,7 @@ def plot_rollout(
         image: As in `plot_cross_attention`.
         maps: The result of `attention_rollout`.
         index: Index of this image in the batch that `maps` was computed from.
-        path: The PNG file to write, if any.
+        path: The file to write, if any, in the format of its ending.
 
     Returns:
         The figure. Bars show the share of the class token that comes from a patch.
@@ -120,7 +121,7 @@ def plot_gradcam(
         image: As in `plot_cross_attention`.
         maps: The result of `gradcam`.
         index: Index of this image in the batch that `maps` was computed from.
-        path: The PNG file to write, if any.
+        path: The file to write, if any, in the format of its ending.
         scores: The result of `class_scores` for the same images and classes; the title is then
             the name of the class and its score.
 
@@ -139,6 +140,7 @@ def plot_gradcam(
             row.append((title, values[index]))
     if scores is None:
         return _draw(image, [row], path)
+    _check_index(index, scores)
     name, score = scores[index]
     return _draw(image, [row], path, title=f"{name}, {score:.0%}")
 
@@ -157,17 +159,19 @@ def plot_feature_maps(
         index: Index of the image in the batch.
         channels: Number of channels of each branch, positive; at most all are drawn.
         seed: Seed of the random choice of channels.
-        path: The PNG file to write, if any.
+        path: The file to write, if any, in the format of its ending.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: If there is no such index, or `channels` is not positive.
+        ValueError: If there is no such index, `maps` is empty, or `channels` is not positive.
     """
     from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     check_positive_int("channels", channels)
+    if not maps:
+        raise ValueError("`maps` must hold at least one branch. Received: none")
     for values in maps.values():
         _check_index(index, values)
     rows, columns = next(iter(maps.values())).shape[1:3]
@@ -188,7 +192,7 @@ def plot_feature_maps(
 
 
 def _check_index(index, values):
-    if index not in range(-len(values), len(values)):
+    if type(plain(index)) is not int or index not in range(-len(values), len(values)):
         raise ValueError(
             f"`index` must be that of an image of the batch, below {len(values)}. "
             f"Received: index={index!r}"
@@ -201,16 +205,16 @@ def _draw(image, rows, path, title=None, as_share=False):
     Args:
         image: `(H, W, channels)`, pixels in 0..255.
         rows: The rows, equally long.
-        path: The PNG file to write, if any.
+        path: The file to write, if any, in the format of its ending.
         title: Title of the figure.
         as_share: Whether values are shares, written as percentages.
     """
     from matplotlib.figure import Figure  # not pyplot, which would need a display
 
     pixels = np.clip(np.asarray(image, "float32"), 0, 255) / 255
-    if pixels.ndim != 3:
+    if pixels.ndim != 3 or not pixels.size:
         raise ValueError(
-            "`image` must be one image, of the shape (H, W, channels). "
+            "`image` must be one image, of the shape (H, W, channels), not empty. "
             f"Received: an array of the shape {pixels.shape}"
         )
     height, width, channels = pixels.shape
@@ -263,5 +267,7 @@ def _colours() -> "ListedColormap":
 
 def _written(figure, path):
     if path is not None:
+        if not pathlib.Path(path).suffix:
+            raise ValueError(f"`path` must have an ending, such as .png. Received: {path}")
         figure.savefig(path, dpi=_DPI)
     return figure

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_crossvit import visualize
+from keras_crossvit.common import pixels
 from keras_crossvit.visualize.maps import resize_maps
 from tests import base
 
@@ -104,7 +105,10 @@ def test_what_makes_no_sense_is_refused(wide):
         (visualize.gradcam, (wide, WIDE, np.array([0, 1], object)), "`classes` must be integers"),
         (visualize.gradcam, (wide, WIDE[:0]), r"at least one\. Received: .* \(0, 40, 64, 3\)"),
         (visualize.gradcam, (wide, WIDE, 0, 2), "`stage` must be one of -2, -1, 0, 1"),
-        (visualize.feature_maps, (wide, WIDE, 1.0), "`stage` must be an integer"),
+        (visualize.feature_maps, (wide, WIDE, 1.0), r"`stage` must be .* Received: stage=1\.0"),
+        (visualize.feature_maps, (wide, WIDE, True), "`stage` must be .* Received: stage=True"),
+        (visualize.gradcam, (wide, WIDE * np.nan), "`images` must hold finite numbers"),
+        (visualize.cross_attention, (wide, WIDE + np.inf), "`images` must hold finite numbers"),
         (visualize.cross_attention, (wide, base.pixels()), r"`images` must be \(B, 40, 64, 3\)"),
         (visualize.cross_attention, (wide, WIDE[0]), r"Received: a shape of \(40, 64, 3\)"),
     ]
@@ -193,6 +197,27 @@ def test_plots_of_another_image_than_those_of_the_batch_are_refused(wide):
     for plot, (_, *others) in cases[:3]:
         with pytest.raises(ValueError, match=r"one image, .* shape \(2, 40, 64, 3\)"):
             plot(WIDE, *others)
+        with pytest.raises(ValueError, match=r"not empty\. .* shape \(0, 64, 3\)"):
+            plot(WIDE[0, :0], *others)
+    with pytest.raises(ValueError, match=r"`index` must be .*, below 2\. Received: index=0\.0"):
+        visualize.plot_feature_maps(maps, index=0.0)
+    with pytest.raises(ValueError, match="`maps` must hold at least one branch"):
+        visualize.plot_feature_maps({})
+    with pytest.raises(ValueError, match=r"`index` must be .*, below 0\. "):
+        visualize.plot_gradcam(*cases[2][1], scores=[])
+    with pytest.raises(ValueError, match=r"`path` must have an ending.* Received: figure$"):
+        visualize.plot_feature_maps(maps, path="figure")
+
+
+def test_images_in_0_to_1_are_warned_of(wide, caplog):
+    pixels._say_once.cache_clear()
+    visualize.cross_attention(wide, WIDE / 255)
+    assert "these images are in 0..1" in caplog.text
+
+
+def test_numpy_numbers_name_a_stage(wide):
+    found, wanted = (visualize.feature_maps(wide, WIDE, x)["large"] for x in (np.int64(0), 0))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_the_image_shows_through_and_a_bar_has_the_values(wide):

@@ -77,10 +77,12 @@ def check_between(name: str, value: Any, lowest: float, highest: float) -> Any:
     return value
 
 
-def check_share(name: str, value: Any) -> float:
+def check_up_to(name: str, value: Any, highest: int = 1) -> float:
     value = plain(value)
-    if not _is_number(value) or not 0 < value <= 1:
-        raise ValueError(f"`{name}` must be a number in (0, 1]. Received: {name}={value!r}")
+    if not _is_number(value) or not 0 < value <= highest:
+        raise ValueError(
+            f"`{name}` must be a number in (0, {highest}]. Received: {name}={value!r}"
+        )
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_crossvit.common.checks import check_share
+from keras_crossvit.common.checks import check_up_to
 
 logger = logging.getLogger("keras_crossvit")
 
@@ -25,7 +25,7 @@ def crop_ratio_for(size: Sequence[int], crop_ratio: float | None = None) -> floa
         ValueError: If the given one is outside (0, 1].
     """
     if crop_ratio is not None:
-        return check_share("crop_ratio", crop_ratio)
+        return check_up_to("crop_ratio", crop_ratio)
     return 1.0 if tuple(size[:2]) == (408, 408) else 0.875
 
 

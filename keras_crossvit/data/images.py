@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_crossvit.common.checks import check_share
+from keras_crossvit.common.checks import check_up_to
 from keras_crossvit.common.tf_data import graph_function, noinline
 from keras_crossvit.data.exif import oriented, read_orientation
 from keras_crossvit.data.formats import (
@@ -154,7 +154,7 @@ def evaluation_transform(
     Raises:
         ValueError: If `crop_ratio` is outside its range.
     """
-    check_share("crop_ratio", crop_ratio)
+    check_up_to("crop_ratio", crop_ratio)
     original = tf.shape(image, tf.int64)[:2]
     resized = _resized_size(original, [math.floor(side / crop_ratio) for side in size])
     first = _round((resized - size) / 2)

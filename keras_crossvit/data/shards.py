@@ -30,8 +30,9 @@ class Shard:
         rows = batch_size // self.workers
         if batch_size % group_size or (rows % group_size and group_size % rows):
             raise ValueError(
-                f"`mixing_batch_size` must divide batch_size={batch_size} and the {rows} rows "
-                f"of a worker, or be a multiple of them. Received: mixing_batch_size={group_size}"
+                f"`mixing_batch_size` must divide batch_size={batch_size}, and divide the {rows} "
+                "rows of a worker or be a multiple of them. "
+                f"Received: mixing_batch_size={group_size}"
             )
         if self.workers > 1 and group_size > 1 and rows % 2:
             raise ValueError(

@@ -17,7 +17,7 @@ from keras_crossvit.common.checks import (
     check_bool,
     check_folder,
     check_path,
-    check_share,
+    check_up_to,
     first_line,
 )
 from keras_crossvit.common.files import write_json, write_text
@@ -240,7 +240,7 @@ def _reading_of(found, origin):
 def _checked_reading(values):
     """What is known of a model's `reading`."""
     checks = {
-        "crop_ratio": check_share,
+        "crop_ratio": check_up_to,
         "exif_orientation": functools.partial(check_bool, "exif_orientation"),
     }
     return {

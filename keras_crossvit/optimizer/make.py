@@ -9,7 +9,7 @@ from keras_crossvit.common.checks import (
     check_positive,
     check_positive_int,
     check_rate,
-    check_share,
+    check_up_to,
 )
 from keras_crossvit.optimizer.adamw import AdamW
 from keras_crossvit.optimizer.rates import learning_rate_schedule
@@ -107,4 +107,4 @@ def check_values(
     if ema_momentum is not None:
         check_rate("ema_momentum", ema_momentum)
     if layer_decay is not None:
-        check_share("layer_decay", layer_decay)
+        check_up_to("layer_decay", layer_decay)

@@ -1,19 +1,17 @@
 """What a run is put together from: data, model, optimizer, step."""
 
 import logging
-import os
-import pathlib
 from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_crossvit.common.checks import breaks_a_line, check_choice
-from keras_crossvit.common.registry import NotRegisteredError
+from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.pipeline import labels_outside, steps_per_epoch
 from keras_crossvit.data.sources import Source, open_source
 from keras_crossvit.layers import FUSIONS, PATCH_EMBEDS
-from keras_crossvit.models import CrossViT, CrossViTConfig, freeze, presets
+from keras_crossvit.models import CrossViT, CrossViTConfig, freeze
 from keras_crossvit.models.config import PRESETS
 from keras_crossvit.optimizer import learning_rate_schedule, make_optimizer
 from keras_crossvit.training.config import TrainConfig
@@ -22,7 +20,7 @@ from keras_crossvit.training.recipes import loaded_files
 from keras_crossvit.training.steps import Step, step_class
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from keras_crossvit.training.strategy import replicas_of, scope_of, shard_of
-from keras_crossvit.weights.files import load_keras
+from keras_crossvit.training.teachers import load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +95,7 @@ def check_fit(config: TrainConfig, source: Source, strategy: Any) -> None:
             f"`accumulation_steps` must divide the {rows} rows of a replica. "
             f"Received: accumulation_steps={config.accumulation_steps}"
         )
+    make_augmentation(config, classes)
 
 
 def _check_exportable(name):
@@ -207,50 +206,10 @@ def make_loss(config: TrainConfig, source: Source, model: CrossViT) -> RowLoss:
         weights = balanced_weights(labels, classes, config.loss)
     if config.teacher is not None:
         teacher = Teacher(
-            _load_teacher(config.teacher, model, classes),
+            load_teacher(config.teacher, model.input_shape, source),
             config.distillation,
             config.distillation_alpha,
             config.distillation_temperature,
+            model.input_shape[1:],
         )
     return RowLoss(config.loss, weights, teacher)
-
-
-def _load_teacher(name, model, classes):
-    if name in presets():
-        if classes != 1000:  # its heads would be new, and teach noise
-            raise ValueError(
-                "`teacher` must be a .keras file unless the data have ImageNet's 1,000 classes. "
-                f"Received: teacher={name!r} for {classes} classes"
-            )
-        teacher = CrossViT(CrossViTConfig.preset(name), input_shape=model.input_shape[1:])
-    elif (path := pathlib.Path(os.path.expanduser(name))).is_file():
-        teacher = _open_teacher(path)
-    else:
-        raise ValueError(
-            "`teacher` must be the name of a preset or an existing .keras file. "
-            f"Received: teacher={name!r}"
-        )
-    wanted = model.input_shape, (None, classes)
-    if (teacher.input_shape, teacher.output_shape) != wanted:
-        raise ValueError(
-            f"`teacher` must take images {wanted[0]} and answer {wanted[1]}, as the model does. "
-            f"Received: teacher={name!r}, which takes {teacher.input_shape} and answers "
-            f"{teacher.output_shape}"
-        )
-    theirs, ours = getattr(teacher, "labels", None) or (), model.labels or ()
-    if set(theirs) == set(ours) and tuple(theirs) != tuple(ours):
-        raise ValueError(
-            "`teacher` must have the classes of the data in the same order. "
-            f"Received: teacher={name!r}, which has them in another order"
-        )
-    return teacher
-
-
-def _open_teacher(path):
-    try:
-        return load_keras("teacher", path)
-    except NotRegisteredError as error:
-        raise ValueError(
-            "`teacher` must be made of registered parts; a recipe file (`--recipe FILE.py`) can "
-            f"register them first. Received: {path}, where {error}"
-        ) from error

@@ -11,10 +11,9 @@ from keras_crossvit.common.checks import (
     check_choice,
     check_not_negative,
     check_not_negative_int,
-    check_positive,
     check_positive_int,
     check_rate,
-    check_share,
+    check_up_to,
 )
 from keras_crossvit.common.files import write_json
 from keras_crossvit.data.config import InputConfig
@@ -180,7 +179,8 @@ class TrainConfig(InputConfig):
         check_choice("loss", self.loss, {"softmax", "sigmoid"})
         check_choice("distillation", self.distillation, {"soft", "hard"})
         check_between("distillation_alpha", self.distillation_alpha, 0, 1)
-        check_positive("distillation_temperature", self.distillation_temperature)
+        # Beyond, float32 leaves few digits of the loss.
+        check_up_to("distillation_temperature", self.distillation_temperature, 100)
         if self.class_weights is not None:
             check_choice("class_weights", self.class_weights, {"balanced"})
         if self.teacher is not None and self.loss != "softmax":
@@ -206,7 +206,7 @@ class TrainConfig(InputConfig):
     def _check_numbers(self) -> None:
         check_rate("drop_path_rate", self.drop_path_rate)
         if self.crop_ratio is not None:
-            check_share("crop_ratio", self.crop_ratio)
+            check_up_to("crop_ratio", self.crop_ratio)
         if self.freeze_stages is not None:
             check_not_negative_int("freeze_stages", self.freeze_stages)
             if self.lora_rank is not None:

@@ -17,7 +17,7 @@ from keras_crossvit.data.pipeline import (
 from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data
 from keras_crossvit.training.config import TrainConfig
-from keras_crossvit.training.memory import activation_bytes, variable_bytes
+from keras_crossvit.training.memory import activation_bytes, bytes_of, variable_bytes
 from keras_crossvit.training.resume import last_state
 from keras_crossvit.training.strategy import asks_others, make_strategy, replicas_of
 
@@ -27,8 +27,9 @@ _GB, _MB = 2**30, 2**20
 def dry_run(config: TrainConfig) -> None:
     """Checks the data of a run, and prints its values, its size and an estimate of its memory.
 
-    Nothing is written, and no other machine is contacted: a run of several workers or on a TPU
-    is checked as a run of one process.
+    Nothing of the run is written (only what opening its data leaves, such as an index of TFRecord
+    files), and no other machine is contacted: a run of several workers or on a TPU is checked as a
+    run of one process.
 
     Args:
         config: A `TrainConfig`.
@@ -58,18 +59,21 @@ def _print_model(config, step, replicas):
     macs = count_macs(model)
     print(f"\nmodel: {weights / 1e6:.2f} million parameters, {macs / 1e9:.2f} GMACs an image")
     rows = config.batch_size // replicas // config.accumulation_steps
-    variables = variable_bytes(model, step.optimizer)
+    variables, kinds = variable_bytes(model, step.optimizer), "weights, gradients and optimizer"
+    if step.loss.teacher is not None:
+        variables += bytes_of(step.loss.teacher.variables)
+        kinds = "weights, also the teacher's, gradients and optimizer"
     if keras.backend.backend() != "tensorflow":
         print(
-            f"memory of a replica: {_memory(variables)} of weights, gradients and optimizer; "
+            f"memory of a replica: {_memory(variables)} of {kinds}; "
             "activations are only estimated on TensorFlow"
         )
         return
     activations = rows * activation_bytes(model)
     print(
         f"memory of a replica, estimated: {_memory(activations + variables)} = "
-        f"{_memory(variables)} of weights, gradients and optimizer + {_memory(activations)} of "
-        f"activations of {rows} images at a time"
+        f"{_memory(variables)} of {kinds} + {_memory(activations)} of activations of {rows} "
+        "images at a time"
     )
 
 

@@ -1,6 +1,7 @@
 """How much memory a training step takes, estimated before it runs."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -9,8 +10,12 @@ import tensorflow as tf
 
 def variable_bytes(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> int:
     """Bytes of the weights, their gradients and the optimizer's state, on each replica."""
-    kept = [*model.variables, *optimizer.variables, *model.trainable_variables]
-    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in kept)
+    return bytes_of([*model.variables, *optimizer.variables, *model.trainable_variables])
+
+
+def bytes_of(variables: Iterable[keras.Variable]) -> int:
+    """Bytes of these variables together."""
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
 
 def activation_bytes(model: keras.Model) -> int:

@@ -71,6 +71,23 @@ def test_splits_of_other_names_are_no_classes(folder):
         open_source(f"folder:{folder}", validation_split=0.5)
 
 
+def test_a_class_that_holds_a_folder_is_named(folder):
+    """Without `train` around it, it looks like a split."""
+    write(folder / "train" / "bee" / "previews" / "0.png", 1)
+    said = (
+        r"Received: train_split='train'\. bee in .*/train holds images and folders, and so is no"
+    )
+    with pytest.raises(ValueError, match=said):
+        open_source(f"folder:{folder / 'train'}", validation_split=0.5)
+    assert open_source(f"folder:{folder}").train.size == 7
+
+
+@pytest.mark.parametrize("dataset", ["folder:", "csv:"])
+def test_a_path_that_was_forgotten(dataset):
+    with pytest.raises(ValueError, match=rf"^`dataset` must have a path .*dataset='{dataset}'$"):
+        open_source(dataset)
+
+
 def test_hidden_files_and_folders_are_left_out(folder):
     """Notebook checkpoints are not a class, and previews are not images to train on."""
     write(folder / "train" / ".ipynb_checkpoints" / "0.png", 1)
@@ -86,6 +103,7 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path_fact
     write(elsewhere / "deep" / "3.png", 3)
     (folder / "train" / "ant" / "linked").symlink_to(elsewhere)
     (elsewhere / "deep" / "back").symlink_to(elsewhere)
+    (folder / "train" / "ant" / "up").symlink_to("..")  # its bees are no ants
     (folder / "train" / "ant" / "lost.png").symlink_to(folder / "none.png")  # the log names it
     source = open_source(f"folder:{folder}")
     ants = [os.path.relpath(source.train.name(row), folder) for row in range(5)]

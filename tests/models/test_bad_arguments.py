@@ -25,6 +25,30 @@ def other_channels(*shape, **kwargs):
 
 # What is called -> parts of the message: the argument, what is allowed, what was given.
 WRONG_MODELS = {
+    **{
+        f"flag {name}": (
+            lambda name=name: model(**{name: "no"}),
+            [f"`{name}` must be one of False, True. Received: {name}='no'"],
+        )
+        for name in (
+            *("include_top", "include_preprocessing", "gradient_checkpointing", "reset_heads"),
+        )
+    },
+    "preset with a slash": (
+        lambda: kc.register_preset("own/net")(base.small_config()),
+        ["`name` must be without '/'. Received: name='own/net'"],
+    ),
+    "freeze by a float": (lambda: kc.freeze(model(), 1.0), ["`stages` must be", "stages=1.0"]),
+    "freeze by a flag": (lambda: kc.freeze(model(), True), ["`stages` must be", "stages=True"]),
+    "macs of nothing": (lambda: kc.count_macs("x"), ["`model` must be a functional model", "'x'"]),
+    "macs of an unbuilt model": (
+        lambda: kc.count_macs(keras.Sequential([keras.layers.Dense(2)])),
+        ["`model` must be a functional model, or a Sequential one that is built"],
+    ),
+    "means of another number": (
+        lambda: kc.preprocess_input(base.pixels(), include_preprocessing=False, mean=(1, 2)),
+        ["`mean` must be None or 3 numbers", "mean=(1, 2)"],
+    ),
     "policies of layers": (
         lambda: model(dtype=keras.dtype_policies.DTypePolicyMap()),
         ["`dtype` must be one Keras dtype policy of floating-point numbers", "DTypePolicyMap"],
@@ -150,6 +174,10 @@ WRONG_MODELS = {
 }
 
 WRONG_CONFIGS = {
+    "class token": (
+        lambda: base.small_config(class_token="no"),
+        ["`class_token` must be one of False, True. Received: class_token='no'"],
+    ),
     "heads": (
         lambda: branch(num_heads=3),
         ["`num_heads` must divide embed_dim=16", "num_heads=3"],

@@ -102,6 +102,10 @@ def test_what_is_refused_leaves_an_earlier_run_as_it_was(train, tmp_path):
         ([], "`weights` must be"),
         (["--set", "weights=null", "teacher=crossvit_9"], "`teacher` must be a .keras file"),
         (["--set", "freeze_stages=2"], "`freeze_stages` must be one of 0, 1. Received: freeze_st"),
+        (
+            ["--set", "augment=reference", "translation=0.5"],
+            "`translation` must be 0 with augment",
+        ),
     ]:
         assert message in refusal(train, "--no-resume", "--weights", "imagnet", *values)
         assert {path.name for path in folder.iterdir()} <= {"model.keras", ".lock"}

@@ -1,9 +1,6 @@
 """The losses of rows: softmax, sigmoid, balanced classes, a teacher; the best epoch."""
 
 import dataclasses
-import re
-import types
-import zipfile
 
 import keras
 import numpy as np
@@ -13,7 +10,7 @@ from keras import ops
 
 import keras_crossvit as kc
 from keras_crossvit.data.sources import MemorySplit, Source
-from keras_crossvit.training.assembly import _load_teacher, make_loss
+from keras_crossvit.training.assembly import make_loss
 from keras_crossvit.training.best import best_epoch, is_over
 from keras_crossvit.training.steps.losses import RowLoss, Teacher, balanced_weights
 from tests import base
@@ -194,93 +191,6 @@ class TestTeacher:
         other.set_weights(model.get_weights())
         images, _, wanted, _, _ = setting
         np.testing.assert_allclose(Teacher(other).logits(images), wanted, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("crossvit_9", "`teacher` must be a .keras file unless the data have ImageNet's"),
-        ("nowhere.keras", "`teacher` must be the name of a preset or an existing .keras file"),
-    ],
-)
-def test_a_teacher_that_knows_nothing_is_refused(name, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        _load_teacher(name, base.small_model(), 5)
-
-
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def flipped(path):
-    """A byte of the weights."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def weightless(path):
-    with zipfile.ZipFile(path) as before:
-        config = before.read("config.json")
-    with zipfile.ZipFile(path, "w") as after:
-        after.writestr("config.json", config)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (truncated, "it is cut off, or a file of another kind"),
-        (flipped, "Bad CRC-32"),
-        (weightless, "Expected a model.weights.h5 or model.weights.npz file"),
-    ],
-)
-def test_a_damaged_teacher_is_named_in_one_line(spoil, reason, tmp_path):
-    path = tmp_path / "teacher.keras"
-    base.small_model().save(path)
-    spoil(path)
-    message = (
-        rf"^`teacher` must be a complete \.keras file\. Received: {path}, .* read: {reason}.*$"
-    )
-    with pytest.raises(ValueError, match=message) as raised:
-        _load_teacher(str(path), base.small_model(), 5)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_teacher_with_a_layer_that_is_not_registered(tmp_path):
-    class Unknown(keras.layers.Layer):
-        pass
-
-    path = tmp_path / "teacher.keras"
-    keras.Sequential([keras.Input((40, 40, 3)), Unknown()]).save(path)
-    with pytest.raises(
-        ValueError, match=r"^`teacher` .* locate class 'Unknown'; keras\.saving.*$"
-    ):
-        _load_teacher(str(path), base.small_model(), 5)
-
-
-def test_a_teacher_may_be_in_the_home_folder(monkeypatch, tmp_path):
-    loaded, student = [], types.SimpleNamespace(input_shape=(), output_shape=(None, 3), labels=())
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(
-        keras.saving, "load_model", lambda *x, compile: loaded.append(*x) or student
-    )
-    (tmp_path / "teacher.keras").write_bytes(b"")
-    assert _load_teacher("~/teacher.keras", student, 3) is student
-    assert loaded == [tmp_path / "teacher.keras"]
-
-
-@pytest.mark.parametrize(("labels", "fits"), [("cba", False), ("abc", True), ("xyz", True)])
-def test_a_teacher_of_the_same_classes_has_them_in_the_same_order(labels, fits, monkeypatch):
-    student, teacher = (
-        types.SimpleNamespace(input_shape=(None, 40, 40, 3), output_shape=(None, 3), labels=names)
-        for names in (tuple("abc"), tuple(labels))
-    )
-    monkeypatch.setattr(keras.saving, "load_model", lambda path, compile: teacher)
-    if fits:
-        assert _load_teacher(__file__, student, 3) is teacher
-    else:
-        with pytest.raises(ValueError, match=r"^`teacher` must .* has them in another order$"):
-            _load_teacher(__file__, student, 3)
 
 
 def rows(*values):

@@ -227,6 +227,10 @@ def test_adamw_of_other_types(dtype, tolerance):
         ("ema_momentum", 1.0),
         ("layer_decay", 7.5),
         ("layer_decay", 0.0),
+        ("total_steps", 0),
+        ("total_steps", 1.5),
+        ("warmup_steps", -5),
+        ("warmup_steps", 10),
     ],
 )
 def test_values_out_of_range(name, value):

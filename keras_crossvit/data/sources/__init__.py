@@ -55,5 +55,9 @@ def open_source(
         if not TFDS_NAME.fullmatch(dataset):  # a path rarely qualifies
             raise unknown_dataset(dataset)
         prefix, location = "tfds", dataset
+    if not location:
+        raise ValueError(
+            f"`dataset` must have a path after the colon. Received: dataset={dataset!r}"
+        )
     request = Request(dataset, location, data_dir, train_split, validation_split)
     return SOURCES[prefix](request)

@@ -57,8 +57,16 @@ def open_folder(request: Request) -> Source:
         raise FileNotFoundError(
             f"`dataset` must name an existing folder. Received: dataset={request.dataset!r}"
         )
-    folders = _splits(root)
-    splits = request.choose_splits(folders)
+    folders, mixed = _splits(root)
+    try:
+        splits = request.choose_splits(folders)
+    except ValueError as error:
+        if not mixed:
+            raise
+        raise ValueError(
+            f"{error}. {', '.join(mixed)} in {root} holds images and folders, and so is no split; "
+            "if it is a class, move all classes to PATH/train/, where a class may hold folders"
+        ) from error
     class_names, _ = storage.contents(folders[splits[0]])
     request.log_unread({name: repr(name) for name in folders}, splits)
 
@@ -69,15 +77,24 @@ def open_folder(request: Request) -> Source:
 
 
 def _splits(root):
-    """The folder of each split, by its name; a folder of classes is all one split."""
+    """The folder of each split, by its name, and the names of those that are hardly splits.
+
+    A folder of classes is all one split.
+    """
     names, _ = storage.contents(root)
     folders = {name: storage.join(root, name) for name in names}
     if {"train", *VALIDATION}.isdisjoint(names):
         inside = [*storage.at_once(storage.contents, folders.values())]
         images = any(_is_image(file) for _, files in inside for file in files)
         if images and not any(deeper for deeper, _ in inside):  # a split would hold folders
-            return {"train": root}
-    return folders
+            return {"train": root}, []
+        mixed = [
+            name
+            for name, (deeper, files) in zip(names, inside, strict=True)
+            if deeper and any(map(_is_image, files))
+        ]
+        return folders, mixed
+    return folders, []
 
 
 def _is_image(file):

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -128,7 +129,7 @@ def files_below(path: str) -> Iterable[str]:
     """The paths of all files in a folder and the folders in it, relative to it, sorted.
 
     Hidden ones are left out, as in `contents`. Links to folders are followed, except to a folder
-    that the link itself is in.
+    that the link itself is in, also one above `path`.
 
     Raises:
         OSError: If one of the folders cannot be read.
@@ -137,7 +138,8 @@ def files_below(path: str) -> Iterable[str]:
         with _remote(path) as (files, inside):
             there = [name[len(inside) + 1 :] for name in files.find(inside)]
         return sorted(name for name in there if "/." not in f"/{name}")
-    return sorted(_below(path, "", frozenset()))
+    above = pathlib.Path(os.path.abspath(path)).parents
+    return sorted(_below(path, "", frozenset(map(os.path.realpath, above))))
 
 
 def files_below_each(paths: Iterable[str]) -> Iterator[Iterable[str]]:

@@ -22,6 +22,8 @@ class Teacher:
             Knowledge in a Neural Network", 2015), "hard" its top class (DeiT, equation 3).
         alpha: The teacher's share of the loss, in [0, 1].
         temperature: Divisor of the logits in the soft loss, positive.
+        image_shape: `(H, W, channels)` of the images, if not `model.input_shape` says it, as in a
+            subclassed model or one for images of any size.
     """
 
     def __init__(
@@ -30,13 +32,15 @@ class Teacher:
         kind: str = "soft",
         alpha: float = 0.5,
         temperature: float = 1.0,
+        image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         self.model, self.kind, self.alpha, self.temperature = model, kind, alpha, temperature
         self._answers, self._activation = model, "linear"
         if isinstance(model, CrossViT) and model.logits is not None:
             self._answers = keras.Model(model.input, model.logits)
         else:
-            self._activation = _last_activation(model) or _activation_of_answers(model)
+            shape = image_shape or model.input_shape[1:]
+            self._activation = _last_activation(model) or _activation_of_answers(model, shape)
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -75,11 +79,11 @@ def _last_activation(model):
     return name if told or name in ("softmax", "sigmoid") else None
 
 
-def _activation_of_answers(model):
+def _activation_of_answers(model, shape):
     """The same, judged by the answers to images of many shades and contrasts."""
     draw = np.random.default_rng(0)
-    ends = np.sort(draw.uniform(0, 255, (2, 16, 1, 1, model.input_shape[-1])), axis=0)
-    images = draw.uniform(*ends, (16, *model.input_shape[1:])).astype("float32")
+    ends = np.sort(draw.uniform(0, 255, (2, 16, 1, 1, shape[-1])), axis=0)
+    images = draw.uniform(*ends, (16, *shape)).astype("float32")
     found = ops.convert_to_numpy(model(images, training=False)).astype("float32")
     # A sum of a thousand in bfloat16 is only this close to 1.
     if found.min() >= 0 and np.allclose(found.sum(axis=-1), 1, atol=0.05):

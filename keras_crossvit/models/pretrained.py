@@ -240,7 +240,7 @@ def _reading_of(found, origin):
 def _checked_reading(values):
     """What is known of a model's `reading`."""
     checks = {
-        "crop_ratio": check_up_to,
+        "crop_ratio": functools.partial(check_up_to, "crop_ratio"),
         "exif_orientation": functools.partial(check_bool, "exif_orientation"),
     }
     return {

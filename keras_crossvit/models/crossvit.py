@@ -284,10 +284,10 @@ class CrossViT(Loops):
         freeze_again(model, frozen, thawed)
         return model
 
-    def quantize(self, *args: Any, **kwargs: Any) -> None:
+    def quantize(self, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.quantize`, in a hundredth of its time and without its warnings."""
         with quick_and_quiet():
-            super().quantize(*args, **kwargs)
+            return super().quantize(*args, **kwargs)
 
     def save_pretrained(
         self,

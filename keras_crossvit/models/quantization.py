@@ -90,15 +90,17 @@ def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]] | N
 def quick_and_quiet() -> Iterator[None]:
     """A context for Keras' `quantize`, in less time and without its warnings.
 
-    Keras warns about each layer that has nothing to quantise, and collects garbage after each,
-    which with TensorFlow's many objects takes seconds even for the smallest model.
+    Keras warns of layers that have nothing to quantise (until 3.15 of each, then of all of them at
+    once), and collects garbage after each, which with TensorFlow's many objects takes seconds even
+    for the smallest model.
     """
     frozen = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
+            for text in ("does not have a `quantize` method", "layer.s. were skipped because"):
+                warnings.filterwarnings("ignore", message=f".*{text}")
             yield
     finally:
         if not frozen:  # or what the user has frozen would no longer be

@@ -126,3 +126,18 @@ def test_where_no_folder_can_be_made(path, reason, tmp_path, monkeypatch):
     pathlib.Path("to").symlink_to("folder")
     for fine in ("folder", "to", "to/new", "new/newer", ".", tmp_path / "new"):
         assert check_folder("output_dir", fine) == pathlib.Path(fine)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    message = f"`output_dir` must be .* Received: {tmp_path / 'new'}, and {tmp_path} cannot be"
+    with pytest.raises(PermissionError, match=message):
+        check_folder("output_dir", tmp_path / "new")
+    assert check_folder("output_dir", tmp_path / "new", writes=False) == tmp_path / "new"
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1"])
+def test_what_only_equals_a_choice_is_none(value):
+    assert check_choice("stages", np.int64(1), range(3)) == 1
+    with pytest.raises(ValueError, match=f"`stages` must be one of 0, 1, 2. .*stages={value!r}"):
+        check_choice("stages", value, range(3))

@@ -37,7 +37,8 @@ def main() -> None:
     """Evaluates as the process's arguments say."""
     arguments = _parse()
     with errors_in_one_line():
-        folder = arguments.output_dir and check_folder("--output-dir", arguments.output_dir)
+        folder = arguments.output_dir
+        folder = None if folder is None else check_folder("--output-dir", folder)
         probes = _probes(arguments)
         run_recipe(arguments)
         if arguments.model is not None:

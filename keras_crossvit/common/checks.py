@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,14 +100,15 @@ def check_divides(num_heads: int, embed_dim: int) -> None:
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     value = plain(value)
-    # Also by type, since True == 1; in a list, since a set would raise for a list.
-    if (type(value), value) not in [(type(choice), choice) for choice in choices]:
-        allowed = ", ".join(repr(choice) for choice in sorted(choices))
-        raise ValueError(
-            f"`{name}` must be one of {allowed}. "
-            f"Received: {name}={value!r}{did_you_mean(value, choices)}"
-        )
-    return value
+    for choice in choices:
+        of_kind = isinstance(value, type(choice)) and type(value) is not bool  # True == 1 == 1.0
+        if value is choice or (of_kind and value == choice):
+            return choice
+    allowed = ", ".join(repr(choice) for choice in sorted(choices))
+    raise ValueError(
+        f"`{name}` must be one of {allowed}. "
+        f"Received: {name}={value!r}{did_you_mean(value, choices)}"
+    )
 
 
 def check_path(name: str, path: Any) -> str:
@@ -115,6 +116,16 @@ def check_path(name: str, path: Any) -> str:
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ValueError(f"`{name}` must be a path. Received: {name}={path!r}")
     return os.fspath(path)
+
+
+def check_reading(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is known of how images are read for a model: `crop_ratio` and `exif_orientation`."""
+    reading: dict[str, Any] = {}
+    for name in ("crop_ratio", "exif_orientation"):
+        value = (values or {}).get(name)
+        if value is not None:
+            reading[name] = (check_up_to if name == "crop_ratio" else check_bool)(name, value)
+    return reading
 
 
 def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
@@ -131,7 +142,9 @@ def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
 def check_folder(name: str, path: str | os.PathLike[str], writes: bool = True) -> pathlib.Path:
     """The path of a folder on a disk, which need not exist, but can be made and written."""
     folder = check_local(name, path)
-    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    there = next((x for x in (folder, *folder.parents) if os.path.lexists(x)), None)
+    if there is None:  # as on a drive that Windows does not have
+        raise ValueError(f"`{name}` must be a folder. Received: {folder}, no part of which exists")
     if not there.is_dir():
         what = "which is" if there == folder else f"where {there} is"
         kind = "a broken link" if there.is_symlink() and not there.exists() else "a file"

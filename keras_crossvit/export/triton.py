@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterable
 
-from keras_crossvit.common.checks import check_folder, check_positive_int
+from keras_crossvit.common.checks import check_folder, check_local, check_positive_int
 from keras_crossvit.common.files import write_text
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import (
@@ -111,7 +111,7 @@ def export_triton(
     check_positive_int("max_batch_size", max_batch_size)
     shape = image_shape(model)
     ratio = crop_ratio_for(shape, crop_ratio)
-    folder = check_folder("directory", directory) / model.name
+    folder = check_folder("directory", check_local("directory", directory) / model.name)
     check_backend("export_triton")
     check_packages("export_triton", "tf2onnx", "onnx")
     parameters = {

@@ -35,10 +35,15 @@ def write_card(
         details: Further rows.
         space: Whether it is a Space's.
     """
-    if path.is_file() and _WHAT not in path.read_text(encoding="utf-8", errors="replace"):
+    if path.is_file() and not is_card(path):
         _logger.warning("%s is no model card of this package, and stays as it is", path)
         return
     write_text(path, _card(model, crop_ratio, architecture, details, space))
+
+
+def is_card(path: pathlib.Path) -> bool:
+    """Whether a file is a model card of this package."""
+    return _WHAT in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _card(model, crop_ratio, architecture, details, space):

@@ -124,7 +124,8 @@ class CrossViTConfig:
             name: None if values[name] is None else BranchConfig(**values[name])
             for name in ("small", "large")
         }
-        return cls(**{**values, **branches})
+        flag = {"class_token": bool(values.get("class_token", True))}  # 1 in some older files
+        return cls(**{**values, **branches, **flag})
 
     @property
     def branches(self) -> dict[str, BranchConfig]:

@@ -29,6 +29,7 @@ from keras_crossvit.common.checks import (
     check_labels,
     check_positive_int,
     check_rate,
+    check_reading,
     plain,
 )
 from keras_crossvit.common.registry import PACKAGE
@@ -253,7 +254,7 @@ class CrossViT(Loops):
             "inputs": "separate" if self.takes_pairs else "shared",
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "quantization": quantized_layers(self),
-            "reading": dict(self.reading),
+            **({"reading": check_reading(self.reading)} if self.reading else {}),
             "trainable": self.trainable,
             **frozen_layers(self),
         }
@@ -266,6 +267,8 @@ class CrossViT(Loops):
         frozen, thawed = arguments.pop("frozen"), arguments.pop("thawed", ())
         quantization, reading = arguments.pop("quantization", None), arguments.pop("reading", {})
         arguments["config"] = CrossViTConfig.from_dict(arguments["config"])
+        for flag in ("include_top", "include_preprocessing", "gradient_checkpointing"):
+            arguments[flag] = bool(arguments[flag])  # older versions kept 1 as it was
         arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"])
         if arguments["input_tensor"] is not None:
             stem = keras.saving.deserialize_keras_object(
@@ -277,7 +280,7 @@ class CrossViT(Loops):
                 arguments["classifier_activation"], custom_objects
             )
         model = cls(**arguments)
-        model.reading = dict(reading)
+        model.reading = check_reading(reading)
         quantize_again(model, quantization)
         if not trainable:
             model.trainable = False

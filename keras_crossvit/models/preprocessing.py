@@ -116,7 +116,13 @@ def preprocess_input(
     if include_preprocessing:
         return x
     x = keras.ops.cast(x, "float32") / 255.0
-    mean, std = check_normalization(mean, std, x.shape[-1], as_rgb=x.shape[-1] == 1)
+    channels = x.shape[-1]
+    for name, values in (("mean", mean), ("std", std)):
+        if channels not in (None, 1) and np.size(values) not in (1, channels):
+            raise ValueError(
+                f"`{name}` must be {channels} numbers, one for each channel, or one for all. "
+                f"Received: {name}={values!r}"
+            )
     return (x - keras.ops.array(mean, "float32")) / keras.ops.array(std, "float32")
 
 

@@ -1,7 +1,6 @@
 """A folder that holds a model and says what it is: for this package, for timm, for the hub."""
 
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -14,15 +13,14 @@ import keras
 import numpy as np
 
 from keras_crossvit.common.checks import (
-    check_bool,
     check_folder,
     check_path,
-    check_up_to,
+    check_reading,
     first_line,
 )
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
-from keras_crossvit.models.card import write_card
+from keras_crossvit.models.card import is_card, write_card
 from keras_crossvit.models.config import CrossViTConfig
 from keras_crossvit.models.crossvit import CrossViT
 from keras_crossvit.models.inputs import has_layers_before
@@ -91,6 +89,12 @@ def write_folder(
     state = model_state(model)
     folder = check_folder("folder", folder)
     details = _checked_details(details)
+    readme = folder / "README.md"
+    if space and readme.is_file() and not is_card(readme):
+        raise ValueError(
+            "`folder` must have no README.md other than a model card, which begins as a Space's, "
+            f"with space=True. Received: {readme}"
+        )
     _config_before(folder / "config.json")
     _reading_to_write(model, crop_ratio)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +139,7 @@ def _checked_details(details):
 
 def _reading_to_write(model, crop_ratio):
     """The crop ratio, and what else of `model.reading` is known."""
-    reading = _checked_reading(model.reading)
+    reading = check_reading(model.reading)
     known = reading.pop("crop_ratio", None)
     size = model.images["large"].shape[1:3]
     return crop_ratio_for(size, known if crop_ratio is None else crop_ratio), reading
@@ -228,24 +232,13 @@ def _reading_of(found, origin):
     crop = found.get("crop_ratio")
     crop = (found.get("pretrained_cfg") or {}).get("crop_pct") if crop is None else crop
     try:
-        return _checked_reading(
+        return check_reading(
             {"crop_ratio": crop, "exif_orientation": found.get("exif_orientation")}
         )
     except ValueError as error:
         raise ValueError(
             f"`source` must hold allowed values in its config.json. Received: {origin}: {error}"
         ) from error
-
-
-def _checked_reading(values):
-    """What is known of a model's `reading`."""
-    checks = {
-        "crop_ratio": functools.partial(check_up_to, "crop_ratio"),
-        "exif_orientation": functools.partial(check_bool, "exif_orientation"),
-    }
-    return {
-        name: check(values[name]) for name, check in checks.items() if values.get(name) is not None
-    }
 
 
 def _fit_normalization(arguments, changes):
@@ -285,7 +278,9 @@ def push_to_hub(
         try:
             api.create_repo(name, private=private, exist_ok=True, repo_type=kind, space_sdk=sdk)
             uploaded = api.upload_folder(repo_id=name, folder_path=folder, repo_type=kind)
-        except Exception as error:  # from the hub, HTTP or the system
+        except (TypeError, ValueError):  # of this program
+            raise
+        except Exception as error:  # of the hub, of HTTP or of the system
             raise ConnectionError(
                 f"`name={name!r}` could not be uploaded to the Hugging Face hub. Received: "
                 f"{type(error).__name__}: {first_line(error)}"
@@ -374,4 +369,6 @@ def _own_arguments(found, origin):
         raise ValueError(
             f"`source` must describe a CrossViTConfig. Received: {origin}, where {error}"
         ) from error
+    for flag in ("include_top", "include_preprocessing"):
+        arguments[flag] = bool(arguments[flag])  # older versions kept 1 as it was
     return arguments

@@ -59,7 +59,7 @@ class TrainConfig(InputConfig):
             `None` for none. Only with the softmax.
         distillation: "soft" or "hard", as in `Teacher`.
         distillation_alpha: The teacher's share of the loss, in [0, 1].
-        distillation_temperature: As in `Teacher`.
+        distillation_temperature: As in `Teacher`, at most 100.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         weight_decay: Decay of kernels; biases, norms and tokens do not decay.
         layer_decay: As in `make_optimizer`.

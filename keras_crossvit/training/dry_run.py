@@ -18,7 +18,7 @@ from keras_crossvit.models import count_macs
 from keras_crossvit.training.assembly import check_fit, make_step, open_data
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.memory import activation_bytes, bytes_of, variable_bytes
-from keras_crossvit.training.resume import last_state
+from keras_crossvit.training.resume import check_resumed, last_state
 from keras_crossvit.training.strategy import asks_others, make_strategy, replicas_of
 
 _GB, _MB = 2**30, 2**20
@@ -41,7 +41,10 @@ def dry_run(config: TrainConfig) -> None:
     source = open_data(config)
     strategy = make_strategy("none" if asks_others(config.strategy) else config.strategy)
     check_fit(config, source, strategy)
-    last_state(check_folder("output_dir", config.output_dir), config, source)
+    folder = check_folder("output_dir", config.output_dir)
+    saved = last_state(folder, config)
+    if saved is not None:
+        check_resumed(folder, saved[1], config, source)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_crossvit.common.checks import check_folder
 from keras_crossvit.common.files import write_text
+from keras_crossvit.models.card import is_card
 from keras_crossvit.training.checkpoints import checkpoint_paths
 from keras_crossvit.training.config import TrainConfig
 
@@ -129,6 +130,8 @@ def put_aside(folder: pathlib.Path) -> None:
     The commands read it there as they would the run; `export/` stays.
     """
     written = [folder / name for name in _WRITTEN if (folder / name).exists()]
+    if (readme := folder / "README.md") in written and not is_card(readme):
+        written.remove(readme)  # someone's own
     if not written:
         return
     before = next_before(folder)

@@ -38,28 +38,38 @@ _CHANGING = {
 
 
 def last_state(
-    folder: pathlib.Path, config: TrainConfig, source: Source
+    folder: pathlib.Path, config: TrainConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """The last checkpoint of the run that the folder holds, if the run is resumed.
+
+    Args:
+        folder: The run's folder.
+        config: Its `TrainConfig`.
+
+    Returns:
+        `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
+    """
+    return read_last_checkpoint(folder / "checkpoints") if config.resume else None
+
+
+def check_resumed(
+    folder: pathlib.Path, notes: dict[str, Any], config: TrainConfig, source: Source
+) -> None:
+    """Refuses a run that cannot go on from a checkpoint.
 
     What may change between the parts of a run is logged, once it is known that nothing else has.
 
     Args:
         folder: The run's folder.
-        config: Its `TrainConfig`.
+        notes: Those of the checkpoint, which get what version 0.1 did not record.
+        config: The `TrainConfig` of the run.
         source: Its data.
-
-    Returns:
-        `(arrays, notes)` of the checkpoint, or `None` at the start of a run.
 
     Raises:
         ValueError: If the folder holds a run of other values that may not change, of other
             classes or of another design of the model, or one that has begun more than `epochs`.
     """
-    state = read_last_checkpoint(folder / "checkpoints") if config.resume else None
-    if state is None:
-        return None
-    notes, before = state[1], read_json(folder / "config.json")
+    before = read_json(folder / "config.json")
     changed = {} if before is None else _changes(before, config)
     # Version 0.1 recorded neither.
     notes.setdefault("batch_size", (before or {}).get("batch_size", config.batch_size))
@@ -71,11 +81,8 @@ def last_state(
     if before is None:
         logger.warning("%s records no values; the current ones are used", folder / "config.json")
     for name, (old, new) in changed.items():
-        if name in _CHANGING:
-            text = "%s goes on as %r instead of %r: %s"
-            logger.warning(text, name, new, old, _CHANGING[name])
+        logger.warning("%s goes on as %r instead of %r: %s", name, new, old, _CHANGING[name])
     _log_other_data(notes, source)
-    return state
 
 
 def _changes(before, config):

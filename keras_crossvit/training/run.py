@@ -43,7 +43,7 @@ from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, watch_for_preemption
 from keras_crossvit.training.progress import Progress
-from keras_crossvit.training.resume import last_state
+from keras_crossvit.training.resume import check_resumed, last_state
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
     is_chief,
@@ -112,8 +112,11 @@ def _train(config, on_step, on_epoch):
         run_folder(config, is_chief(strategy)) as folder,
         watch_for_preemption() as stop,
     ):
-        saved = last_state(folder, config, source)
+        saved = last_state(folder, config)
+        # First, so that whatever is refused afterwards is refused in every process.
         check_agreement(strategy, config, source, 0 if saved is None else int(saved[1]["step"]))
+        if saved is not None:
+            check_resumed(folder, saved[1], config, source)
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         with weights_in_one_line(strategy, config):

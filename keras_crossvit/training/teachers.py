@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import re
 from typing import Any
 
 import keras
@@ -50,9 +51,8 @@ def load_teacher(name: str, images: tuple[Any, ...], source: Source) -> keras.Mo
             f"`teacher` must take images {images} and answer {(None, classes)}, as the model "
             f"does. Received: teacher={name!r}, which answers {answers}"
         )
-    labels = getattr(teacher, "labels", None)
-    if labels:
-        _compare_classes(name, distinct_names(labels), source)
+    if isinstance(teacher, CrossViT) and teacher.labels:
+        _compare_classes(name, distinct_names(teacher.labels), source)
     return teacher
 
 
@@ -61,10 +61,19 @@ def _answers(teacher, shape):
     try:
         answers = teacher(keras.KerasTensor(shape), training=False)
     except Exception as error:  # of any type, since the model may be anyone's
-        return f"with an error: {first_line(error)}"
+        return f"with an error: {_reason(error)}"
     if isinstance(answers, keras.KerasTensor):
         return f"with {tuple(answers.shape)}"
     return f"with a {type(answers).__name__}"
+
+
+def _reason(error):
+    """What Keras was told, without its first line about the layer in which it happened."""
+    text = re.sub(r"\x1b\[\d+m", "", str(error))
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Exception encountered"):
+        return lines[1]
+    return first_line(error)
 
 
 def _compare_classes(name, theirs, source):

@@ -267,7 +267,7 @@ def _colours() -> "ListedColormap":
 
 def _written(figure, path):
     if path is not None:
-        if not pathlib.Path(path).suffix:
+        if isinstance(path, str | os.PathLike) and not pathlib.Path(path).suffix:
             raise ValueError(f"`path` must have an ending, such as .png. Received: {path}")
         figure.savefig(path, dpi=_DPI)
     return figure

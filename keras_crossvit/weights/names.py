@@ -4,7 +4,7 @@ timm and the authors use the same names, except that the authors write `pos_embe
 `cls_token_0` as `pos_embed.0` and `cls_token.0`. Branch 0 is the small branch, branch 1 the large
 one. A model of one branch, timm's `deit_*`, has the same names without the branch. Parts that timm
 does not have (all-attention, the T2T module) have names in the same style, and so do a fusion
-and a patch embedding of one's own, whose layers keep the names that they were given.
+and a patch embedding of one's own, by the names of their layers.
 """
 
 import re
@@ -36,10 +36,6 @@ _TABLE = (
     ("<b>_norm/<leaf>", "norm.{b}.{leaf}"),
     ("<b>_head/<leaf>", "head.{b}.{leaf}"),
 )
-_TABLE_OF_OWN_PARTS = (
-    ("<b>_patch_embed/<own>", "patch_embed.{b}.{own}"),
-    ("stage_<k>/fusion/<own>", "blocks.{k}.fusion.{own}"),
-)
 _WORDS = {
     "b": {"small": "0", "large": "1"},
     # Positions in PyTorch's Sequential, where ReLU and GELU have the odd ones.
@@ -68,32 +64,26 @@ def _compile(pattern):
     def group(match):
         name = match.group(1)
         words = sorted(_WORDS[name], key=len, reverse=True) if name in _WORDS else [r"\d+"]
-        words = [".+"] if name == "own" else words
         return f"(?P<{name}>{'|'.join(words)})"
 
     return re.compile(re.sub(r"<(\w+)>", group, pattern))
 
 
-_COMPILED = [(_compile(pattern), name) for pattern, name in _TABLE]
-_COMPILED_OF_OWN_PARTS = [(_compile(pattern), name) for pattern, name in _TABLE_OF_OWN_PARTS]
+_COMPILED = tuple((_compile(pattern), name) for pattern, name in _TABLE)
 
 
-def timm_name(path: str, one_branch: bool = False, own_part: bool = False) -> str | None:
+def timm_name(path: str, one_branch: bool = False) -> str | None:
     """The name in timm of the variable with this path, or None if the table has no such path.
 
     Args:
         path: `variable.path`.
         one_branch: Whether the model has only the large branch.
-        own_part: Whether it is of a fusion or a patch embedding that is not of this package.
     """
-    for pattern, name in (*_COMPILED, *(_COMPILED_OF_OWN_PARTS if own_part else ())):
+    for pattern, name in _COMPILED:
         if match := pattern.fullmatch(path):
             if one_branch:
                 name = name.replace(".{b}", "").replace("_{b}", "")
             groups = match.groupdict()
-            if "own" in groups:
-                *layers, leaf = groups["own"].split("/")
-                groups["own"] = ".".join([*layers, _WORDS["leaf"].get(leaf, leaf)])
             return name.format(**{g: _WORDS.get(g, {}).get(v, v) for g, v in groups.items()})
     return None
 
@@ -122,11 +112,13 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
         )
     one_branch = "small" not in branches
     scope = name_scope(model)
-    own = {id(variable) for part in _own_parts(model) for variable in part.weights}
+    own = {}
+    for prefix, part in _own_parts(model):
+        own.update(_names_in(part, prefix, scope, one_branch))
     named, foreign = {}, []
     for variable in model.weights:
-        path = variable.path.removeprefix(scope)
-        name = timm_name(path, one_branch, id(variable) in own)
+        name = timm_name(variable.path.removeprefix(scope), one_branch)
+        name = own.get(id(variable), name)
         if name is None or name in named:
             foreign.append(variable.path)
         else:
@@ -141,11 +133,56 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _own_parts(model):
-    """The fusions and patch embeddings of a CrossViT that are not of this package."""
-    parts = [layers.patch_embed for layers in model.branches.values()]
-    parts += [stage.fuse for stage in model.stages if hasattr(stage, "fuse")]
+    """`(what their names begin with, layer)` of fusions and patch embeddings of one's own."""
+    numbers = _WORDS["b"] if "small" in model.branches else {"large": ""}
+    parts = [
+        (f"patch_embed.{numbers[branch]}".rstrip("."), layers.patch_embed)
+        for branch, layers in model.branches.items()
+    ]
+    parts += [
+        (f"blocks.{number}.fusion", stage.fuse)
+        for number, stage in enumerate(model.stages)
+        if hasattr(stage, "fuse")
+    ]
     package = __name__.partition(".")[0]
-    return [part for part in parts if type(part).__module__.partition(".")[0] != package]
+    return [
+        (prefix, part)
+        for prefix, part in parts
+        if type(part).__module__.partition(".")[0] != package
+    ]
+
+
+def _names_in(part, prefix, scope, one_branch):
+    """Names of the variables of a part of one's own: `{id(variable): name or None}`.
+
+    Those in the table have the names there, as in a part that extends one of this package.
+    Others have the names of the layers, of which Keras numbers those that were given none, for
+    the whole process; so numbers at the end count anew, in the order of the weights.
+    """
+    names = [timm_name(v.path.removeprefix(scope), one_branch) for v in part.weights]
+    if len(set(names) - {None}) < len(names) - names.count(None):  # as of layers norm and norm1
+        names = [None] * len(names)
+    paths = {variable.path for variable in part.weights}
+    counted: dict[tuple[str, ...], dict[str, int]] = {}
+    for number, variable in enumerate(part.weights):
+        if names[number] is None and not _is_added(variable.path, paths):
+            *layers, leaf = variable.path.removeprefix(f"{part.path}/").split("/")
+            steps = [prefix]
+            for word in (*layers, _WORDS["leaf"].get(leaf, leaf)):
+                plain = re.sub(r"_\d+$", "", word)
+                alike = counted.setdefault((*steps, plain), {})
+                count = alike.setdefault(word, len(alike))
+                steps.append(f"{plain}_{count}" if count else plain)
+            names[number] = ".".join(steps)
+    return dict(zip(map(id, part.weights), names, strict=True))
+
+
+def _is_added(path, paths):
+    """Whether LoRA or quantisation has added a variable, which has no name."""
+    leaf = path.rpartition("/")[2]
+    return leaf.startswith("lora_") or (
+        leaf.endswith("_scale") and path.removesuffix("_scale") in paths
+    )
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
@@ -156,7 +193,7 @@ def from_torch(array: np.ndarray) -> np.ndarray:
 def to_torch(array: np.ndarray) -> np.ndarray:
     """The inverse of `from_torch`; the result is contiguous."""
     axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(array.ndim, range(array.ndim))
-    return np.ascontiguousarray(array.transpose(axes))
+    return np.asarray(array.transpose(axes), order="C")
 
 
 def shorten(names: Iterable[str], limit: int = 6) -> str:

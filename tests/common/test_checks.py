@@ -1,6 +1,7 @@
 """Argument checks: what passes, and what the message says about what does not."""
 
 import dataclasses
+import enum
 import pathlib
 import re
 
@@ -134,6 +135,20 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, mo
     with pytest.raises(PermissionError, match=message):
         check_folder("output_dir", tmp_path / "new")
     assert check_folder("output_dir", tmp_path / "new", writes=False) == tmp_path / "new"
+
+
+def test_a_drive_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("os.path.lexists", lambda path: False)
+    with pytest.raises(ValueError, match=r"^`output_dir` must .*: a/b, no part of which exists$"):
+        check_folder("output_dir", "a/b")
+
+
+def test_a_text_of_another_kind_is_a_choice():
+    class Loss(enum.StrEnum):
+        SOFTMAX = "softmax"
+
+    assert type(check_choice("loss", Loss.SOFTMAX, {"softmax"})) is str
+    assert check_choice("resume", np.bool_(True), {True, False}) is True
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1"])

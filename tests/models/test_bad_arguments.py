@@ -47,7 +47,7 @@ WRONG_MODELS = {
     ),
     "means of another number": (
         lambda: kc.preprocess_input(base.pixels(), include_preprocessing=False, mean=(1, 2)),
-        ["`mean` must be None or 3 numbers", "mean=(1, 2)"],
+        ["`mean` must be 3 numbers", "mean=(1, 2)"],
     ),
     "policies of layers": (
         lambda: model(dtype=keras.dtype_policies.DTypePolicyMap()),

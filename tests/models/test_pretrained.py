@@ -165,7 +165,7 @@ def test_other_models_come_back(arguments, tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
     again = kc.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
-    assert model.get_config().keys() == again.get_config().keys()
+    assert {*model.get_config(), "reading"} == again.get_config().keys()
 
 
 def test_a_repository_of_the_hub(model, folder, monkeypatch):
@@ -358,6 +358,9 @@ def test_a_readme_that_is_no_model_card_stays(tmp_path, caplog):
     base.small_model().save_pretrained(tmp_path, details={"a|b": "c|d\ne"})
     assert (tmp_path / "README.md").read_text() == "# My project\n"
     assert f"{tmp_path / 'README.md'} is no model card of this package" in caplog.text
+    with pytest.raises(ValueError, match=r"^`folder` must have no README\.md other than a model"):
+        base.small_model().save_pretrained(tmp_path, space=True)
+    assert not (tmp_path / "app.py").exists()
     (tmp_path / "README.md").unlink()
     for name in ("first", "second"):
         base.small_model(name=name).save_pretrained(tmp_path, details={"a|b": "c|d\ne"})

@@ -75,6 +75,8 @@ def test_how_images_are_read_is_checked(reading, message, tmp_path):
     model.reading = reading
     with pytest.raises(ValueError, match=re.escape(message)):
         model.save_pretrained(tmp_path / "folder")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.get_config()
     assert not (tmp_path / "folder").exists()
     base.small_model().save_pretrained(tmp_path / "folder")
     path = tmp_path / "folder" / "config.json"

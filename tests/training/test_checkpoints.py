@@ -19,7 +19,7 @@ from keras_crossvit.training.checkpoints import (
 )
 from keras_crossvit.training.config import TrainConfig
 from keras_crossvit.training.folder import begin_run, put_aside, run_folder
-from keras_crossvit.training.resume import last_state
+from keras_crossvit.training.resume import check_resumed, last_state
 from tests.training.tiny import data
 
 ARRAYS = {
@@ -42,7 +42,9 @@ def make_config(folder):
 
 def open_run(folder, config, writes):
     """The state from which a run goes on, after the process that writes has begun it."""
-    state = last_state(folder, config, data())
+    state = last_state(folder, config)
+    if state is not None:
+        check_resumed(folder, state[1], config, data())
     if writes:
         begin_run(folder, config, resumed=state is not None)
     return state
@@ -149,6 +151,18 @@ def test_put_aside_keeps_what_is_there(tmp_path):
     assert files(tmp_path / "before.1") == ["best.keras", "checkpoints"]
     assert (tmp_path / "before.2" / "best.keras").read_text() == "best of 1"
     assert read_last_checkpoint(tmp_path / "before.1" / "checkpoints")[1] == {"step": 0}
+
+
+def test_a_readme_of_ones_own_is_not_put_aside(tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    put_aside(tmp_path)
+    assert files(tmp_path) == ["README.md"]
+    write_checkpoint(tmp_path / "checkpoints", 5, ARRAYS, {"step": 5})
+    put_aside(tmp_path)
+    assert files(tmp_path) == ["README.md", "before.1"]
+    (tmp_path / "README.md").write_text("A CrossViT (Chen, Fan and Panda, ICCV 2021).")
+    put_aside(tmp_path)
+    assert files(tmp_path / "before.2") == ["README.md"]
 
 
 def test_only_a_run_that_begins_anew_puts_aside(tmp_path):

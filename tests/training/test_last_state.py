@@ -9,7 +9,7 @@ import pytest
 
 from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.checkpoints import write_checkpoint
-from keras_crossvit.training.resume import last_state
+from keras_crossvit.training.resume import check_resumed, last_state
 from tests.training.tiny import RECIPE, STEPS, data
 
 CONFIG = dataclasses.replace(RECIPE, epochs=10, warmup_epochs=0, output_dir="run")
@@ -28,7 +28,9 @@ def resumed(tmp_path):
             values = {name: value for name, value in values.items() if name not in removed}
             (tmp_path / "config.json").write_text(json.dumps(values))
         config = dataclasses.replace(CONFIG, **changes)
-        return last_state(tmp_path, config, data() if source is None else source)[1]
+        _, noted = last_state(tmp_path, config)
+        check_resumed(tmp_path, noted, config, data() if source is None else source)
+        return noted
 
     return resume
 

@@ -132,6 +132,10 @@ def test_any_keras_model_teaches(opened):
     [
         (lambda: classifier(40, 4), r"with \(None, 4\)"),
         (lambda: classifier(48, 5), r"with an error: .*\(None, 48, 48, 3\).*"),
+        (
+            lambda: keras.Sequential([keras.Input((48, 48, 3)), classifier(48, 5)]),
+            r"with an error: Input .*\(None, 48, 48, 3\).*",
+        ),
         (lambda: classifier(40, 5, lambda answers: {"a": answers}), "with a dict"),
         (lambda: classifier(40, 5, lambda answers: [answers, answers]), "with a list"),
     ],

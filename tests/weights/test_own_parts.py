@@ -21,6 +21,7 @@ def config():
         def build(self, input_shape):
             (_, _, small), (_, _, large) = input_shape
             self.gate = self.add_weight(shape=(2,), initializer="ones", name="gate")
+            self.whole = self.add_weight(shape=(), initializer="ones", name="whole")
             self.to_small = keras.layers.Dense(small, name="to_small", dtype=self.dtype_policy)
             self.to_large = keras.layers.Dense(large, name="to_large", dtype=self.dtype_policy)
             self.to_small.build((None, None, large))
@@ -29,7 +30,7 @@ def config():
         def call(self, tokens, training=False):
             small, large = (keras.ops.mean(x, axis=1, keepdims=True) for x in tokens)
             return [
-                tokens[0] + self.gate[0] * self.to_small(large),
+                tokens[0] + self.whole * self.gate[0] * self.to_small(large),
                 tokens[1] + self.gate[1] * self.to_large(small),
             ]
 
@@ -83,14 +84,53 @@ def test_its_names_are_those_of_its_layers(config, tmp_path):
 
 def test_weights_of_another_design_are_refused(config, tmp_path):
     kc.save_checkpoint(small_model(), tmp_path / "usual.safetensors")
-    missing = re.escape("where 14 variables have no key: patch_embed.0.after.weight")
+    missing = re.escape("where 16 variables have no key: patch_embed.0.after.weight")
     with pytest.raises(ValueError, match=missing):
         kc.CrossViT(config, weights=tmp_path / "usual.safetensors", classes=5)
     renamed = dataclasses.replace(config, fusion="none")
     model = small_model(config)
     kc.save_checkpoint(model, tmp_path / "own.safetensors")
-    with pytest.raises(ValueError, match=r"10 keys have no variable: blocks\.0\.fusion\.gate"):
+    with pytest.raises(ValueError, match=r"12 keys have no variable: blocks\.0\.fusion\.gate"):
         kc.CrossViT(renamed, weights=tmp_path / "own.safetensors", classes=5)
+
+
+def test_layers_without_a_name_are_counted_in_their_part(tmp_path):
+    @kc.layers.register_fusion("tests_of_nameless_layers")
+    class Nameless(kc.layers.Fusion):
+        """Layers that Keras numbers, for the whole process, and two names that timm has as one."""
+
+        def build(self, input_shape):
+            (_, _, width), _ = input_shape
+            self.dense = [keras.layers.Dense(width) for _ in range(12)]
+            self.norms = [keras.layers.LayerNormalization(name=x) for x in ("norm", "norm1")]
+            for layer in (*self.dense, *self.norms):
+                layer.build((None, None, width))
+
+        def call(self, tokens, training=False):
+            small, large = tokens
+            for layer in (*self.dense, *self.norms):
+                small = small + layer(small)
+            return [small, large]
+
+    config = small_config(fusion="tests_of_nameless_layers")
+    model = small_model(config)
+    model.save_pretrained(tmp_path)
+    names = [x for x in load_file(tmp_path / "model.safetensors") if "blocks.1.fusion" in x]
+    layers = ["dense", *(f"dense_{number}" for number in range(1, 12)), "norm", "norm1"]
+    wanted = [f"blocks.1.fusion.{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")]
+    assert sorted(names) == sorted(wanted)
+    again = kc.from_pretrained(tmp_path)
+    assert again.stages[0].fuse.dense[3].name != model.stages[0].fuse.dense[3].name
+    np.testing.assert_array_equal(again.predict(pixels()), model.predict(pixels()))
+
+
+@pytest.mark.parametrize("added", ["int8", "float8", "lora"])
+def test_what_is_added_inside_a_part_has_no_name(config, added, tmp_path):
+    model = small_model(config)
+    dense = model.stages[0].fuse.to_small
+    dense.enable_lora(2) if added == "lora" else dense.quantize(added)
+    with pytest.raises(ValueError, match=r"stage_0/fusion/to_small/(lora_kernel_a|kernel_scale)"):
+        model.save_pretrained(tmp_path / "folder")
 
 
 def test_what_quantising_adds_has_no_name(config, tmp_path):

@@ -85,7 +85,7 @@ def test_a_model_of_the_hub_is_read_as_its_folder(run, command, tmp_path, monkey
     (tmp_path / "config.json").write_text('{"crop_ratio": null}')
     model.save_pretrained(tmp_path, crop_ratio=0.5)
     for module in (pretrained, weight_sources):
-        monkeypatch.setattr(module, "download", lambda repository, name, origin: tmp_path / name)
+        monkeypatch.setattr(module, "download", lambda repository, name, *said: tmp_path / name)
     data = "--dataset", f"folder:{run / 'pictures'}"
     found = command("evaluate", "hf://owner/name", *data)
     assert found == command("evaluate", tmp_path, *data)

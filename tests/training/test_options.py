@@ -75,9 +75,10 @@ def test_the_final_model_has_the_size_that_the_weights_gave_the_trained_one():
     trained = kc.CrossViT(MODEL, weights=None, classes=10, input_shape=(48, 48, 3))
     step = types.SimpleNamespace(model=trained)
     source = types.SimpleNamespace(class_names=[*"abcdefghij"])
-    run = types.SimpleNamespace(config=RECIPE, source=source, step=step, size=(48, 48, 3))
-    final = Run._final_model(run)
+    run = {"config": RECIPE, "source": source, "step": step, "size": (48, 48, 3)}
+    final = Run._final_model(types.SimpleNamespace(**run, crop_ratio=0.75))
     assert final.input_shape == (None, 48, 48, 3)
+    assert final.reading == {"crop_ratio": 0.75, "exif_orientation": True}
     for ours, theirs in zip(final.weights, trained.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

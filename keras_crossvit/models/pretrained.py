@@ -254,8 +254,11 @@ def _fit_normalization(arguments, changes):
 
 def _function(serialized, origin):
     """The user's own function that `config.json` names as the activation."""
-    found = keras.activations.deserialize(serialized)
-    if not callable(found):  # Keras returns the name of a function that it does not know
+    try:
+        found = keras.activations.deserialize(serialized)
+    except TypeError:  # of a function that Keras does not know; up to 3.15 it returns its name
+        found = serialized["config"]
+    if not callable(found):
         raise ValueError(
             "`classifier_activation` must be given, or be registered with "
             f"keras.saving.register_keras_serializable. Received: {origin}, where it is the "

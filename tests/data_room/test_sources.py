@@ -74,7 +74,7 @@ def test_splits_of_other_names_are_no_classes(folder):
 def test_a_class_that_holds_a_folder_is_named(folder):
     """Without `train` around it, it looks like a split."""
     write(folder / "train" / "bee" / "previews" / "0.png", 1)
-    said = r"Received: train_split='train'\. bee in .*/train holds images and folders"
+    said = r"Received: train_split='train'\. In .*/train there are images beside folders in bee, "
     with pytest.raises(ValueError, match=said):
         open_source(f"folder:{folder / 'train'}", validation_split=0.5)
     assert open_source(f"folder:{folder}").train.size == 7

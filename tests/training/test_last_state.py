@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from keras_crossvit.common.files import as_json
 from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training.checkpoints import write_checkpoint
 from keras_crossvit.training.resume import check_resumed, last_state
@@ -148,11 +149,16 @@ def test_other_images_or_labels_of_the_same_number_are_named(resumed, caplog):
         {"layer_decay": 0.5},
     ],
 )
-def test_a_run_that_is_refused_does_not_say_how_it_goes_on(resumed, refused, caplog):
+def test_a_run_that_is_refused_stays_and_does_not_say_how_it_goes_on(
+    resumed, refused, tmp_path, caplog
+):
     notes = {"images": [1, 1], **refused.get("notes", {})}
     with pytest.raises(ValueError, match=r"`.*` (must|holds)"):
         resumed(**{"precision": "mixed_bfloat16", **refused, "notes": notes})
     assert not caplog.messages
+    assert json.loads((tmp_path / "config.json").read_text()) == as_json(
+        dataclasses.asdict(CONFIG)
+    )
     resumed({"images": [1, 1]}, precision="mixed_bfloat16")
     assert [message.split(":")[0] for message in caplog.messages] == [
         "precision goes on as 'mixed_bfloat16' instead of 'float32'",

@@ -100,12 +100,17 @@ def classifier(side, classes, wrap=lambda answers: answers):
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def opened(monkeypatch, tmp_path):
     """Loads a given model as the teacher, from a file in the home folder."""
 
     def load(model, source=SOURCE):
-        monkeypatch.setattr(keras.saving, "load_model", lambda path, compile: model)
-        return load_teacher("~/teacher.keras", IMAGES, source)
+        paths = []
+        monkeypatch.setattr(
+            keras.saving, "load_model", lambda path, compile: paths.append(path) or model
+        )
+        found = load_teacher("~/teacher.keras", IMAGES, source)
+        assert paths == [tmp_path / "teacher.keras"]
+        return found
 
     return load
 

@@ -64,8 +64,9 @@ def open_folder(request: Request) -> Source:
         if not mixed:
             raise
         raise ValueError(
-            f"{error}. {', '.join(mixed)} in {root} holds images and folders, and so is no split; "
-            "if it is a class, move all classes to PATH/train/, where a class may hold folders"
+            f"{error}. In {root} there are images beside folders in {', '.join(mixed)}, as in no "
+            "split; if these are classes, move all of them to PATH/train/, where a class may hold "
+            "folders"
         ) from error
     class_names, _ = storage.contents(folders[splits[0]])
     request.log_unread({name: repr(name) for name in folders}, splits)

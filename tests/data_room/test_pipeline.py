@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -209,3 +210,26 @@ def test_unreadable_images_are_named_and_count_for_nothing(caplog):
 def test_label_outside_of_the_classes():
     with pytest.raises(tf.errors.InvalidArgumentError, match="a label lies outside the classes"):
         list(training_batches(split(), 5, SIZE, PLAIN))
+
+
+def test_few_batches_are_ahead_on_any_number_of_cores():
+    """Each is held in memory, and takes 0.7 GB with 1,024 images of 240 pixels."""
+
+    class Counted(MemorySplit):
+        loaded = 0
+
+        def load(self, index):
+            self.loaded += 1
+            return super().load(index)
+
+    file = tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
+    data, config = Counted([file] * 256, [0] * 256), dataclasses.replace(PLAIN, epochs=99)
+    config = dataclasses.replace(config, batch_size=256, parallel_calls=8)
+    batches = iter(training_batches(data, 10, SIZE, config))
+    next(batches)
+    before = -1
+    while data.loaded > before:
+        before = data.loaded
+        time.sleep(0.5)
+    # One taken, two prefetched, three on their way, and some 30 rows at a time in each call.
+    assert 6 * 256 < data.loaded < 6 * 256 + 8 * 32 * 5

@@ -40,6 +40,20 @@ def test_features_of_another_kind(monkeypatch, image, label, message):
     assert "\n" not in str(error.value)
 
 
+def test_data_that_another_process_has_just_prepared_are_taken(tmp_path, monkeypatch):
+    """Both prepare them aside, and one of the two finds the folder there."""
+    builder = tfds.builder
+
+    class Late:
+        def download_and_prepare(self):
+            open_source("digits", tmp_path)
+            raise FileExistsError
+
+    builders = iter([Late(), None, None])
+    monkeypatch.setattr(tfds, "builder", lambda *x, **y: next(builders) or builder(*x, **y))
+    assert open_source("digits", tmp_path).train.size == 1438
+
+
 def test_images_of_16_bits_are_read_by_their_upper_8(tmp_path):
     """Like those of a folder."""
     image = FEATURES.Image(shape=(4, 4, 1), dtype=np.uint16, encoding_format="png")

@@ -90,10 +90,11 @@ def open_tfds(request: Request) -> Source:
     if name == "digits":
         import keras_crossvit.data.sources.digits  # noqa: F401  (registers the name)
     try:
-        builder = tfds.builder(name, data_dir=request.data_dir)
+        builder = _prepared(request)
+    except FileExistsError:  # another process has prepared it in the meantime
+        builder = _prepared(request)
     except tfds.core.DatasetNotFoundError as error:
         raise unknown_dataset(request.dataset) from error
-    _prepare(builder, request)
     info = builder.info
     _check_features(name, info.features)
     splits = request.choose_splits(info.splits, parts=True)
@@ -108,8 +109,11 @@ def open_tfds(request: Request) -> Source:
     return request.source(info.features["label"].names, splits, open_split)
 
 
-def _prepare(builder, request):
-    """Downloads a dataset, or says what its user has to download."""
+def _prepared(request):
+    """The builder of a dataset that lies on disk now, or an error that says what to download."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(request.location, data_dir=request.data_dir)
     try:
         builder.download_and_prepare()
     except AssertionError as error:  # how builders report missing files
@@ -121,6 +125,7 @@ def _prepare(builder, request):
             f"another `data_dir`: {_one_line(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)} "
             f"Received: dataset={request.dataset!r}, data_dir={request.data_dir!r}"
         ) from error
+    return builder
 
 
 def _check_features(name, features):

@@ -54,7 +54,7 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
     }
     # A file system may give its list of files to one process minutes before another.
     print("Waiting until all processes have read their data.", flush=True)
-    rows = gather(strategy, [*values.values(), *data.values(), step])
+    rows = gather(strategy, [*values.values(), *data.values(), int(config.resume), step])
     differs = (rows != rows[0]).any(axis=0)
     names = [name for name, other in zip([*values, *data], differs, strict=False) if other]
     if unlike := [name for name in names if name in values]:
@@ -68,6 +68,11 @@ def check_agreement(strategy: Any, config: TrainConfig, source: Source, step: in
             "`dataset` must hold the same images in all processes of a run. Received: "
             f"{source.name} with other {' and '.join(names)}; here {source.train.size} to train "
             f"on and {source.validation.size} held out, of {len(source.class_names)} classes"
+        )
+    if differs[-1] and differs[-2]:
+        raise ValueError(
+            "`resume` must be true in all processes of a run that goes on; one that comes back is "
+            f"started without --no-resume. Received here: resume={config.resume}"
         )
     if differs[-1]:
         steps = ", ".join(map(str, np.unique(rows[:, -1])))

@@ -1,6 +1,7 @@
 """What a run is put together from: data, model, optimizer, step."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -145,18 +146,25 @@ def make_schedule(config: TrainConfig, source: Source) -> LearningRateSchedule:
     )
 
 
-def make_step(config: TrainConfig, source: Source, strategy: Any) -> Step:
+def make_step(
+    config: TrainConfig, source: Source, strategy: Any, notes: Mapping[str, Any] | None = None
+) -> Step:
     """The `Step` of a run, with its model and optimizer, before training.
 
     Args:
         config: A `TrainConfig`.
         source: The `Source` of its data.
         strategy: What `make_strategy` returned.
+        notes: Those of the checkpoint that the step will go on from. The weights that the run
+            began with, which may be gone by now, are then not read.
     """
+    # Weights may have decided the size; earlier versions did not note it.
+    size = (notes or {}).get("input_shape")
+    start = {} if size is None else {"weights": None, "input_shape": tuple(size)}
     steps = steps_per_epoch(source.train, config)
     highest, final = config.scaled_learning_rates
     with scope_of(strategy):
-        model = build_model(config, source, classifier_activation=None)
+        model = build_model(config, source, classifier_activation=None, **start)
         if config.lora_rank is not None:
             enable_attention_lora(model, config.lora_rank)
         if config.freeze_stages is not None:

@@ -42,7 +42,7 @@ class CheckpointWriter:
         self._thread.shutdown()
         try:
             self.wait()
-        except OSError as failure:
+        except (OSError, FloatingPointError) as failure:
             if error is None:
                 raise
             logger.error("The last checkpoint was not written: %s", failure)
@@ -52,6 +52,7 @@ class CheckpointWriter:
 
         Raises:
             OSError: If the previous one could not be written.
+            FloatingPointError: If it was not, since a weight is NaN or infinite.
         """
         if self.folder is None:
             return
@@ -85,11 +86,13 @@ def write_checkpoint(
 
     Raises:
         OSError: If it cannot be written; earlier checkpoints stay.
+        FloatingPointError: Likewise, if a weight is NaN or infinite.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(notes)
     arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
+    _check_finite(arrays, step)
     path = folder / _NAME.format(step)
     with write_atomically(path) as aside:
         metadata = {"notes": text, "digest": _digest(arrays, text)}
@@ -135,6 +138,16 @@ def read_last_checkpoint(
 def checkpoint_paths(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
     """The files of the checkpoints in a folder, whole or torn, the last one last."""
     return sorted(pathlib.Path(folder).glob(_NAME.replace("{:09d}", "*")))
+
+
+def _check_finite(arrays, step):
+    """The loss of a step is that before its update, and so tells of a bad update a step late."""
+    for name, array in arrays.items():
+        if name.startswith("model ") and not np.isfinite(array).all():
+            raise FloatingPointError(
+                f"Weights are no longer finite numbers after step {step} ({name}); its checkpoint "
+                "is not written, those before it stay."
+            )
 
 
 def _digest(arrays, notes):

@@ -38,17 +38,19 @@ def dry_run(config: TrainConfig) -> None:
         ValueError: As `train`.
     """
     print(json.dumps(dataclasses.asdict(config), indent=2))
-    source = open_data(config)
+    # In this order, as in a run: JAX's strategies hide accelerators from TensorFlow.
     strategy = make_strategy("none" if asks_others(config.strategy) else config.strategy)
+    source = open_data(config)
     check_fit(config, source, strategy)
     folder = check_folder("output_dir", config.output_dir)
     saved = last_state(folder, config)
-    if saved is not None:
-        check_resumed(folder, saved[1], config, source)
+    notes = None if saved is None else saved[1]
+    if notes is not None:
+        check_resumed(folder, notes, config, source)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        step = make_step(config, source, strategy)
+        step = make_step(config, source, strategy, notes)
     finally:
         keras.config.set_dtype_policy(policy)
     _print_model(config, step, replicas_of(strategy))

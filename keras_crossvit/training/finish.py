@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _EXPORT = (
     "import json, sys; from keras_crossvit.training.finish import export_file; "
-    "export_file(**json.loads(sys.argv[1]))"
+    "export_file(**json.load(sys.stdin))"
 )
 
 
@@ -113,7 +113,8 @@ def _export(model, saved, exports, options):
     # Away from the accelerator, which this process holds.
     environment = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     process = subprocess.run(
-        [sys.executable, "-c", _EXPORT, json.dumps(arguments)],
+        [sys.executable, "-c", _EXPORT],
+        input=json.dumps(arguments),  # an argument takes 128 KiB, and labels may be more
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,

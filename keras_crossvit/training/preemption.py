@@ -6,6 +6,25 @@ import threading
 from collections.abc import Iterator
 
 
+class StopRequest:
+    """Whether the process is to end.
+
+    Not a `threading.Event`: a second signal that arrives while the first sets it would wait for
+    its lock, which is held by the code that the signal interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """Asks the process to end."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Whether it was asked to."""
+        return self._is_set
+
+
 class Preempted(SystemExit):
     """Ends the process with the exit status of one that SIGTERM ended, 143."""
 
@@ -14,17 +33,17 @@ class Preempted(SystemExit):
 
 
 @contextlib.contextmanager
-def watch_for_preemption() -> Iterator[threading.Event]:
-    """A context in which SIGTERM only sets the `threading.Event` that it yields.
+def watch_for_preemption() -> Iterator[StopRequest]:
+    """A context in which SIGTERM only sets the `StopRequest` that it yields.
 
-    Outside the main thread, where Python handles no signals, the event stays unset.
+    Outside the main thread, where Python handles no signals, it stays unset.
     """
-    event = threading.Event()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield request
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: request.set())
     try:
-        yield event
+        yield request
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -35,6 +35,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._begun: list[Any] = []  # what steps returned that have not been looked at
+        self.without_labels = 0  # images of the last steps, since one had a label
         self._looked_at = self.step
         self._clock: tuple[float, int] | None = None
 
@@ -58,6 +59,8 @@ class Progress:
                 self._looked_at += 1
                 if not math.isfinite(row[0]):
                     raise FloatingPointError(self.diverged("loss"))
+                images = self.config.batch_size
+                self.without_labels = 0 if row[3] else self.without_labels + images
                 self.totals.add(row)
                 stop |= bool(row[4] > 0)
         self._begun.clear()

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 import pathlib
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +40,7 @@ from keras_crossvit.training.finish import write_result
 from keras_crossvit.training.folder import begin_run, run_folder
 from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
-from keras_crossvit.training.preemption import Preempted, watch_for_preemption
+from keras_crossvit.training.preemption import Preempted, StopRequest, watch_for_preemption
 from keras_crossvit.training.progress import Progress
 from keras_crossvit.training.resume import check_resumed, last_state
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
@@ -53,7 +52,8 @@ from keras_crossvit.training.strategy import (
     spans_workers,
 )
 
-_LOOK = 10  # steps between looks at the loss, which must wait for the devices
+_LOOK = 10  # micro-batches between looks at the loss, which must wait for the devices
+_STORAGE_AWAY = 1000  # images; fewer that cannot be read may be damaged
 
 StepHook = Callable[[int, dict[str, float]], Any]
 EpochHook = Callable[[dict[str, float], keras.Model], bool | None]
@@ -73,8 +73,9 @@ def train(
 
     Args:
         config: A `TrainConfig`.
-        on_step: Called every ten steps or so with the step's number and the means of its epoch so
-            far, `{"loss", "accuracy", "top5_accuracy"}`.
+        on_step: Called every ten steps or so, with `accumulation_steps` more often, with the
+            step's number and the means of its epoch so far, `{"loss", "accuracy",
+            "top5_accuracy"}`.
         on_epoch: Called after each epoch with its row of the log and the model that the row is
             about: it answers with logits and, with `ema_momentum`, has the average of the
             weights during the call. A true return value ends the training there; all processes
@@ -91,7 +92,8 @@ def train(
     Raises:
         ValueError: If a value of `config` does not fit the data, the devices, or the run
             that `output_dir` already holds, or if no image of a split can be read.
-        OSError: If `output_dir` cannot be written.
+        OSError: If `output_dir` cannot be written, or a thousand images in a row cannot be read,
+            as when their storage is away.
         FloatingPointError: If the loss is NaN or infinite.
         Preempted: A `SystemExit`, after SIGTERM, once everything is saved.
     """
@@ -120,13 +122,13 @@ def _train(config, on_step, on_epoch):
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
         with weights_in_one_line(strategy, config):
-            step = make_step(config, source, strategy)
+            step = make_step(config, source, strategy, saved and saved[1])
         run = Run(config, source, strategy, folder if is_chief(strategy) else None, step)
         if saved is not None:
             run.restore(*saved)
+        check_same_weights(strategy, config, step)
         if is_chief(strategy):
             begin_run(folder, config, resumed=saved is not None)
-        check_same_weights(strategy, config, step)
         with run.checkpoints:
             run.fit(stop, on_step, on_epoch)
         with left_together(strategy):
@@ -149,6 +151,8 @@ class Run:
         self.metrics = ["loss", "accuracy", *(["top5_accuracy"] if self.classes > 5 else [])]
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
         self.steps = steps_per_epoch(source.train, config)
+        # Steps; until a look, several processes do not hear that one of them is to end.
+        self.look = max(1, _LOOK // config.accumulation_steps)
         self.size = step.model.input_shape[1:]
         self.crop_ratio = crop_ratio_for(self.size, config.crop_ratio)
         self.progress = Progress(config, self.steps)
@@ -158,7 +162,7 @@ class Run:
 
     def fit(
         self,
-        stop: threading.Event,
+        stop: StopRequest,
         on_step: StepHook | None = None,
         on_epoch: EpochHook | None = None,
     ) -> None:
@@ -185,8 +189,9 @@ class Run:
                 progress.add(step.train(batches, count, stop.is_set()), count)
 
                 due, leave = self._checkpoint_is_due(), stop.is_set() and self.alone
-                if due or leave or self._owes_an_epoch() or progress.step % _LOOK < count:
+                if due or leave or self._owes_an_epoch() or progress.step % self.look < count:
                     leave |= progress.look()
+                    self._check_storage()
                     means = self._means(progress.totals)
                     bar.update(self._in_epoch(), [*means.items(), *progress.speed.items()])
                     if on_step is not None:
@@ -253,6 +258,7 @@ class Run:
             self.crop_ratio,
             self.shard,
             self.config.exif_orientation,
+            self.config.parallel_calls,
         )
         options = tf.data.Options()
         options.experimental_warm_start = True  # reads as soon as there is an iterator
@@ -271,6 +277,7 @@ class Run:
                 self._leave()
         totals = Totals(*sums[:4])
         self._check_read(totals, "validation_split", self.source.validation)
+        self._check_held_out(totals.rows)
         validation = {f"val_{name}": value for name, value in self._means(totals).items()}
         if self.step.several_labels:
             precision = mean_average_precision(sums[COLUMNS:].reshape(2, self.classes, -1))
@@ -313,6 +320,24 @@ class Run:
                 "are all damaged, missing or of another format; the log names them"
             )
 
+    def _check_storage(self):
+        """Damaged images are passed over; training on none would undo what was learnt."""
+        unread = self.progress.without_labels
+        if unread >= _STORAGE_AWAY and not self.step.several_labels:  # an image may have none
+            raise OSError(self._storage_away(f"the last {unread} images"))
+
+    def _check_held_out(self, rows):
+        """The figures of a few images could become the best for good."""
+        unread = self.source.validation.size - rows
+        if unread >= _STORAGE_AWAY and unread > rows:
+            raise OSError(self._storage_away(f"{unread:.0f} held-out images"))
+
+    def _storage_away(self, images):
+        return (
+            f"{self.source.name} cannot be read: {images} could not be, and the log says why. "
+            "The same command goes on from the last checkpoint."
+        )
+
     def restore(self, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
         """Returns to the moment of a checkpoint.
 
@@ -342,6 +367,7 @@ class Run:
                 "images": [self.source.train.size, self.source.validation.size],
                 "data": self.source.digest,
                 "design": dataclasses.asdict(self.design),
+                "input_shape": self.size,
                 "best": self.config.best,
                 "best_from": self.best_from,
             }

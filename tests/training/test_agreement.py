@@ -44,6 +44,7 @@ folder = f"/disk{number}/"
 check(data_dir=folder, images=[folder + "1.png", folder + "2.png"])
 for values in [
     {"step": 7 + number},
+    {"step": 7 * number, "resume": bool(number)},
     {"images": ["1", "2", "3", "4"][number:]},
     {"images": ["1", ["2", "2b"][number], "3"]},
     {"last": number},
@@ -95,6 +96,8 @@ def test_processes_that_differ_are_refused(backend):
             expected = [
                 "alike",
                 "`output_dir` must be one folder that all .* that go on after steps 7, 8",
+                "`resume` must be true in all processes of a run that goes on; .* without "
+                f"--no-resume. Received here: resume={bool(number)}",
                 f"{data} numbers of images to train on and .*; here {4 - number} to train on .*",
                 *[f"{data} names or labels of images; here 3 .*"] * 2,
                 f"{data} classes; here 3 .*",

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 
+import keras
 import numpy as np
 import pytest
 from safetensors import SafetensorError
@@ -289,6 +290,22 @@ def test_an_error_is_not_hidden_by_that_of_the_last_write(tmp_path, caplog):
     with pytest.raises(FloatingPointError):
         run_that_fails(tmp_path / "file")
     assert "The last checkpoint was not written: [Errno 17] File exists" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_no_numbers_replace_no_checkpoint(tmp_path, dtype):
+    """The loss of the step that broke them is that from before its update."""
+    weights = keras.ops.convert_to_tensor([1.0, float("nan")], dtype)
+    arrays = {**ARRAYS, "model 0001 kernel": weights}
+    writer = CheckpointWriter(tmp_path)
+    writer.write(1, ARRAYS, {"step": 1})
+    writer.write(2, arrays, {"step": 2})
+    message = r"after step 2 \(model 0001 kernel\); its checkpoint is not written"
+    with pytest.raises(FloatingPointError, match=message):
+        writer.wait()
+    assert files(tmp_path) == ["step-000000001.safetensors"]
+    write_checkpoint(tmp_path, 3, {"optimizer 0001 scale": np.array([np.inf])}, {"step": 3})
+    assert len(files(tmp_path)) == 2
 
 
 def test_what_stops_a_write_is_raised_in_the_run(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 import keras_crossvit as kc
 from keras_crossvit.data.sources import open_source
 from keras_crossvit.evaluation import evaluate
-from keras_crossvit.training import finish, train
+from keras_crossvit.training import finish, make_strategy, train
+from keras_crossvit.training.assembly import make_step
 from keras_crossvit.training.run import Run
 from tests.base import pixels
 from tests.training.tiny import MODEL, RECIPE
@@ -93,3 +94,15 @@ def test_the_folder_describes_the_model(done):
     assert again.labels == tuple(map(str, range(10)))
     assert again.input_shape == (None, 40, 40, 1)
     assert "| data | digits |" in (folder / "README.md").read_text()
+
+
+def test_a_run_that_goes_on_needs_the_weights_that_it_began_with_no_longer(tmp_path):
+    """Their file may have been moved; they decided the size of the model."""
+    weights = str(tmp_path / "gone.keras")
+    config = dataclasses.replace(RECIPE, weights=weights, reset_heads=True, lora_rank=2)
+    source = open_source("digits", train_split="train[:176]", validation_split="test[:50]")
+    strategy = make_strategy("none")
+    with pytest.raises(ValueError, match=r"^`weights` must be"):
+        make_step(config, source, strategy, {"step": 5})  # of an earlier version
+    step = make_step(config, source, strategy, {"step": 5, "input_shape": [40, 48, 1]})
+    assert step.model.input_shape == (None, 40, 48, 1)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import signal
-import threading
 import types
 
 import keras
@@ -18,7 +17,7 @@ from keras_crossvit.models import CrossViTConfig
 from keras_crossvit.training import assembly, classify_held_out_picture
 from keras_crossvit.training import run as run_module
 from keras_crossvit.training.log import RunLog
-from keras_crossvit.training.preemption import watch_for_preemption
+from keras_crossvit.training.preemption import StopRequest, watch_for_preemption
 from keras_crossvit.training.progress import Progress
 from keras_crossvit.training.run import Run
 from keras_crossvit.training.steps import Step, Totals
@@ -52,7 +51,45 @@ def test_held_out_images_on_which_the_model_diverged_are_no_result(stops):
     run.progress.totals = Totals(1, 1, 1, 16)
     message = "The validation loss is no longer a finite number, in epoch 1, step 11"
     with pytest.raises(FloatingPointError, match=message):
-        run._evaluate(None, None, threading.Event())
+        run._evaluate(None, None, StopRequest())
+
+
+@pytest.mark.parametrize(("readable", "message"), [(9, None), (7, "1125 held-out images")])
+def test_held_out_images_of_which_most_are_away_give_no_figures(readable, message):
+    """Those of the few that are left could be the best for good."""
+    sums = np.array([10.0, 4, 5, readable, 0])
+    step = types.SimpleNamespace(evaluate=lambda batches, stop: sums, several_labels=False)
+    log = RunLog(None, learning_rate=lambda step: 0.5)
+    run = at_the_end_of_an_epoch(step=step, source=data(validation=2000), log=log)
+    run.progress.totals = Totals(1, 1, 1, 16)
+    bar = types.SimpleNamespace(update=lambda *values, **options: None)
+    if message is None:
+        assert run._evaluate(None, bar, StopRequest())["val_loss"] == pytest.approx(10 / readable)
+        return
+    with pytest.raises(OSError, match=f"^folder:pets cannot be read: {message} could not be"):
+        run._evaluate(None, bar, StopRequest())
+    assert not run.log.rows
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_training_does_not_go_on_without_images(several):
+    """Weight decay alone would undo what was learnt; of several labels an image may have none."""
+    sums = [np.array([[16.0, 4, 8, 16, 0]])] * 7 + [np.array([[0.0, 0, 0, 0, 0]])] * 93
+    sums[6:6] = [sums[-1]] * 60  # fewer than 1,000 images
+    rows = iter(sums)
+    step = types.SimpleNamespace(
+        train=lambda batches, count, stop: next(rows), feed=list, several_labels=several
+    )
+    run = at_the_end_of_an_epoch(step=step, source=data(), steps=1000, look=1)
+    run._held_out_batches = ()
+    run.progress, run.alone = Progress(RECIPE, 1000), True
+    run._training_batches = lambda: None
+    run._bar = lambda: types.SimpleNamespace(update=lambda *values: None)
+    with pytest.raises(StopIteration if several else OSError) as error:
+        run.fit(StopRequest())
+    if not several:
+        assert "folder:pets cannot be read: the last 1008 images could not be" in str(error.value)
+    assert run.progress.step == (160 if several else 67 + 63)
 
 
 def test_the_learning_rate_of_a_row_is_that_of_its_last_step():
@@ -64,7 +101,7 @@ def test_the_learning_rate_of_a_row_is_that_of_its_last_step():
     run = at_the_end_of_an_epoch(step=step, source=data(validation=16), log=log)
     run.progress.totals = Totals(16, 4, 8, 16)
     bar = types.SimpleNamespace(update=lambda *values, **options: None)
-    row = run._evaluate(None, bar, threading.Event())
+    row = run._evaluate(None, bar, StopRequest())
     assert row == {"epoch": 0, "learning_rate": 5.0, "loss": 1.0, "val_loss": 2.0}
 
 
@@ -95,7 +132,7 @@ def test_a_hook_is_given_the_model_that_was_measured():
     run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
     run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
     run._keep_best = run.save = run._training_batches = run._bar = lambda: None
-    run.fit(threading.Event(), on_epoch=hook)
+    run.fit(StopRequest(), on_epoch=hook)
     assert calls == ["sync", "averaged", "model", "back", "checked"]
     assert run.progress.ended
 
@@ -111,7 +148,7 @@ def test_an_error_of_a_hook_does_not_cost_the_epoch():
     run._keep_best = run._training_batches = run._bar = lambda: None
     run.save = lambda: saved.append([*run.log.rows])
     with pytest.raises(ConnectionError):
-        run.fit(threading.Event(), on_epoch=hook)
+        run.fit(StopRequest(), on_epoch=hook)
     assert saved == [[{"val_loss": 1.0}]]
 
 
@@ -132,7 +169,7 @@ def test_a_hook_that_freezes_layers_ends_the_run_after_its_epoch_is_saved():
     run._keep_best = run._training_batches = run._bar = lambda: None
     run.save = lambda: saved.append([*run.log.rows])
     with pytest.raises(ValueError, match=r"`on_epoch` must .* cannot change within a run"):
-        run.fit(threading.Event(), on_epoch=hook)
+        run.fit(StopRequest(), on_epoch=hook)
     assert saved == [[{"val_loss": 1.0}]]
 
 
@@ -190,8 +227,8 @@ def test_a_run_leaves_the_dtype_policy_as_it_was(monkeypatch):
 def test_held_out_images_and_the_export_are_turned_as_the_run_says(monkeypatch):
     found = {}
 
-    def read(split, classes, size, batch_size, ratio, shard, turned):
-        found["read"] = (classes, size, batch_size, ratio, shard, turned)
+    def read(split, classes, size, batch_size, ratio, shard, turned, calls):
+        found["read"] = (classes, size, batch_size, ratio, shard, turned, calls)
         return tf.data.Dataset.range(1)
 
     def write(folder, model, results, options, resume, data):
@@ -200,7 +237,7 @@ def test_held_out_images_and_the_export_are_turned_as_the_run_says(monkeypatch):
 
     monkeypatch.setattr(run_module, "evaluation_batches", read)
     monkeypatch.setattr(run_module, "write_result", write)
-    config = dataclasses.replace(RECIPE, exif_orientation=False)
+    config = dataclasses.replace(RECIPE, exif_orientation=False, parallel_calls=3)
     values = {"classes": 2, "size": (4, 4, 3), "crop_ratio": 0.5, "shard": None, "best_from": 0}
     step = types.SimpleNamespace(put_average_in_place=lambda: None, model=None)
     rows = [{"epoch": 0, "loss": 1.0, "val_loss": 2.0}]
@@ -210,7 +247,7 @@ def test_held_out_images_and_the_export_are_turned_as_the_run_says(monkeypatch):
     monkeypatch.setattr(run_module, "build_model", lambda *arguments, **values: model)
     run.log.finish = lambda: None
     assert list(run._held_out_batches) == [0]
-    assert found["read"] == (2, (4, 4, 3), 16, 0.5, None, False)
+    assert found["read"] == (2, (4, 4, 3), 16, 0.5, None, False, 3)
     assert run.finish()["export"] == "export/1"
     assert model.reading == {"crop_ratio": 0.5, "exif_orientation": False}
     options = {"labels": ("a", "b"), **model.reading}

@@ -18,6 +18,11 @@ PRESETS = frozenset(kc.presets())  # the package's own, before any test register
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def without_values():
+    """A context in which models are made without values: much faster, and enough to count."""
+    return keras.StatelessScope(initialize_variables=False)
+
+
 def small_config(**changes):
     """A CrossViT of a few thousand parameters with all parts of the published ones.
 

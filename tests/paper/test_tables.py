@@ -69,7 +69,8 @@ def test_tables_hold_every_preset_but_the_one_that_is_not_of_the_paper():
 def test_counts(row):
     name, params, macs, paper_params, paper_macs = row
     keras.backend.clear_session()
-    model = kc.CrossViT(kc.CrossViTConfig.preset(name), weights=None)
+    with base.without_values():
+        model = kc.CrossViT(kc.CrossViTConfig.preset(name), weights=None)
     assert model.name == name
     assert model.count_params() == int(params)
     assert kc.count_macs(model) == int(macs)
@@ -120,4 +121,6 @@ def test_t2t_vit_of_table_3_has_token_transformers(dim, depth, num_heads, gmacs)
     config = kc.CrossViTConfig(
         None, large, num_stages=1, fusion="none", patch_embed="t2t_transformer"
     )
-    assert round(kc.count_macs(kc.CrossViT(config, weights=None)) / 1e9, 1) == gmacs
+    with base.without_values():
+        model = kc.CrossViT(config, weights=None)
+    assert round(kc.count_macs(model) / 1e9, 1) == gmacs

@@ -19,11 +19,12 @@ GRIDS = {
     WIDE: {"small": (5, 20), "large": (2, 8)},
     TALL: {"small": (20, 5), "large": (8, 2)},
 }
+CONFIG = base.small_config(num_stages=1)
 
 
 @pytest.fixture(scope="module")
 def models():
-    return {shape: base.small_model(input_shape=shape) for shape in GRIDS}
+    return {shape: base.small_model(CONFIG, input_shape=shape) for shape in GRIDS}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def files(models, tmp_path_factory):
 def loaded(path, shape):
     if path.is_dir():
         return kc.from_pretrained(path, input_shape=shape)
-    return kc.CrossViT(base.small_config(), weights=path, classes=5, input_shape=shape)
+    return kc.CrossViT(CONFIG, weights=path, classes=5, input_shape=shape)
 
 
 def positions(model, branch):
@@ -99,7 +100,7 @@ def test_a_file_that_does_not_say_it_is_of_a_square(models, files, caplog):
 
 
 def test_a_file_that_does_not_say_it_and_is_of_no_square(tmp_path):
-    model = base.small_model(input_shape=(40, 80, 3))  # 5 x 10 and 2 x 4 patches
+    model = base.small_model(CONFIG, input_shape=(40, 80, 3))  # 5 x 10 and 2 x 4 patches
     kc.save_checkpoint(model, tmp_path / "new.safetensors")
     state = load_file(tmp_path / "new.safetensors")
     save_file(state, tmp_path / "old.safetensors")

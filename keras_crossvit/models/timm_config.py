@@ -8,6 +8,7 @@ drops what is left beyond the last patch; a model of this package resizes to who
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from keras_crossvit.models.config import CrossViTConfig
+from keras_crossvit.models.preprocessing import imagenet_labels
 from keras_crossvit.models.presets import preset_name, published_weights
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def arguments_of_timm(found: dict[str, Any], origin: str) -> dict[str, Any]:
         "classes": classes or 1000,
         "mean": mean,
         "std": std,
-        "labels": labels if isinstance(labels, list) and len(labels) == classes else None,
+        "labels": _labels(labels, classes, str(cfg.get("tag"))),
     }
 
 
@@ -118,6 +119,16 @@ def sizes_of_timm(found: dict[str, Any], config: CrossViTConfig, size: Size) -> 
     if isinstance(scales, (int, float)):
         scales = [scales] * len(config.branches)
     return _scaled(config, size, scales or _scales(config, _published()[found["architecture"]][1]))
+
+
+def _labels(names, classes, tag):
+    """The names of the classes, which timm leaves out where they are ImageNet's."""
+    if not names and classes == 1000 and tag.rpartition("_")[2] == "in1k":
+        return imagenet_labels()
+    if isinstance(names, dict):  # {"0": name}
+        names = [names.get(str(number)) for number in range(classes)]
+    good = isinstance(names, list) and len(names) == classes and None not in names
+    return names if good else None
 
 
 def _for_channels(values, channels):

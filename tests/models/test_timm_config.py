@@ -7,8 +7,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
+from keras_crossvit.models.preprocessing import imagenet_labels
 from keras_crossvit.models.pretrained import describe
-from keras_crossvit.models.timm_config import sizes_of_timm
+from keras_crossvit.models.timm_config import arguments_of_timm, sizes_of_timm
 from tests import base, reference
 
 
@@ -138,6 +139,30 @@ def test_a_folder_that_timm_wrote(tmp_path):
     assert again.name == "crossvit_9"
     for ours, theirs in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("tag", "classes", "names", "labels"),
+    [
+        ("in1k", 1000, None, imagenet_labels()),
+        ("augreg_in21k_ft_in1k", 1000, None, imagenet_labels()),
+        ("in1k", 1000, ["a"] * 1000, ["a"] * 1000),
+        ("in1k", 2, None, None),
+        (None, 1000, None, None),
+        (None, 2, {"0": "no", "1": "yes"}, ["no", "yes"]),
+        (None, 2, {"0": "no", "2": "yes"}, None),
+    ],
+)
+def test_names_of_classes_as_timm_gives_them(tag, classes, names, labels):
+    """None for ImageNet's, and else a list or a dictionary."""
+    found = {
+        "architecture": "crossvit_15_dagger_240",
+        "num_classes": classes,
+        "pretrained_cfg": {"tag": tag, "input_size": [3, 240, 240]},
+    }
+    if names is not None:
+        found["label_names"] = names
+    assert arguments_of_timm(found, "x")["labels"] == labels
 
 
 def test_a_folder_of_timm_that_is_not_square(tmp_path):

@@ -123,7 +123,12 @@ def test_snippet(page, snippet, surroundings, monkeypatch, caplog):
         assert names["tokens"].output["small/norm"].shape == (None, 401, 128)
         assert names["maps"].output["stage_2/large"].shape == (None, 14, 14, 256)
     if "rollout" in snippet:
-        assert names["trained"].output["rollout"].shape == (None, 14 * 14)
+        trained, model = names["trained"], names["model"]
+        assert trained.output["rollout"].shape == (None, 14 * 14)
+        image = base.pixels(1, 240, 240)
+        np.testing.assert_allclose(trained(image)["classes"], model(image), atol=1e-6)
+        # The stages are computed once, not twice.
+        assert kc.count_macs(trained) < 1.3 * kc.count_macs(model)
     if "feature_pyramid" in snippet:
         assert names["pyramid"].output["p2"].shape == (None, 64, 80, 128)
     if "register_fusion" in snippet:

@@ -24,11 +24,19 @@ def enable_attention_lora(model: CrossViT, rank: int) -> None:
 
 def copy_weights(source: CrossViT, target: CrossViT) -> None:
     """Copies the weights of a model, LoRA's product merged, to the same model without LoRA."""
-    merged = {f"{layer.path}/kernel": layer.kernel for layer in _projections(source)}
+    changes = {f"{layer.path}/kernel": _change(layer) for layer in _projections(source)}
     plain = [v for v in source.weights if not v.path.split("/")[-1].startswith("lora_")]
     # In order, not by path: Keras numbers unnamed layers differently in each model.
     for variable, value in zip(target.weights, plain, strict=True):
-        variable.assign(keras.ops.convert_to_numpy(merged.get(value.path, value)))
+        variable.assign(keras.ops.convert_to_numpy(value) + changes.get(value.path, 0))
+
+
+def _change(layer):
+    """What LoRA adds to the kernel. Keras' `layer.kernel` is rounded in mixed precision."""
+    if not layer.lora_enabled:
+        return 0
+    a, b = map(keras.ops.convert_to_numpy, (layer.lora_kernel_a, layer.lora_kernel_b))
+    return layer.lora_alpha / layer.lora_rank * (a @ b)
 
 
 def _projections(model: CrossViT) -> Iterator[keras.layers.Dense]:

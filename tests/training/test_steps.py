@@ -312,6 +312,22 @@ def test_lora_trains_low_rank_changes_and_is_merged():
     )
 
 
+def test_lora_is_merged_in_float32_in_mixed_precision_too():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    config, draw = small_config(num_stages=1), np.random.default_rng(0)
+    model, target = small_model(config), small_model(config)
+    enable_attention_lora(model, 2)
+    found = {v.path: v for v in model.weights}
+    for path, variable in found.items():
+        if "lora_kernel_b" in path:
+            variable.assign(draw.normal(size=variable.shape))
+    copy_weights(model, target)
+    layer = target.branches["small"].blocks[0][0].attention.proj
+    a, b = (np.array(found[f"{layer.path}/lora_kernel_{x}"]) for x in "ab")
+    expected = np.array(found[f"{layer.path}/kernel"]) + a @ b  # alpha is the rank
+    np.testing.assert_allclose(layer.kernel, expected, atol=1e-7)
+
+
 def test_memory_of_variables_and_activations():
     step = make_step()
     parameters = step.model.count_params()

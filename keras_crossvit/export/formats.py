@@ -10,11 +10,11 @@ import numpy as np
 from keras_crossvit.common.checks import check_labels
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.export.load import load_exported
+from keras_crossvit.export.precision import quantized
 from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino
 from keras_crossvit.export.saved_model import export_saved_model
 from keras_crossvit.export.triton import export_triton
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.quantization import quantization_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +132,6 @@ FORMATS = {
     )
 }
 INT8_FORMATS = tuple(name for name, row in FORMATS.items() if row.int8)
-
-
-def quantized(model: CrossViT) -> CrossViT:
-    """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits."""
-    copy = CrossViT.from_config(model.get_config())
-    copy.set_weights(model.get_weights())
-    if quantization_mode(copy) is None:  # otherwise it is already quantised
-        copy.quantize("int8")
-    return copy
 
 
 def top1(

@@ -21,8 +21,10 @@ from keras_crossvit.export import (
     load_exported,
 )
 from keras_crossvit.export.formats import FORMATS, top1
+from keras_crossvit.export.precision import quantized
 from keras_crossvit.export.runtimes import to_onnx
 from tests import base
+from tests.reference import randomize
 
 pytestmark = pytest.mark.slow
 
@@ -243,8 +245,6 @@ class TestInt8:
 
     def test_saved_model(self, tmp_path):
         """What is served is what `model.quantize` computes; the model is unchanged."""
-        from keras_crossvit.export.formats import quantized
-
         classifier = base.small_model(base.small_config(num_stages=1))
         images = base.pixels(3)
         before = classifier.predict(images, verbose=0)
@@ -255,6 +255,41 @@ class TestInt8:
         np.testing.assert_allclose(answer, rounded, atol=1e-5)
         assert 1e-5 < np.abs(answer - before).max() < 0.05
         np.testing.assert_array_equal(classifier.predict(images, verbose=0), before)
+
+    def test_lora_is_merged(self, tmp_path):
+        """As in a file that Keras writes; the model keeps it."""
+        lora, images = base.small_model(base.small_config(num_stages=1)), base.pixels(3)
+        for layer in lora._flatten_layers():
+            if isinstance(layer, (keras.layers.Dense, keras.layers.Conv2D)):
+                layer.enable_lora(2)
+                randomize(layer, scale=0.2)
+        before = lora.predict_on_batch(images)
+        lora.save(tmp_path / "m.keras")
+        merged = keras.saving.load_model(tmp_path / "m.keras")
+        merged.quantize("int8")
+        answer = quantized(lora).predict_on_batch(images)
+        np.testing.assert_array_equal(answer, merged.predict_on_batch(images))
+        np.testing.assert_array_equal(lora.predict_on_batch(images), before)
+
+    def test_an_activation_that_keras_does_not_know(self):
+        def squash(logits):
+            return keras.ops.tanh(logits)
+
+        config = base.small_config(num_stages=1)
+        model = base.small_model(config, classifier_activation=squash)
+        whole, images = quantized(model), base.pixels(3)
+        model.quantize("int8")
+        np.testing.assert_array_equal(whole(images), model(images))
+
+    def test_an_adapted_layer(self):
+        """What it derives from its variables is copied, too."""
+        adapted = keras.layers.Normalization(name="adapted")
+        tensor = adapted(keras.Input((40, 40, 3)))
+        model = base.small_model(base.small_config(num_stages=1), input_tensor=tensor)
+        adapted.adapt(base.pixels(4))
+        whole, images = quantized(model), base.pixels(3)
+        model.quantize("int8")
+        np.testing.assert_array_equal(whole(images), model(images))
 
 
 def test_openvino_in_bfloat16(model, folder):

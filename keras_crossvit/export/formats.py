@@ -59,7 +59,8 @@ def export(
     """Writes a model in one format.
 
     Args:
-        model: A classifier of this package that computes in float32; it is not changed.
+        model: A classifier of this package; it is not changed. For other formats than a
+            SavedModel it is as in `export_onnx`.
         name: A name in `FORMATS`.
         directory: Folder to write to. A SavedModel becomes its next version; a model for Triton,
             the next version of its own folder there; other formats are files named after the

@@ -43,16 +43,6 @@ def reads_files(model: CrossViT) -> bool:
     return image_shape(model)[2] in (1, 3)
 
 
-def check_float32(model: CrossViT) -> None:
-    """Raises ValueError unless all of a model computes in float32, as converters require."""
-    policies = {layer.dtype_policy.name for layer in model.layers} - {"float32"}
-    if policies:
-        raise ValueError(
-            "`model` must compute in float32: build it with dtype='float32' and load its "
-            f"weights. Received: the policies {sorted(policies)}"
-        )
-
-
 def check_backend(function: str) -> None:
     """Raises RuntimeError if Keras' backend is not TensorFlow; `function` names the caller."""
     if keras.backend.backend() != "tensorflow":

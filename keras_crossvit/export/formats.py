@@ -10,11 +10,11 @@ import numpy as np
 from keras_crossvit.common.checks import check_labels
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.export.load import load_exported
+from keras_crossvit.export.precision import quantized
 from keras_crossvit.export.runtimes import export_litert, export_onnx, export_openvino
 from keras_crossvit.export.saved_model import export_saved_model
 from keras_crossvit.export.triton import export_triton
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.quantization import quantization_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,8 @@ def export(
     """Writes a model in one format.
 
     Args:
-        model: A classifier of this package that computes in float32; it is not changed.
+        model: A classifier of this package; it is not changed. For other formats than a
+            SavedModel it is as in `export_onnx`.
         name: A name in `FORMATS`.
         directory: Folder to write to. A SavedModel becomes its next version; a model for Triton,
             the next version of its own folder there; other formats are files named after the
@@ -132,15 +133,6 @@ FORMATS = {
     )
 }
 INT8_FORMATS = tuple(name for name, row in FORMATS.items() if row.int8)
-
-
-def quantized(model: CrossViT) -> CrossViT:
-    """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits."""
-    copy = CrossViT.from_config(model.get_config())
-    copy.set_weights(model.get_weights())
-    if quantization_mode(copy) is None:  # otherwise it is already quantised
-        copy.quantize("int8")
-    return copy
 
 
 def top1(

@@ -19,12 +19,8 @@ import numpy as np
 
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_atomically
-from keras_crossvit.export.checks import (
-    check_backend,
-    check_classifier,
-    check_float32,
-    check_packages,
-)
+from keras_crossvit.export.checks import check_backend, check_classifier, check_packages
+from keras_crossvit.export.precision import in_float32
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.inputs import image_shape
 
@@ -33,7 +29,8 @@ def export_onnx(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
     """Writes an ONNX file.
 
     Args:
-        model: A classifier of this package that computes in float32.
+        model: A classifier of this package that computes in float32 or in mixed precision, of
+            which a copy that computes in float32 is written.
         path: The file to write; the name ends in ".onnx". Its folder is created if needed.
 
     Returns:
@@ -45,7 +42,7 @@ def export_onnx(model: CrossViT, path: str | os.PathLike) -> pathlib.Path:
         ImportError: If a package is missing; the message names the extra to install.
         RuntimeError: If Keras' backend is not TensorFlow.
     """
-    file = _check("export_onnx", model, path, ".onnx")
+    model, file = _check("export_onnx", model, path, ".onnx")
     check_packages("export_onnx", "tf2onnx", "onnx")
     content = to_onnx(_freeze(model))
     with write_atomically(file) as aside:
@@ -103,7 +100,7 @@ def export_openvino(
 
     Returns and raises as `export_onnx` does.
     """
-    file = _check("export_openvino", model, path, ".xml")
+    model, file = _check("export_openvino", model, path, ".xml")
     samples = _checked_samples(model, int8, samples)
     if int8 and samples is None:
         raise ValueError("`samples` must be images with int8=True. Received: samples=None")
@@ -198,7 +195,7 @@ def export_litert(
 
     Returns and raises as `export_onnx` does.
     """
-    file = _check("export_litert", model, path, ".tflite")
+    model, file = _check("export_litert", model, path, ".tflite")
     samples = _checked_samples(model, int8, samples)
     import tensorflow as tf
 
@@ -248,12 +245,12 @@ def _freeze(model):
 
 
 def _check(function, model, path, suffix):
-    """The path, after model, path and backend have been checked."""
+    """The model in float32 and the path, after model, path and backend have been checked."""
     check_classifier(model)
-    check_float32(model)
     path = check_local("path", path)
     if path.suffix != suffix:
         raise ValueError(f"`path` must end in {suffix!r}. Received: path={str(path)!r}")
     check_backend(function)
+    model = in_float32(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    return model, path

@@ -11,10 +11,10 @@ from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import (
     check_backend,
     check_classifier,
-    check_float32,
     check_packages,
     input_prefixes,
 )
+from keras_crossvit.export.precision import in_float32
 from keras_crossvit.export.runtimes import to_onnx
 from keras_crossvit.export.versions import class_names, publish
 from keras_crossvit.models import CrossViT
@@ -85,9 +85,9 @@ def export_triton(
     only if it changes.
 
     Args:
-        model: A classifier of this package that computes in float32, for images of 1 or 3
-            channels. If its `classifier_activation` is `None` or "linear", the probabilities are
-            the softmax of its output, with one class the sigmoid; otherwise they are its output.
+        model: As in `export_onnx`, for images of 1 or 3 channels. If its
+            `classifier_activation` is `None` or "linear", the probabilities are the softmax of
+            its output, with one class the sigmoid; otherwise they are its output.
         directory: The model repository; created if it does not exist.
         labels: As in `export_saved_model`.
         top_k: Number of classes that a client should name; positive, at most all of them.
@@ -105,7 +105,6 @@ def export_triton(
         RuntimeError: If Keras' backend is not TensorFlow.
     """
     check_classifier(model, pairs=True, files=True)
-    check_float32(model)
     names = class_names(model, labels)
     top_k = min(check_positive_int("top_k", top_k), len(names))
     check_positive_int("max_batch_size", max_batch_size)
@@ -114,6 +113,7 @@ def export_triton(
     folder = check_folder("directory", check_local("directory", directory) / model.name)
     check_backend("export_triton")
     check_packages("export_triton", "tf2onnx", "onnx")
+    model = in_float32(model)
     parameters = {
         "crop_ratio": ratio,
         "exif_orientation": str(bool(exif_orientation)).lower(),

@@ -25,6 +25,7 @@ import urllib.parse
 PORTS = {("v1", "rest"): 8501, ("v1", "grpc"): 8500, ("v2", "rest"): 8000, ("v2", "grpc"): 8001}
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 2**26  # as for TensorFlow Serving's model
+BMP_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # likewise: red, green and blue
 LONGEST = 86400  # seconds for a request, a day
 
 
@@ -227,7 +228,9 @@ def read_picture(data, size, crop_ratio, exif_orientation):
         float32 `(height, width, channels)`, 0..255.
 
     Raises:
-        ValueError: If the file is not a whole image, or has more than `MAX_PIXELS` pixels.
+        ValueError: If the file is not a whole image, has more than `MAX_PIXELS` pixels, or is a
+            BMP that TensorFlow Serving's model does not read either: compressed, or not of 8, 24
+            or 32 bits.
     """
     import numpy as np
 
@@ -273,6 +276,8 @@ def _open(data, exif_orientation):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if math.prod(image.size) > MAX_PIXELS:
             raise ValueError(f"{math.prod(image.size)} pixels, more than {MAX_PIXELS}")
+        if image.format == "BMP" and not _is_read_bmp(data, image.size):
+            raise ValueError("a BMP must be whole, uncompressed and of 8, 24 or 32 bits")
         image.load()
     except Exception as error:  # PIL raises many kinds of error for a broken file
         raise ValueError(f"not a whole image, or too large: {error}") from error
@@ -281,6 +286,16 @@ def _open(data, exif_orientation):
         image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
     image = image.convert("RGB")
     return image if turn is None else image.transpose(turn)
+
+
+def _is_read_bmp(data, size):
+    """Whether TensorFlow Serving's model reads a BMP; PIL also reads others."""
+    pixels_at, header_size = struct.unpack_from("<II", data, 10)
+    bits, compression = struct.unpack_from("<HI", data, 28)
+    plain = compression == 0 or (compression == 3 and data[54:66] == BMP_MASKS)
+    row = (size[0] * bits + 31) // 32 * 4
+    whole = len(data) == pixels_at + row * size[1]
+    return header_size >= 40 and bits in (8, 24, 32) and plain and whole
 
 
 def _turn(image):

@@ -193,9 +193,9 @@ class TestBadArguments:
     def test_models(self, tmp_path):
         with pytest.raises(ValueError, match="`model` must be a classifier of this package"):
             export_triton(base.small_model(include_top=False), tmp_path / "new")
-        mixed = base.small_model(dtype="mixed_bfloat16")
-        with pytest.raises(ValueError, match=r"must compute in float32.*\['mixed_bfloat16'\]"):
-            export_triton(mixed, tmp_path / "new")
+        half = base.small_model(dtype="bfloat16")
+        with pytest.raises(ValueError, match=r"must compute in float32.*\['bfloat16'\]"):
+            export_triton(half, tmp_path / "new")
         with pytest.raises(ValueError, match="`name` must be one of saved_model, litert"):
             export(base.small_model(), "triton", tmp_path / "new", int8=True)
         assert not (tmp_path / "new").exists()

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import struct
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from keras_crossvit.data.images import read_images
 from keras_crossvit.export import export_triton
-from tests.data_room.image_files import encoded, noise, photo
+from tests.data_room.image_files import decoded, encoded, noise, photo
 from tests.data_room.test_formats import EXIF_FORMATS, tiff, with_exif
 from tests.export.helpers import LABELS, picture, probabilities
 from tests.export.triton_model import TritonModel
@@ -198,6 +199,23 @@ def test_without_its_packages(ask, tmp_path, monkeypatch, protocol, hidden, mess
     assert message in err
 
 
+def bmp(bits, compression=0, masks=b"", pixels=None):
+    """A BMP of 32 x 8 pixels, with a palette up to 8 bits."""
+    palette = noise(2**bits, 1, channels=4).tobytes() if bits <= 8 else b""
+    pixels = noise(8, 4 * bits, channels=1).tobytes() if pixels is None else pixels
+    header_size = 56 if len(masks) == 16 else 40  # three masks are not in the header, four are
+    after = masks + palette
+    return (
+        struct.pack("<2sIII", b"BM", 54 + len(after) + len(pixels), 0, 54 + len(after))
+        + struct.pack("<IiiHHI20x", header_size, 32, 8, 1, bits, compression)
+        + (after + pixels)
+    )
+
+
+def masks(*colours):
+    return struct.pack(f"<{len(colours)}I", *colours)
+
+
 class TestPixels:
     """`read_picture` gives the pixels of the package's evaluation."""
 
@@ -279,6 +297,31 @@ class TestPixels:
     @pytest.mark.parametrize("file", [b"", b"text", picture()[:-40], picture(0, "JPEG")[:300]])
     def test_no_picture(self, read, file):
         with pytest.raises(ValueError, match="not a whole image"):
+            read(file, [24, 24, 3], 0.875, True)
+
+    def test_kinds_of_bmp(self, read):
+        red, green, blue, alpha = 0xFF0000, 0xFF00, 0xFF, 0xFF000000
+        files = [bmp(8), bmp(24), bmp(24, 3, masks(red, green, blue)), bmp(32)]
+        files += [bmp(32, 3, masks(red, green, blue)), bmp(32, 3, masks(red, green, blue, alpha))]
+        self.compare(read, files, (24, 24, 3))
+
+    @pytest.mark.parametrize(
+        "file",
+        [
+            *(bmp(bits) for bits in (1, 4, 16)),
+            bmp(16, 3, masks(0xF800, 0x7E0, 0x1F)),
+            bmp(32, 3, masks(0xFF, 0xFF00, 0xFF0000, 0xFF000000)),
+            bmp(8, 1, pixels=b"\x20\x05\0\0" * 8 + b"\0\1"),  # run lengths
+            bmp(24) + b"\0\0",
+            b"BM" + struct.pack("<3IIHHHH", 26 + 768, 0, 26, 12, 32, 8, 1, 24) + bytes(768),
+        ],
+        ids=["1 bit", "4 bits", "16 bits", "masks of 16", "order", "lengths", "longer", "OS/2"],
+    )
+    def test_a_bmp_that_only_pil_reads(self, read, file):
+        """TensorFlow Serving's model refuses it, so this does too."""
+        assert decoded(file).shape == (8, 32, 3)
+        assert not read_images(tf.constant([file]), (24, 24, 3))[1].numpy().any()
+        with pytest.raises(ValueError, match="a BMP must be whole, uncompressed and of 8, 24 or"):
             read(file, [24, 24, 3], 0.875, True)
 
     def test_too_many_pixels(self, read):

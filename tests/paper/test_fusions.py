@@ -175,6 +175,11 @@ def test_pairwise_refuses_grids_that_do_not_fit(grids, message):
         layers.PairwiseFusion(**HEADS, **grids).build([x.shape for x in both()])
 
 
+def test_pairwise_refuses_an_unknown_number_of_tokens():
+    with pytest.raises(ValueError, match=r"^PairwiseFusion needs a known number of tokens\. Rec"):
+        layers.PairwiseFusion(**HEADS, **GRIDS).build([(None, 7, 8), (None, None, 12)])
+
+
 @pytest.mark.parametrize("name", FUSIONS)
 @pytest.mark.parametrize("class_token", [True, False])
 def test_gradients_reach_every_variable_of_a_model(name, class_token):

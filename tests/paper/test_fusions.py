@@ -195,6 +195,22 @@ def test_gradients_reach_every_variable_of_a_model(name, class_token):
     assert not [path for path in still if not path.endswith("key/bias")]
 
 
+@pytest.mark.filterwarnings("error:You are using a softmax")
+def test_gradients_of_a_deeper_fusion_are_zero_where_there_is_one_token():
+    """Zero, not missing: of the queries and keys of the modules after the first."""
+    config = base.small_config(fusion_depth=2, num_stages=1)
+    model = base.small_model(config, classifier_activation=None)
+    norms = reference.gradient_norms(model, base.pixels())
+    parts = [f"{part}/{leaf}" for part in ("query", "key") for leaf in ("kernel", "bias")]
+    expected = [
+        f"stage_0/fusion/{branch}_block_1/attention/{part}"
+        for branch in ("small", "large")
+        for part in parts
+    ]
+    assert sorted(path for path, norm in norms.items() if not norm) == sorted(expected)
+    assert {norms[path] for path in expected} == {0.0}
+
+
 def test_a_fusion_of_ten_lines_outside_of_the_package_trains():
     @kc.layers.register_fusion("tests_swap_means_in_ten_lines")
     class TenLines(kc.layers.Fusion):

@@ -11,7 +11,14 @@ from keras import ops
 from keras_crossvit.common.checks import check_divides, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers import kernels
-from keras_crossvit.layers.parts import apply_dense, dense, kernel_and_bias, tokens_spec
+from keras_crossvit.layers.parts import (
+    apply_dense,
+    attention_weights,
+    dense,
+    kernel_and_bias,
+    tokens_spec,
+)
+from keras_crossvit.layers.sizes import size
 
 _separate = contextvars.ContextVar("separate_projections", default=False)
 
@@ -84,11 +91,11 @@ class SelfAttention(keras.layers.Layer):
 
     def attention_map(self, tokens: Tensor) -> Tensor:
         """The attention map `(B, h, N, N)`: a row for each query, which sums to 1."""
-        _, length, width = tokens.shape
+        length, width = size(tokens, 1), tokens.shape[2]
         shape = (-1, length, 3, self.num_heads, width // self.num_heads)
         heads = ops.transpose(ops.reshape(apply_dense(self.qkv, tokens), shape), (2, 0, 3, 1, 4))
         scores = ops.matmul(heads[0], ops.transpose(heads[1], (0, 1, 3, 2)))
-        return ops.softmax(scores * shape[-1] ** -0.5, axis=-1)
+        return attention_weights(scores * shape[-1] ** -0.5)
 
     @property
     def projections(self) -> tuple[keras.layers.Dense, ...]:

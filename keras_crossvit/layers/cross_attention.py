@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_crossvit.common.checks import check_divides, check_positive_int
 from keras_crossvit.common.typing import Shape, Tensor
-from keras_crossvit.layers.parts import dense, tokens_spec
+from keras_crossvit.layers.parts import attention_weights, dense, tokens_spec
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -68,7 +68,7 @@ class CrossAttention(keras.layers.Layer):
         width = tokens.shape[-1]
         query = self.query(tokens[:, :1]) * (width // self.num_heads) ** -0.5
         query = ops.reshape(query, (-1, self.num_heads, width // self.num_heads))
-        return ops.softmax(self._scores(query, tokens), axis=-1)
+        return attention_weights(self._scores(query, tokens))
 
     def _scores(self, query, tokens):
         """Scaled scores `(B, h, N)` of the query `(B, h, d)` against all tokens."""

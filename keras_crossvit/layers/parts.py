@@ -91,6 +91,18 @@ def kernel_and_bias(layer: keras.layers.Layer) -> tuple[Tensor, Tensor | None]:
     return ops.cast(layer.kernel, layer.compute_dtype), bias
 
 
+def attention_weights(scores: Tensor) -> Tensor:
+    """Softmax over the last axis, the keys.
+
+    A single key has a weight of 1 whatever its score, and Keras warns of such a softmax. It is
+    computed from the score all the same, so that variables have a gradient (of zero).
+
+    Args:
+        scores: `(..., N)`.
+    """
+    return 0 * scores + 1 if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+
+
 @keras.saving.register_keras_serializable(package="keras_crossvit")
 class LayerNorm(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, by this package's own kernel."""

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import keras
 
-from keras_crossvit.weights.names import name_scope
+from keras_crossvit.weights.names import path_in
 
 
 def frozen_layers(model: keras.Model) -> dict[str, list[str]]:
@@ -15,7 +15,7 @@ def frozen_layers(model: keras.Model) -> dict[str, list[str]]:
         their names, of layers whose `trainable` is another than that of the layer which they are
         in; without "thawed", which version 0.1 does not know, if there are none.
     """
-    states = {_path_in(model, x): x.trainable for x in model._flatten_layers(include_self=False)}
+    states = {path_in(model, x): x.trainable for x in model._flatten_layers(include_self=False)}
     states.pop("", None)  # layers without weights may have no path
     frozen: list[str] = []
     thawed: list[str] = []
@@ -34,11 +34,7 @@ def freeze_again(
     for layer in model.layers:
         if layer.trainable != (layer.name not in frozen):
             layer.trainable = layer.name not in frozen
-    paths = {_path_in(model, x): x for x in model._flatten_layers(include_self=False)}
+    paths = {path_in(model, x): x for x in model._flatten_layers(include_self=False)}
     for path in sorted(paths, key=lambda path: path.count("/")):  # those around others first
         if path in frozen or path in thawed:
             paths[path].trainable = path in thawed
-
-
-def _path_in(model, layer):
-    return (layer.path or "").removeprefix(name_scope(model))

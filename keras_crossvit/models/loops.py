@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_crossvit.common.pixels import warn_of_unit_range
 from keras_crossvit.common.tf_data import batches_of_arrays, graph_function, without_autotune
+from keras_crossvit.models.inputs import has_layers_before
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
 _ARRAYS = ("x", "y", "sample_weight")
@@ -64,7 +65,7 @@ class Loops(keras.Model):
         return super().predict(**self._fed(given, "steps"))
 
     def _arguments(self, method, args, kwargs):
-        """The arguments of a call by name; warns of images in 0..1."""
+        """The arguments of a call by name; warns of images in 0..1 where they should not be."""
         try:
             given = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
         except TypeError as error:
@@ -72,7 +73,7 @@ class Loops(keras.Model):
             raise TypeError(f"{name}: {error}") from None
         given.pop("self")
         given = {**given.pop("kwargs", {}), **given}
-        if self.include_preprocessing:
+        if self.include_preprocessing and not has_layers_before(self):
             warn_of_unit_range(given.get("x"))
         return given
 

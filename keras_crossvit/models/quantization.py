@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_crossvit.common.files import as_json
+from keras_crossvit.weights.names import path_in
 
 
 def check_dtype(dtype: Any) -> keras.DTypePolicy:
@@ -49,18 +50,21 @@ def quantized_layers(model: keras.Model) -> str | list[dict[str, Any]] | None:
     Returns:
         `None` if it was not called; the mode if it was called for all layers with the mode's own
         configuration; otherwise `[{"mode", "config", "layers"}]`: for each kind of layer the
-        mode, Keras' serialised configuration and the layers' paths.
+        mode, Keras' serialised configuration and the layers' paths within the model.
     """
-    dense = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Dense)]
+    # As Keras chooses: layers without others in them, of a class that says itself how.
+    innermost = [x for x in model._flatten_layers() if len(list(x._flatten_layers())) == 1]
+    able = [x for x in innermost if "quantize" in vars(type(x))]
+    quantized = [x for x in innermost if x.quantization_mode is not None]
     kinds: dict[str, dict[str, Any]] = {}
-    for layer in dense:
-        if layer.quantization_mode is not None:
-            kind = {"mode": layer.quantization_mode, "config": _configuration(layer)}
-            kinds.setdefault(json.dumps(kind), {**kind, "layers": []})["layers"].append(layer.path)
+    for layer in quantized:
+        kind = {"mode": layer.quantization_mode, "config": _configuration(layer)}
+        paths = kinds.setdefault(json.dumps(kind), {**kind, "layers": []})["layers"]
+        paths.append(path_in(model, layer))
     if not kinds:
         return None
     first, *others = kinds.values()
-    if not others and len(first["layers"]) == len(dense):
+    if not others and quantized == able:
         probe = keras.layers.Dense(1)
         probe.build((None, 1))
         probe.quantize(first["mode"])
@@ -71,19 +75,35 @@ def quantized_layers(model: keras.Model) -> str | list[dict[str, Any]] | None:
 
 def _configuration(layer):
     """How a layer was quantised."""
-    return as_json(keras.saving.serialize_keras_object(layer.quantization_config))
+    config = getattr(layer, "quantization_config", None)  # a layer of one's own may have none
+    return _without_ids(as_json(keras.saving.serialize_keras_object(config)))
+
+
+def _without_ids(config):
+    """Without the addresses that `model.save` writes for objects that layers may share."""
+    if isinstance(config, dict):
+        return {key: _without_ids(x) for key, x in config.items() if key != "shared_object_id"}
+    return [_without_ids(x) for x in config] if isinstance(config, list) else config
 
 
 def quantize_again(model: keras.Model, quantized: str | list[dict[str, Any]] | None) -> None:
-    """Quantises a new model as another one was, according to its `quantized_layers`."""
+    """Quantises a new model as another one was, according to its `quantized_layers`.
+
+    Layers that are quantised already stay so: Keras makes those before an `input_tensor` as they
+    were saved.
+    """
     if isinstance(quantized, str):
-        model.quantize(quantized)
+        model.quantize(quantized, filters=lambda layer: layer.quantization_mode is None)
         return
     for kind in quantized or ():
         paths, config = set(kind["layers"]), keras.saving.deserialize_keras_object(kind["config"])
-        model.quantize(
-            kind["mode"], config=config, filters=lambda layer, paths=paths: layer.path in paths
-        )
+
+        def chosen(layer, paths=paths):
+            # Older files have the paths with the name scope that the model was made in.
+            listed = path_in(model, layer) in paths or layer.path in paths
+            return listed and layer.quantization_mode is None
+
+        model.quantize(kind["mode"], type_check=False, config=config, filters=chosen)
 
 
 @contextlib.contextmanager

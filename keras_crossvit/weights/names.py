@@ -94,6 +94,11 @@ def name_scope(model: keras.Model) -> str:
     return first.path.removesuffix(first.name)
 
 
+def path_in(model: keras.Model, layer: keras.layers.Layer) -> str:
+    """A layer's path within a CrossViT; a layer without weights may have none, an empty one."""
+    return (layer.path or "").removeprefix(name_scope(model))
+
+
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """All variables of `model`, trainable or not, under timm's names.
 

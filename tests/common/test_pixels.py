@@ -2,9 +2,11 @@
 
 import logging
 
+import keras
 import numpy as np
 import pytest
 
+from keras_crossvit import visualize
 from keras_crossvit.common import pixels
 from tests import base
 
@@ -50,6 +52,18 @@ def test_model_without_preprocessing_may_see_any_range(warned):
     model = base.small_model(include_preprocessing=False)
     model.predict(base.pixels(2) / 255, verbose=0)
     assert not warned()
+
+
+def test_model_on_an_input_tensor_may_scale_them_itself(warned):
+    image = keras.Input((40, 40, 3))
+    scaled = keras.layers.Rescaling(255.0)(image)
+    model = base.small_model(input_tensor=scaled)
+    model.predict(base.pixels(2) / 255, verbose=0)
+    visualize.cross_attention(model, base.pixels(2) / 255)
+    assert not warned()
+    model = base.small_model(input_tensor=image)
+    model.predict(base.pixels(2) / 255, verbose=0)
+    assert warned() == [WARNING]
 
 
 @pytest.mark.parametrize(

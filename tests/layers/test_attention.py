@@ -47,12 +47,25 @@ def test_folded_cross_attention_equals_equation_6(num_heads, qkv_bias):
     np.testing.assert_allclose(layer(x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error:You are using a softmax")
 def test_cross_attention_of_one_token_is_its_value():
     layer = cross_attention()
     x = reference.tokens(2, 1, 12)
     w = reference.arrays(layer)
     expected = reference.linear(reference.linear(x, w, "value"), w, "proj")
     np.testing.assert_allclose(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("error:You are using a softmax")
+@pytest.mark.parametrize("layer_class", [layers.SelfAttention, layers.CrossAttention])
+def test_one_token_has_all_the_attention(layer_class):
+    layer = layer_class(3)
+    layer.build((None, 1, 12))
+    reference.randomize(layer)
+    x = reference.tokens(2, 1, 12)
+    found = np.array(layer.attention_map(x))
+    np.testing.assert_array_equal(found, np.ones((2, 3, 1, 1)[: found.ndim]))
+    assert found.dtype == "float32"
 
 
 def test_attention_map_is_that_of_equation_6():

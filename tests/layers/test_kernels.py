@@ -165,6 +165,28 @@ def test_dense_of_shapes_that_are_not_known(shape):
     np.testing.assert_allclose(kernels.dense(x, kernel), x.numpy() @ kernel.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_to_a_number_of_tokens_that_is_not_known(training):
+    def result_and_gradient(qkv):
+        with tf.GradientTape() as tape:
+            tape.watch(qkv)
+            result = kernels.attention(qkv, 4, training)
+        return result, tape.gradient(result, qkv, result)
+
+    def attend(qkv):
+        return kernels.attend(*tf.split(qkv, 3, axis=-1), 4)
+
+    signature = [tf.TensorSpec((None, None, 24))]
+    in_graph = tf.function(result_and_gradient, input_signature=signature)
+    separately = tf.function(attend, input_signature=signature)
+    for length in (5, 7):
+        (qkv,) = draws((2, length, 24))
+        (result, gradient), (wanted, expected) = in_graph(qkv), result_and_gradient(qkv)
+        np.testing.assert_allclose(result, wanted, atol=1e-6)
+        np.testing.assert_allclose(gradient, expected, atol=1e-6)
+        np.testing.assert_allclose(separately(qkv), wanted, atol=1e-6)
+
+
 def test_what_the_backward_pass_of_an_encoder_keeps():
     """Nine widths and the hidden layer of each token, and no attention map."""
     length, width, hidden = 50, 8, 24

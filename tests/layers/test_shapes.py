@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_crossvit import layers
+from tests import reference
 
 FOUND = {
     "rank 2": "expected ndim=3, found ndim=2",
@@ -54,6 +55,30 @@ def test_another_number_of_tokens():
     pairwise = layers.FUSIONS["pairwise"](2, 2)
     assert refuses(pairwise, FOUND["number"], [tokens, tokens], [tokens, zeros(2, 10, 16)])
     assert layers.SelfAttention(2)(tokens).shape == (2, 5, 16)
+
+
+def in_graph(function, *inputs):
+    """What it returns in a graph that does not know the number of tokens, with the values."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, None, x.shape[-1])) for x in inputs]
+    return tf.function(lambda *x: function(*x), input_signature=signature)(*inputs)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others know all shapes")
+@pytest.mark.parametrize("fusion", ["none", "class_token", "cross_attention", "all_attention"])
+def test_an_unknown_number_of_tokens(fusion):
+    block = layers.MultiScaleBlock(1, 1, 2, 4, fusion=fusion)
+    block.build([(None, None, 8), (None, None, 16)])
+    reference.randomize(block)
+    for lengths in ((5, 10), (7, 3)):
+        tokens = [reference.tokens(2, n, width) for n, width in zip(lengths, (8, 16), strict=True)]
+        found = in_graph(lambda *x: block(list(x)), *tokens)
+        for ours, expected in zip(found, block(tokens), strict=True):
+            np.testing.assert_allclose(ours, expected, atol=1e-5)
+        encoder = block.small_blocks[0].attention
+        found = in_graph(encoder.attention_map, tokens[0])
+        np.testing.assert_allclose(found, encoder.attention_map(tokens[0]), atol=1e-6)
 
 
 def test_pooling_takes_tokens():

@@ -175,6 +175,11 @@ def test_pairwise_refuses_grids_that_do_not_fit(grids, message):
         layers.PairwiseFusion(**HEADS, **grids).build([x.shape for x in both()])
 
 
+def test_pairwise_refuses_an_unknown_number_of_tokens():
+    with pytest.raises(ValueError, match=r"^PairwiseFusion needs a known number of tokens\. Rec"):
+        layers.PairwiseFusion(**HEADS, **GRIDS).build([(None, 7, 8), (None, None, 12)])
+
+
 @pytest.mark.parametrize("name", FUSIONS)
 @pytest.mark.parametrize("class_token", [True, False])
 def test_gradients_reach_every_variable_of_a_model(name, class_token):
@@ -188,6 +193,22 @@ def test_gradients_reach_every_variable_of_a_model(name, class_token):
     assert None not in norms.values(), [path for path, norm in norms.items() if norm is None]
     still = [path for path, norm in norms.items() if norm == 0]
     assert not [path for path in still if not path.endswith("key/bias")]
+
+
+@pytest.mark.filterwarnings("error:You are using a softmax")
+def test_gradients_of_a_deeper_fusion_are_zero_where_there_is_one_token():
+    """Zero, not missing: of the queries and keys of the modules after the first."""
+    config = base.small_config(fusion_depth=2, num_stages=1)
+    model = base.small_model(config, classifier_activation=None)
+    norms = reference.gradient_norms(model, base.pixels())
+    parts = [f"{part}/{leaf}" for part in ("query", "key") for leaf in ("kernel", "bias")]
+    expected = [
+        f"stage_0/fusion/{branch}_block_1/attention/{part}"
+        for branch in ("small", "large")
+        for part in parts
+    ]
+    assert sorted(path for path, norm in norms.items() if not norm) == sorted(expected)
+    assert {norms[path] for path in expected} == {0.0}
 
 
 def test_a_fusion_of_ten_lines_outside_of_the_package_trains():

@@ -9,6 +9,7 @@ from keras_crossvit.layers.drop_path import DropPath
 from keras_crossvit.layers.fusions.base import Fusion, register_fusion
 from keras_crossvit.layers.fusions.projection import Projection
 from keras_crossvit.layers.parts import layer_norm
+from keras_crossvit.layers.sizes import size
 
 
 @register_fusion("all_attention")
@@ -30,8 +31,7 @@ class AllAttentionFusion(Fusion):
     stackable = False
 
     def build(self, input_shape: list[Shape]) -> None:
-        (batch, small_length, small_width), (_, large_length, width) = input_shape
-        together = (batch, small_length + large_length, width)
+        (batch, _, small_width), (_, _, width) = input_shape
         dtype = self.dtype_policy
         self.small_projection = Projection(width, dtype=dtype, name="small_projection")
         self.large_projection = Projection(width, dtype=dtype, name="large_projection")
@@ -40,11 +40,10 @@ class AllAttentionFusion(Fusion):
         self.drop_path = DropPath(self.drop_path_rate, self.seed, dtype=dtype, name="drop_path")
         self.small_back = Projection(small_width, dtype=dtype, name="small_back_projection")
         self.large_back = Projection(width, dtype=dtype, name="large_back_projection")
-        self.small_projection.build((batch, small_length, small_width))
-        for layer in (self.large_projection, self.small_back, self.large_back):
+        self.small_projection.build((batch, None, small_width))
+        projections = (self.large_projection, self.small_back, self.large_back)
+        for layer in (*projections, self.norm, self.attention):
             layer.build((batch, None, width))
-        for layer in (self.norm, self.attention):
-            layer.build(together)
 
     @property
     def attentions(self) -> list[keras.layers.Layer]:
@@ -57,7 +56,7 @@ class AllAttentionFusion(Fusion):
         )
         attended = self.attention(self.norm(both))
         both = both + self.drop_path(attended, training=training)
-        length = large.shape[1]
+        length = size(large, 1)
         return [self.small_back(both[:, length:]), self.large_back(both[:, :length])]
 
     def macs(self, input_shape: list[Shape]) -> int:

@@ -98,11 +98,16 @@ class Fusion(keras.layers.Layer):
             `[(rows, columns), (rows, columns)]`, small branch first.
 
         Raises:
-            ValueError: If a grid does not have the branch's number of patches, or was not
-                given and that number is not a square.
+            ValueError: If a branch's number of tokens is unknown, or a grid does not have its
+                number of patches, or was not given and that number is not a square.
         """
         grids = []
         for name, shape in zip(("small_grid", "large_grid"), input_shape, strict=True):
+            if shape[1] is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs a known number of tokens. "
+                    f"Received: input_shape={input_shape}"
+                )
             patches = shape[1] - self.class_token
             side = math.isqrt(patches)
             rows, columns = getattr(self, name) or (side, side)

@@ -153,9 +153,11 @@ class CrossAttentionFusion(Fusion):
 
     def _split(self, tokens):
         """The token that represents a branch, `(B, 1, C)`, and its patch tokens."""
-        if self.class_token:
-            return ops.split(tokens, [1], axis=1)  # its gradient is one concatenation
-        return ops.mean(tokens, axis=1, keepdims=True), tokens
+        if not self.class_token:
+            return ops.mean(tokens, axis=1, keepdims=True), tokens
+        if tokens.shape[1] is None:  # which `split` needs
+            return tokens[:, :1], tokens[:, 1:]
+        return ops.split(tokens, [1], axis=1)  # its gradient is one concatenation
 
     def _join(self, agent, result, patches):
         if self.class_token:

@@ -27,6 +27,7 @@ import tensorflow as tf
 from keras_crossvit.common.tf_data import noinline
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers.activations import gelu
+from keras_crossvit.layers.sizes import size
 
 
 def _one_kernel(function):
@@ -247,22 +248,23 @@ def _softmax_backward(probabilities, gradient, mean, scale):
 
 def _split(qkv, num_heads):
     """`(B, N, 3 C)` as queries, keys and values `(B, h, N, C / h)`, with one transposition."""
-    _, length, width = qkv.shape
+    length, width = size(qkv, 1), qkv.shape[2]
     heads = tf.reshape(qkv, (-1, length, 3, num_heads, width // (3 * num_heads)))
     return tf.unstack(tf.transpose(heads, (2, 0, 3, 1, 4)), 3)
 
 
 def _heads(x, num_heads):
     """`(B, N, C)` as `(B, h, N, C / h)`."""
-    _, length, width = x.shape
+    length, width = size(x, 1), x.shape[2]
     heads = tf.reshape(x, (-1, length, num_heads, width // num_heads))
     return tf.transpose(heads, (0, 2, 1, 3))
 
 
 def _merge(heads):
     """The inverse of `_heads`."""
-    _, num_heads, length, width = heads.shape
-    return tf.reshape(tf.transpose(heads, (0, 2, 1, 3)), (-1, length, num_heads * width))
+    _, num_heads, _, width = heads.shape
+    shape = (-1, size(heads, 2), num_heads * width)
+    return tf.reshape(tf.transpose(heads, (0, 2, 1, 3)), shape)
 
 
 def _probabilities(queries, keys):

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_crossvit.common.typing import Tensor
+from keras_crossvit.common.variables import one_name_in_tensorflow
 from keras_crossvit.optimizer.base import Optimizer
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # PyTorch's, and so the paper's
@@ -27,6 +28,7 @@ class AdamW(Optimizer):
         # In a namespace, as Keras and TensorFlow track what is assigned to the optimizer itself.
         self.step = types.SimpleNamespace(rates=None)
 
+    @one_name_in_tensorflow()
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return

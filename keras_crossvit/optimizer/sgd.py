@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_crossvit.common.typing import Tensor
+from keras_crossvit.common.variables import one_name_in_tensorflow
 from keras_crossvit.optimizer.base import Optimizer
 
 _MOMENTUM = 0.9
@@ -20,6 +21,7 @@ class SGD(Optimizer):
     scales what is in it by the new rate, and this one does not.
     """
 
+    @one_name_in_tensorflow()
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return

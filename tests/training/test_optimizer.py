@@ -127,6 +127,17 @@ def test_it_comes_built():
     assert len(optimizer.variables) == 2 * len(model.trainable_variables) + 1
 
 
+@pytest.mark.parametrize(("kind", "slots"), [("adamw", 2), ("sgd", 1)])
+def test_its_variables_have_one_name_in_tensorflow_and_their_own_in_keras(kind, slots):
+    """With a name for each, making them takes TensorFlow more than twice as long."""
+    model = small()
+    made = make_optimizer(model, 0.4, 0.05, 30, 0, optimizer=kind, ema_momentum=0.9).variables
+    made = [variable for variable in made if len(variable.shape)]
+    assert len(made) == (slots + 1) * len(model.trainable_variables)
+    assert {variable.value.name for variable in made} == {"variable:0"}
+    assert len({variable.path for variable in made}) == len(made)
+
+
 def test_adamw_is_the_formula():
     """Three steps by hand, in float64."""
     model = small()

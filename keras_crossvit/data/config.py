@@ -55,7 +55,8 @@ class InputConfig:
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
         repeated_augmentation: Consecutive copies of an image, each augmented anew, at least 1;
             an epoch keeps its number of steps.
-        parallel_calls: Calls that prepare batches at the same time; `None` for one per core.
+        parallel_calls: Calls that prepare images at the same time, and for every four of them
+            one that mixes a batch, at least two; `None` for one per core.
 
     Raises:
         ValueError: If a value is outside its range.

@@ -1,9 +1,13 @@
 """Copies of a model in the precision that an export needs."""
 
 import keras
+from keras import ops
 
+from keras_crossvit.layers.parts import kernel_with_lora
 from keras_crossvit.models import CrossViT
 from keras_crossvit.models.quantization import quantization_mode
+
+_MIXED = {"mixed_bfloat16", "mixed_float16"}
 
 
 def in_float32(model: CrossViT) -> CrossViT:
@@ -17,12 +21,13 @@ def in_float32(model: CrossViT) -> CrossViT:
         ValueError: If part of the model has another policy, such as a quantised one.
     """
     policies = _other_policies(model)
-    if policies and policies <= {"mixed_bfloat16", "mixed_float16"}:
+    if policies and policies <= _MIXED:
         model = _copied(model, dtype="float32")
         policies = _other_policies(model)  # layers before an `input_tensor` keep theirs
     if policies:
         raise ValueError(
-            "`model` must compute in float32: build it with dtype='float32' and load its weights. "
+            "`model` must compute in float32: build it, and any layers before it, with "
+            "dtype='float32', and load its weights. "
             f"Received: layers with the policies {sorted(policies)}"
         )
     return model
@@ -39,7 +44,10 @@ def _other_policies(model):
 
 
 def quantized(model: CrossViT) -> CrossViT:
-    """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits."""
+    """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits.
+
+    Those of a fusion of one's own, too, such as `EinsumDense`.
+    """
     copy = _copied(model)
     if quantization_mode(copy) is None:  # otherwise it is already quantised
         copy.quantize("int8")
@@ -54,5 +62,8 @@ def _copied(model, **changes):
     for target, source in zip(copy._flatten_layers(), model._flatten_layers(), strict=True):
         values = {}
         source.save_own_variables(values)
-        target.load_own_variables(values)
+        # By way of NumPy, since on JAX two variables must not share an array.
+        target.load_own_variables({k: ops.convert_to_numpy(v) for k, v in values.items()})
+        if getattr(source, "lora_enabled", False) and source.dtype_policy.name in _MIXED:
+            target.kernel.assign(kernel_with_lora(source))
     return copy

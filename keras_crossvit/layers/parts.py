@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_crossvit.common.typing import DType, Tensor
@@ -89,6 +90,16 @@ def kernel_and_bias(layer: keras.layers.Layer) -> tuple[Tensor, Tensor | None]:
     """Kernel (with LoRA's product, if enabled) and bias (or None), in the compute dtype."""
     bias = None if layer.bias is None else ops.cast(layer.bias, layer.compute_dtype)
     return ops.cast(layer.kernel, layer.compute_dtype), bias
+
+
+def kernel_with_lora(layer: keras.layers.Layer) -> np.ndarray:
+    """A layer's kernel with LoRA's product, in full precision.
+
+    Keras' own `layer.kernel`, which it also saves, is rounded to 16 bits in mixed precision.
+    """
+    a, b = map(ops.convert_to_numpy, (layer.lora_kernel_a, layer.lora_kernel_b))
+    kernel = next(variable for variable in layer.variables if variable.name == "kernel")
+    return ops.convert_to_numpy(kernel) + layer.lora_alpha / layer.lora_rank * (a @ b)
 
 
 def attention_weights(scores: Tensor) -> Tensor:

@@ -83,6 +83,11 @@ def has_layers_before(model: Any) -> bool:
     return any(all(image is not x for x in model.inputs) for image in model.images.values())
 
 
+def takes_pixels(model: Any) -> bool:
+    """Whether a CrossViT takes values of 0..255, which it normalises, with no layers before it."""
+    return model.include_preprocessing and not has_layers_before(model)
+
+
 def image_shape(model: Any) -> tuple[int, int, int]:
     """`(height, width, channels)` of the images that a model takes, with a known size.
 

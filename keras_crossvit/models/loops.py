@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_crossvit.common.pixels import warn_of_unit_range
 from keras_crossvit.common.tf_data import batches_of_arrays, graph_function, without_autotune
-from keras_crossvit.models.inputs import has_layers_before
+from keras_crossvit.models.inputs import takes_pixels
 
 _BATCH_SIZE = 32  # Keras' own, where none is given
 _ARRAYS = ("x", "y", "sample_weight")
@@ -73,7 +73,7 @@ class Loops(keras.Model):
             raise TypeError(f"{name}: {error}") from None
         given.pop("self")
         given = {**given.pop("kwargs", {}), **given}
-        if self.include_preprocessing and not has_layers_before(self):
+        if takes_pixels(self):
             warn_of_unit_range(given.get("x"))
         return given
 

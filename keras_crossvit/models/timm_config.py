@@ -122,7 +122,10 @@ def sizes_of_timm(found: dict[str, Any], config: CrossViTConfig, size: Size) -> 
 
 
 def _labels(names, classes, tag):
-    """The names of the classes, which timm leaves out where they are ImageNet's."""
+    """The names of the classes, which timm leaves out where they are ImageNet's.
+
+    It does not say so but by the tag, which a model keeps that is trained on 1,000 others.
+    """
     if not names and classes == 1000 and tag.rpartition("_")[2] == "in1k":
         return imagenet_labels()
     if isinstance(names, dict):  # {"0": name}

@@ -156,11 +156,14 @@ def make_step(
         source: The `Source` of its data.
         strategy: What `make_strategy` returned.
         notes: Those of the checkpoint that the step will go on from. The weights that the run
-            began with, which may be gone by now, are then not read.
+            began with, which may be gone by now, are then not read, unless they alone tell the
+            size of the model.
     """
-    # Weights may have decided the size; earlier versions did not note it.
-    size = (notes or {}).get("input_shape")
-    start = {} if size is None else {"weights": None, "input_shape": tuple(size)}
+    start: dict[str, Any] = {}
+    if notes is not None and "input_shape" in notes:
+        start = {"weights": None, "input_shape": tuple(notes["input_shape"])}
+    elif notes is not None and config.input_size is not None:
+        start = {"weights": None}  # earlier versions noted no shape, which weights may decide
     steps = steps_per_epoch(source.train, config)
     highest, final = config.scaled_learning_rates
     with scope_of(strategy):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import keras
 
+from keras_crossvit.layers.parts import kernel_with_lora
 from keras_crossvit.models import CrossViT
 
 
@@ -24,19 +25,12 @@ def enable_attention_lora(model: CrossViT, rank: int) -> None:
 
 def copy_weights(source: CrossViT, target: CrossViT) -> None:
     """Copies the weights of a model, LoRA's product merged, to the same model without LoRA."""
-    changes = {f"{layer.path}/kernel": _change(layer) for layer in _projections(source)}
+    adapted = [layer for layer in _projections(source) if layer.lora_enabled]
+    merged = {f"{layer.path}/kernel": kernel_with_lora(layer) for layer in adapted}
     plain = [v for v in source.weights if not v.path.split("/")[-1].startswith("lora_")]
     # In order, not by path: Keras numbers unnamed layers differently in each model.
     for variable, value in zip(target.weights, plain, strict=True):
-        variable.assign(keras.ops.convert_to_numpy(value) + changes.get(value.path, 0))
-
-
-def _change(layer):
-    """What LoRA adds to the kernel. Keras' `layer.kernel` is rounded in mixed precision."""
-    if not layer.lora_enabled:
-        return 0
-    a, b = map(keras.ops.convert_to_numpy, (layer.lora_kernel_a, layer.lora_kernel_b))
-    return layer.lora_alpha / layer.lora_rank * (a @ b)
+        variable.assign(keras.ops.convert_to_numpy(merged.get(value.path, value)))
 
 
 def _projections(model: CrossViT) -> Iterator[keras.layers.Dense]:

@@ -52,7 +52,7 @@ from keras_crossvit.training.strategy import (
     spans_workers,
 )
 
-_LOOK = 10  # micro-batches between looks at the loss, which must wait for the devices
+_LOOK = 10  # steps between looks at the loss, which must wait for the devices
 _STORAGE_AWAY = 1000  # images; fewer that cannot be read may be damaged
 
 StepHook = Callable[[int, dict[str, float]], Any]
@@ -92,9 +92,10 @@ def train(
     Raises:
         ValueError: If a value of `config` does not fit the data, the devices, or the run
             that `output_dir` already holds, or if no image of a split can be read.
-        OSError: If `output_dir` cannot be written, or a thousand images in a row cannot be read,
-            as when their storage is away.
-        FloatingPointError: If the loss is NaN or infinite.
+        OSError: If `output_dir` cannot be written; or, as when their storage is away, if a
+            thousand images of one label in a row cannot be read, or a thousand held-out ones
+            that are more than half of all.
+        FloatingPointError: If the loss or a weight is NaN or infinite.
         Preempted: A `SystemExit`, after SIGTERM, once everything is saved.
     """
     policy = keras.config.dtype_policy()
@@ -151,7 +152,8 @@ class Run:
         self.metrics = ["loss", "accuracy", *(["top5_accuracy"] if self.classes > 5 else [])]
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
         self.steps = steps_per_epoch(source.train, config)
-        # Steps; until a look, several processes do not hear that one of them is to end.
+        # Steps of several micro-batches take longer, and until a look the processes of a run do
+        # not hear that one of them is to end.
         self.look = max(1, _LOOK // config.accumulation_steps)
         self.size = step.model.input_shape[1:]
         self.crop_ratio = crop_ratio_for(self.size, config.crop_ratio)
@@ -330,12 +332,13 @@ class Run:
         """The figures of a few images could become the best for good."""
         unread = self.source.validation.size - rows
         if unread >= _STORAGE_AWAY and unread > rows:
+            self.save()  # the epoch's training was sound
             raise OSError(self._storage_away(f"{unread:.0f} held-out images"))
 
     def _storage_away(self, images):
         return (
             f"{self.source.name} cannot be read: {images} could not be, and the log says why. "
-            "The same command goes on from the last checkpoint."
+            "The same command goes on from the last checkpoint, if there is one."
         )
 
     def restore(self, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:

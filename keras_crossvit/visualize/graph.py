@@ -15,7 +15,7 @@ from keras_crossvit.common.pixels import warn_of_unit_range
 from keras_crossvit.common.typing import Tensor
 from keras_crossvit.layers import TransformerBlock
 from keras_crossvit.models import CrossViT
-from keras_crossvit.models.inputs import has_layers_before
+from keras_crossvit.models.inputs import takes_pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Graph:
         values = to_array(images)
         if not np.isfinite(values).all():
             raise ValueError("`images` must hold finite numbers. Received: NaN or infinity")
-        if self.model.include_preprocessing and not has_layers_before(self.model):
+        if takes_pixels(self.model):
             warn_of_unit_range(values)
         return images
 

@@ -327,6 +327,19 @@ class TestInt8:
         np.testing.assert_array_equal(answer, merged.predict_on_batch(images))
         np.testing.assert_array_equal(lora.predict_on_batch(images), before)
 
+    def test_lora_in_mixed_precision_is_merged_in_float32(self):
+        config = base.small_config(num_stages=1)
+        lora = base.small_model(config, dtype="mixed_bfloat16")
+        projection = lora.branches["small"].blocks[0][0].attention.proj
+        before = np.array(projection.kernel)
+        projection.enable_lora(2)
+        randomize(projection, scale=0.2)
+        found = {variable.name: np.array(variable) for variable in projection.variables}
+        exact = found["kernel"] + found["lora_kernel_a"] @ found["lora_kernel_b"]
+        copy = in_float32(lora).branches["small"].blocks[0][0].attention.proj
+        np.testing.assert_allclose(copy.kernel, exact, atol=1e-7)
+        assert np.abs(exact - before).max() > 1e-2
+
     def test_an_activation_that_keras_does_not_know(self):
         def squash(logits):
             return keras.ops.tanh(logits)

@@ -106,3 +106,5 @@ def test_a_run_that_goes_on_needs_the_weights_that_it_began_with_no_longer(tmp_p
         make_step(config, source, strategy, {"step": 5})  # of an earlier version
     step = make_step(config, source, strategy, {"step": 5, "input_shape": [40, 48, 1]})
     assert step.model.input_shape == (None, 40, 48, 1)
+    sized = dataclasses.replace(config, input_size=40)
+    assert make_step(sized, source, strategy, {"step": 5}).model.input_shape == (None, 40, 40, 3)

@@ -56,11 +56,13 @@ def test_held_out_images_on_which_the_model_diverged_are_no_result(stops):
 
 @pytest.mark.parametrize(("readable", "message"), [(9, None), (7, "1125 held-out images")])
 def test_held_out_images_of_which_most_are_away_give_no_figures(readable, message):
-    """Those of the few that are left could be the best for good."""
+    """Those of the few that are left could be the best for good. The epoch's training counts."""
+    saved = []
     sums = np.array([10.0, 4, 5, readable, 0])
     step = types.SimpleNamespace(evaluate=lambda batches, stop: sums, several_labels=False)
     log = RunLog(None, learning_rate=lambda step: 0.5)
     run = at_the_end_of_an_epoch(step=step, source=data(validation=2000), log=log)
+    run.save = lambda: saved.append(run.progress.step)
     run.progress.totals = Totals(1, 1, 1, 16)
     bar = types.SimpleNamespace(update=lambda *values, **options: None)
     if message is None:
@@ -69,6 +71,7 @@ def test_held_out_images_of_which_most_are_away_give_no_figures(readable, messag
     with pytest.raises(OSError, match=f"^folder:pets cannot be read: {message} could not be"):
         run._evaluate(None, bar, StopRequest())
     assert not run.log.rows
+    assert saved == [STEPS]
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -44,10 +44,7 @@ def _other_policies(model):
 
 
 def quantized(model: CrossViT) -> CrossViT:
-    """A copy of a model after `quantize("int8")`, which quantises its dense layers to 8 bits.
-
-    Those of a fusion of one's own, too, such as `EinsumDense`.
-    """
+    """A copy of a model after `quantize("int8")`, its dense layers in 8 bits."""
     copy = _copied(model)
     if quantization_mode(copy) is None:  # otherwise it is already quantised
         copy.quantize("int8")

@@ -124,7 +124,7 @@ def sizes_of_timm(found: dict[str, Any], config: CrossViTConfig, size: Size) -> 
 def _labels(names, classes, tag):
     """The names of the classes, which timm leaves out where they are ImageNet's.
 
-    It does not say so but by the tag, which a model keeps that is trained on 1,000 others.
+    Only the tag tells, which a model that was trained on 1,000 other classes may have kept.
     """
     if not names and classes == 1000 and tag.rpartition("_")[2] == "in1k":
         return imagenet_labels()

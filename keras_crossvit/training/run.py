@@ -42,6 +42,7 @@ from keras_crossvit.training.log import RunLog
 from keras_crossvit.training.lora import copy_weights
 from keras_crossvit.training.preemption import Preempted, StopRequest, watch_for_preemption
 from keras_crossvit.training.progress import Progress
+from keras_crossvit.training.readable import check_any_read, check_held_out, check_storage
 from keras_crossvit.training.resume import check_resumed, last_state
 from keras_crossvit.training.steps import COLUMNS, Step, Totals, mean_average_precision
 from keras_crossvit.training.strategy import (
@@ -53,7 +54,6 @@ from keras_crossvit.training.strategy import (
 )
 
 _LOOK = 10  # steps between looks at the loss, which must wait for the devices
-_STORAGE_AWAY = 1000  # images; fewer that cannot be read may be damaged
 
 StepHook = Callable[[int, dict[str, float]], Any]
 EpochHook = Callable[[dict[str, float], keras.Model], bool | None]
@@ -152,8 +152,7 @@ class Run:
         self.metrics = ["loss", "accuracy", *(["top5_accuracy"] if self.classes > 5 else [])]
         self.shard, self.alone = shard_of(strategy), not spans_workers(strategy)
         self.steps = steps_per_epoch(source.train, config)
-        # Steps of several micro-batches take longer, and until a look the processes of a run do
-        # not hear that one of them is to end.
+        # Sooner where steps take longer: until a look, no process hears that another is to end.
         self.look = max(1, _LOOK // config.accumulation_steps)
         self.size = step.model.input_shape[1:]
         self.crop_ratio = crop_ratio_for(self.size, config.crop_ratio)
@@ -193,7 +192,8 @@ class Run:
                 due, leave = self._checkpoint_is_due(), stop.is_set() and self.alone
                 if due or leave or self._owes_an_epoch() or progress.step % self.look < count:
                     leave |= progress.look()
-                    self._check_storage()
+                    if not step.several_labels:  # of which an image may have none
+                        check_storage(self.source, progress.without_labels)
                     means = self._means(progress.totals)
                     bar.update(self._in_epoch(), [*means.items(), *progress.speed.items()])
                     if on_step is not None:
@@ -269,7 +269,7 @@ class Run:
     def _evaluate(self, batches, bar, stop):
         """Evaluates, and logs the finished epoch; returns its row."""
         sums, progress = np.zeros(1), self.progress
-        self._check_read(progress.totals, "train_split", self.source.train)
+        self._check_read("train_split", self.source.train, progress.totals.rows)
         for _ in range(math.ceil(self.source.validation.size / self.config.batch_size)):
             sums = sums + np.asarray(self.step.evaluate(batches, stop.is_set()), "float64")
             if not math.isfinite(sums[0]):  # which must not be saved
@@ -278,8 +278,12 @@ class Run:
                 self.save()
                 self._leave()
         totals = Totals(*sums[:4])
-        self._check_read(totals, "validation_split", self.source.validation)
-        self._check_held_out(totals.rows)
+        self._check_read("validation_split", self.source.validation, totals.rows)
+        try:
+            check_held_out(self.source, totals.rows)
+        except OSError:
+            self.save()  # the epoch's training was sound
+            raise
         validation = {f"val_{name}": value for name, value in self._means(totals).items()}
         if self.step.several_labels:
             precision = mean_average_precision(sums[COLUMNS:].reshape(2, self.classes, -1))
@@ -314,32 +318,8 @@ class Run:
             print(f"Ended early: no better {metric} for {patience} epochs.", flush=True)
         return over
 
-    def _check_read(self, totals, name, split):
-        if totals.rows == 0:
-            raise ValueError(
-                f"`{name}` must hold images that can be read. Received: "
-                f"{name}={getattr(self.config, name)!r} of {self.source.name}, whose {split.size} "
-                "are all damaged, missing or of another format; the log names them"
-            )
-
-    def _check_storage(self):
-        """Damaged images are passed over; training on none would undo what was learnt."""
-        unread = self.progress.without_labels
-        if unread >= _STORAGE_AWAY and not self.step.several_labels:  # an image may have none
-            raise OSError(self._storage_away(f"the last {unread} images"))
-
-    def _check_held_out(self, rows):
-        """The figures of a few images could become the best for good."""
-        unread = self.source.validation.size - rows
-        if unread >= _STORAGE_AWAY and unread > rows:
-            self.save()  # the epoch's training was sound
-            raise OSError(self._storage_away(f"{unread:.0f} held-out images"))
-
-    def _storage_away(self, images):
-        return (
-            f"{self.source.name} cannot be read: {images} could not be, and the log says why. "
-            "The same command goes on from the last checkpoint, if there is one."
-        )
+    def _check_read(self, name, split, rows):
+        check_any_read(self.source, split, name, getattr(self.config, name), rows)
 
     def restore(self, arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> None:
         """Returns to the moment of a checkpoint.

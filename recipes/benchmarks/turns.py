@@ -1,6 +1,7 @@
 """Measurements in turns: each candidate in a process that is paused while others run."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 Timed = dict[str, Callable[[], float]]  # name -> a function that measures once
+
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 @contextlib.contextmanager
@@ -82,6 +85,8 @@ def _report(child, candidate, required):
 
 def _serve(connection, make, arguments):
     """The process: answers names with values until the other end is closed."""
+    if sys.platform == "linux":  # a stopped process cannot see that its parent was killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     functions = None
     while True:
         try:

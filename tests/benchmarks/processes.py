@@ -1,8 +1,11 @@
 """Candidates for `turns.worker` that need no library, so that their processes start at once."""
 
+import contextlib
 import os
 import signal
 import time
+
+from benchmarks.turns import worker
 
 
 def counter(start):
@@ -13,6 +16,15 @@ def counter(start):
         return state["count"]
 
     return {"count": count, "process": os.getpid, "now": time.monotonic}
+
+
+def killed_between_turns_of_another():
+    """A process that has given another one a turn when it is killed."""
+    stack = contextlib.ExitStack()
+    return {
+        "another": lambda: stack.enter_context(worker(counter, 0))("process"),
+        "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    }
 
 
 def devices():

@@ -11,8 +11,19 @@ from tests.benchmarks import processes
 
 
 def state_of(process_id):
-    with open(f"/proc/{process_id}/stat", encoding="utf-8") as file:
-        return file.read().rpartition(")")[2].split()[0]
+    """T: stopped; Z: ended, and nobody has asked for its exit code yet; "" where it is gone."""
+    try:
+        with open(f"/proc/{process_id}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def wait_for(states, process_id):
+    deadline = time.monotonic() + 10
+    while state_of(process_id) not in states and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert state_of(process_id) in states
 
 
 def test_a_process_keeps_its_state_and_stands_still_between_turns():
@@ -21,12 +32,18 @@ def test_a_process_keeps_its_state_and_stands_still_between_turns():
         assert len({first("process"), second("process"), os.getpid()}) == 3
         assert first("no such thing") is None
         child = first("process")
-        deadline = time.monotonic() + 10
-        while state_of(child) != "T" and time.monotonic() < deadline:  # T: stopped
-            time.sleep(0.01)
-        assert state_of(child) == "T"
+        wait_for({"T"}, child)
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_a_stopped_process_ends_with_the_one_that_started_it():
+    """However that ends: by `kill`, or for want of memory."""
+    with worker(processes.killed_between_turns_of_another, required=False) as turn:
+        stopped = turn("another")
+        wait_for({"T"}, stopped)
+        assert turn("killed") is None
+    wait_for({"Z", ""}, stopped)
 
 
 def test_a_process_without_a_turn_never_starts():

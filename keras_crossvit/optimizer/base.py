@@ -86,11 +86,11 @@ class Optimizer(keras.optimizers.Optimizer):
         if not clipped:
             return gradients
         summed, replicas = sum_over_replicas(list(clipped.values()))
-        norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(x)) for x in summed])))
+        norm = ops.sqrt(ops.sum(ops.stack([_sum_of_squares(x) for x in summed])))
         # What is not a number must stay that way, for the loss to show it.
         scale = self.clip_norm * ops.minimum(1.0 / norm, 1.0 / self.clip_norm) + (norm - norm)
         # Keras adds up the replicas' gradients, which are now all the same.
-        scaled = [gradient * (scale / replicas) for gradient in summed]
+        scaled = [gradient * ops.cast(scale / replicas, gradient.dtype) for gradient in summed]
         clipped = dict(zip(clipped, scaled, strict=True))
         return [clipped.get(index, gradient) for index, gradient in enumerate(gradients)]
 
@@ -149,3 +149,9 @@ class Optimizer(keras.optimizers.Optimizer):
             "layer_decay": self.layer_decay,
             "name": self.name,
         }
+
+
+def _sum_of_squares(gradient):
+    """In at least float32: in float16 the square of 256 is infinite."""
+    dtype = keras.backend.result_type(gradient.dtype, "float32")
+    return ops.sum(ops.square(ops.cast(gradient, dtype)))

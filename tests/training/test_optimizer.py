@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_crossvit as kc
-from keras_crossvit.optimizer import learning_rate_scales, learning_rate_schedule
+from keras_crossvit.optimizer import SGD, learning_rate_scales, learning_rate_schedule
 from keras_crossvit.training import make_optimizer
 from tests.base import JAX_XLA_FLAGS, run_python, small_config, small_model
 from tests.data.pytorch_adamw import LEARNING_RATE, WEIGHT_DECAY
@@ -184,6 +184,16 @@ def test_all_gradients_together_are_clipped(norm, scale):
     optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients])
     for variable, old, gradient in zip(model.trainable_variables, before, gradients, strict=True):
         np.testing.assert_allclose(variable, old - 0.1 * scale * gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_the_norm_of_other_types_has_the_range_of_float32(dtype):
+    """The square of 300 is beyond float16."""
+    variable = keras.Variable([1.0, 2.0], dtype=dtype, name="bias")
+    optimizer = SGD(1.0, 0.0, clip_norm=1.0)
+    optimizer.build([variable])
+    optimizer.apply([keras.ops.cast([300.0, -400.0], dtype)])
+    np.testing.assert_allclose(np.array(variable, "float32"), [0.4, 2.8], rtol=0.01)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])

@@ -47,7 +47,8 @@ def make_optimizer(
             nothing.
         ema_momentum: Momentum of the moving average of the weights; `None` for no average. A run
             evaluates and keeps the average; after `model.fit`, put it in place of the weights by
-            the optimizer's `put_average_in_place(model.trainable_variables)`.
+            the optimizer's `put_average_in_place(model.trainable_variables)`; under
+            `mixed_float16` it is a method of `optimizer.inner_optimizer`.
         layer_decay: Factor of the learning rate, and with it of the decay, from each stage to the
             one before, in (0, 1], with the groups of timm's `--layer-decay`. `None` for 1.
 

@@ -47,14 +47,15 @@ def make_optimizer(
             nothing.
         ema_momentum: Momentum of the moving average of the weights; `None` for no average. A run
             evaluates and keeps the average; after `model.fit`, put it in place of the weights by
-            the optimizer's `put_average_in_place(model.trainable_variables)`; under
-            `mixed_float16` it is a method of `optimizer.inner_optimizer`.
+            the optimizer's `put_average_in_place(model.trainable_variables)`, for a
+            `LossScaleOptimizer` that of its `inner_optimizer`.
         layer_decay: Factor of the learning rate, and with it of the decay, from each stage to the
             one before, in (0, 1], with the groups of timm's `--layer-decay`. `None` for 1.
 
     Returns:
-        An optimizer built for `model`, in a `LossScaleOptimizer` under `mixed_float16`. It can be
-        given to `model.compile`, and is saved and loaded with the model.
+        An optimizer built for `model`, in a `LossScaleOptimizer` if `mixed_float16` is the policy
+        of the model or the global one. It can be given to `model.compile`, and is saved and
+        loaded with the model.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -83,7 +84,8 @@ def make_optimizer(
         ema_momentum=ema_momentum,
         layer_decay=layer_decay,
     )
-    if keras.config.dtype_policy().name == "mixed_float16":
+    # Keras' `compile` goes by the model's policy.
+    if "mixed_float16" in (model.dtype_policy.name, keras.config.dtype_policy().name):
         made = keras.optimizers.LossScaleOptimizer(made)
     made.build(model.trainable_variables)
     return made

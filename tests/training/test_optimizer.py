@@ -119,6 +119,15 @@ def test_averages_lie_where_their_variables_do():
     assert printed.splitlines() == ["None model", "None model", "None"]  # and the bias's
 
 
+def test_the_loss_is_scaled_for_a_model_in_mixed_float16_whatever_the_global_policy():
+    model = kc.CrossViT(small_config(), weights=None, classes=2, dtype="mixed_float16")
+    optimizer = make_optimizer(model, 0.1, 0.0, 9, 0, ema_momentum=0.5)
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    model.compile(optimizer)
+    assert model.optimizer is optimizer
+    optimizer.inner_optimizer.put_average_in_place(model.trainable_variables)
+
+
 def test_it_comes_built():
     model = small()
     optimizer = make_optimizer(model, 0.1, 0.05, total_steps=3, warmup_steps=1)

@@ -102,12 +102,22 @@ def load_keras(argument: str, path: str | os.PathLike) -> keras.Model:
         # Deep in a long text, if there are layers of the user's own.
         if unknown := re.search(r"Could not locate \w+ '[^']+'", str(error)):
             reason = f"{unknown[0]}; keras.saving.register_keras_serializable must name it first"
-        elif os.path.isfile(path) and not zipfile.is_zipfile(path):  # Keras: it is "not found"
-            reason = "it is cut off, or a file of another kind"
+        elif os.path.isfile(path):
+            reason = _damage(path) or reason
         raise ValueError(
             f"`{argument}` must be a complete .keras file. Received: {os.fspath(path)}, which "
             f"cannot be read: {reason}"
         ) from error
+
+
+def _damage(path):
+    """What is wrong with a `.keras` file as an archive; Keras may call it "not found"."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except zipfile.BadZipFile:
+        return "it is cut off, or a file of another kind"
+    return f"its {part} is damaged" if part else ""
 
 
 def _timm_spelling(name):

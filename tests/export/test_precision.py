@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 )
 def test_mixed(tmp_path, name, precision):
     """The file computes in float32; the model stays as it is."""
+    base.skip_without("tf2onnx")
     config, images = base.small_config(num_stages=1), base.pixels(3)
     mixed, exact = (base.small_model(config, dtype=x) for x in (precision, "float32"))
     before, expected = mixed.predict_on_batch(images), exact.predict_on_batch(images)
@@ -47,6 +48,7 @@ def test_what_a_copy_keeps():
 
 
 def test_float32_under_another_global_policy(tmp_path):
+    base.skip_without("tf2onnx")
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = base.small_model(base.small_config(num_stages=1), dtype="float32")
     assert in_float32(model) is model
@@ -57,6 +59,7 @@ def test_float32_under_another_global_policy(tmp_path):
 @pytest.mark.parametrize("name", ["onnx", "litert", "openvino", "triton"])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_layer_that_is_quantised(tmp_path, name, precision):
+    base.skip_without("tf2onnx")
     model = base.small_model(base.small_config(num_stages=1), dtype=precision)
     model.branches["large"].blocks[0][0].mlp.fc1.quantize("int8")
     found = {f"int8_from_{precision}", precision} - {"float32"}

@@ -50,7 +50,7 @@ def weightless(path):
     ("spoil", "reason"),
     [
         (truncated, "it is cut off, or a file of another kind"),
-        (flipped, "Bad CRC-32"),
+        (flipped, r"its model\.weights\.h5 is damaged"),
         (weightless, "Expected a model.weights.h5"),
     ],
 )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_crossvit.common.checks import check_positive_int, escaped
 from keras_crossvit.common.tf_data import as_written, call_python, python_ends
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import InputConfig
@@ -165,9 +166,13 @@ def evaluation_batches(
         batch up and for an image that cannot be read, which is named in the log.
 
     Raises:
-        ValueError: If the batches cannot be split as `shard` says.
+        ValueError: If `batch_size` or `parallel_calls` is not a positive integer, or the batches
+            cannot be split as `shard` says.
     """
     part = shard or Shard()
+    batch_size = check_positive_int("batch_size", batch_size)
+    if parallel_calls is not None:
+        check_positive_int("parallel_calls", parallel_calls)
     part.check(batch_size, 1)
     *sides, channels = size_with_channels(size)
     targets = _targets(split, classes)
@@ -257,7 +262,7 @@ def _name_unreadable(names, files, good):
 
 def _warn(names, files):
     for name, file in zip(names, files, strict=True):
-        name = name.decode(errors="replace")
+        name = escaped(os.fsdecode(name))
         if name in _named:
             continue
         _named.add(name)

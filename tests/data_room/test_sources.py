@@ -244,7 +244,8 @@ def test_a_share_of_a_dataset_does_not_depend_on_how_it_is_called(tmp_path, monk
     monkeypatch.setattr(splits, "_MANY_LABELS", 1438)
     names = []
     for dataset in ("digits", "digits:1.0.0"):
-        held_out = open_source(dataset, tmp_path, validation_split=0.2).validation
+        share = np.float32(0.2)  # as from an array
+        held_out = open_source(dataset, tmp_path, validation_split=share).validation
         names.append([held_out.name(row).removeprefix(dataset) for row in range(held_out.size)])
         wait = f"{dataset}: reading all 1438 images for the labels that are stored with them"
         assert wait in caplog.messages
@@ -335,6 +336,7 @@ def test_unknown_dataset(tmp_path):
         ("/some/Table.CSV", "csv:/some/Table.CSV"),
         ("foldr:../images", "folder:../images"),
         ("cvs:table.csv", "csv:table.csv"),
+        (pathlib.Path("/some/folder"), "folder:/some/folder"),
     ],
 )
 def test_path_without_its_prefix(dataset, meant, tmp_path, monkeypatch):
@@ -351,7 +353,7 @@ def test_path_without_its_prefix(dataset, meant, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my pets", "pets", "table.csv"]
 
 
-@pytest.mark.parametrize("dataset", ["", "no-such-name", "notes.txt"])
+@pytest.mark.parametrize("dataset", ["", "no-such-name", "notes.txt", None])
 def test_name_that_is_no_path(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("a file, and no table")

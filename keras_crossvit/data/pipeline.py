@@ -77,10 +77,15 @@ def training_batches(
         are 0, so that it adds nothing to a categorical cross-entropy, nor to a run's loss.
 
     Raises:
-        ValueError: If the batches cannot be split as `shard` says, or the augmentation does not
-            allow the values of `config`.
+        ValueError: If the split has no batch, the batches cannot be split as `shard` says, or the
+            augmentation does not allow the values of `config`.
     """
     batch_size, steps = config.batch_size, steps_per_epoch(split, config)
+    if not steps:  # `fit` would only say that its input ran out of data
+        raise ValueError(
+            f"`batch_size` must be at most the {split.size} images of the split. "
+            f"Received: batch_size={batch_size}"
+        )
     group_size = config.mixing_batch_size or batch_size
     part = shard or Shard()
     part.check(batch_size, group_size)

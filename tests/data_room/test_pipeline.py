@@ -181,6 +181,7 @@ def test_parts_together_are_the_whole_batch(workers, replicas, group):
         ({}, Shard(0, 3, 1), "`batch_size` must be a multiple of the 3 replicas"),
         ({"mixing_batch_size": 3}, Shard(), "`mixing_batch_size` must divide batch_size=8"),
         ({"batch_size": 6}, Shard(0, 2, 1), "an even number of rows"),
+        ({"batch_size": 25}, None, "`batch_size` must be at most the 24 images of the split"),
     ],
 )
 def test_batches_that_cannot_be_split(changes, shard, message):

@@ -109,6 +109,8 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path_fact
     names = ("0.png", "1.png", "2.png", "linked/deep/3.png", "lost.png")
     assert ants == [f"train/ant/{name}" for name in names]
     assert source.train.size == 8
+    (elsewhere / "link").symlink_to(folder / "train")
+    assert open_source(f"folder:{elsewhere / 'link'}/../").train.size == 8
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class InputConfig:
             0; likewise. Areas that shift and rotation uncover are black.
         randaugment_magnitude: Strength of RandAugment, in [0, 10]; 0 for none.
         randaugment_num_ops: RandAugment operations per image, at least 0.
-        randaugment_std: Standard deviation of the strength, at least 0.
+        randaugment_std: Standard deviation of the strength, at least 0; with "kerascv" up to 10.
         mixup_alpha: Parameter of MixUp, at least 0; 0 for none.
         cutmix_alpha: Parameter of CutMix, at least 0; 0 for none. With both, each is used for
             half of the batches.

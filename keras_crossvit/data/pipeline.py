@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_crossvit.common.checks import check_positive_int, escaped
 from keras_crossvit.common.tf_data import as_written, call_python, python_ends
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.config import InputConfig
@@ -76,10 +77,15 @@ def training_batches(
         are 0, so that it adds nothing to a categorical cross-entropy, nor to a run's loss.
 
     Raises:
-        ValueError: If the batches cannot be split as `shard` says, or the augmentation does not
-            allow the values of `config`.
+        ValueError: If the split has no batch, the batches cannot be split as `shard` says, or the
+            augmentation does not allow the values of `config`.
     """
     batch_size, steps = config.batch_size, steps_per_epoch(split, config)
+    if not steps:  # `fit` would only say that its input ran out of data
+        raise ValueError(
+            f"`batch_size` must be at most the {split.size} images of the split. "
+            f"Received: batch_size={batch_size}"
+        )
     group_size = config.mixing_batch_size or batch_size
     part = shard or Shard()
     part.check(batch_size, group_size)
@@ -165,9 +171,13 @@ def evaluation_batches(
         batch up and for an image that cannot be read, which is named in the log.
 
     Raises:
-        ValueError: If the batches cannot be split as `shard` says.
+        ValueError: If `batch_size` or `parallel_calls` is not a positive integer, or the batches
+            cannot be split as `shard` says.
     """
     part = shard or Shard()
+    batch_size = check_positive_int("batch_size", batch_size)
+    if parallel_calls is not None:
+        check_positive_int("parallel_calls", parallel_calls)
     part.check(batch_size, 1)
     *sides, channels = size_with_channels(size)
     targets = _targets(split, classes)
@@ -257,7 +267,7 @@ def _name_unreadable(names, files, good):
 
 def _warn(names, files):
     for name, file in zip(names, files, strict=True):
-        name = name.decode(errors="replace")
+        name = escaped(os.fsdecode(name))
         if name in _named:
             continue
         _named.add(name)

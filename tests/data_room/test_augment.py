@@ -187,7 +187,7 @@ def test_an_augmentation_that_returns_something_else(monkeypatch, image, message
     register_augmentation("odd")(lambda config: made)
     png = tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
     with pytest.raises(ValueError, match=message):
-        training_batches(MemorySplit([png], [0]), 10, (4, 4), policy(augment="odd"))
+        training_batches(MemorySplit([png] * 8, [0] * 8), 10, (4, 4), policy(augment="odd"))
 
 
 def test_autograph_is_there_for_those_who_ask(monkeypatch):

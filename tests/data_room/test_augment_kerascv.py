@@ -1,5 +1,6 @@
 """KerasCV's layers with their faults fixed."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -104,6 +105,9 @@ def test_layers_get_shares_of_their_own_scale():
         (("RandomRotation", 0.1), black),
         (("RandAugment", (0, 255)), numbers),
     ]
+    message = r"`randaugment_std` must be a number in \[0, 10\]. Received: randaugment_std=10.5"
+    with pytest.raises(ValueError, match=message):
+        _alone(made, dataclasses.replace(config, randaugment_std=10.5), None)
 
 
 def test_cutout_probability_and_size():

@@ -181,11 +181,22 @@ def test_parts_together_are_the_whole_batch(workers, replicas, group):
         ({}, Shard(0, 3, 1), "`batch_size` must be a multiple of the 3 replicas"),
         ({"mixing_batch_size": 3}, Shard(), "`mixing_batch_size` must divide batch_size=8"),
         ({"batch_size": 6}, Shard(0, 2, 1), "an even number of rows"),
+        ({"batch_size": 25}, None, "`batch_size` must be at most the 24 images of the split"),
     ],
 )
 def test_batches_that_cannot_be_split(changes, shard, message):
     with pytest.raises(ValueError, match=message):
         training_batches(textured(), 24, SIZE, dataclasses.replace(FULL, **changes), shard)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("batch_size", 0), ("batch_size", -1), ("parallel_calls", 0)]
+)
+def test_evaluation_batches_of_nothing(argument, value):
+    """TensorFlow would make batches of no image without end."""
+    given = {"batch_size": 4, "crop_ratio": 1.0, argument: value}
+    with pytest.raises(ValueError, match=f"`{argument}` must be a positive integer"):
+        evaluation_batches(split(), 10, SIZE, **given)
 
 
 def test_unreadable_images_are_named_and_count_for_nothing(caplog):
@@ -205,6 +216,13 @@ def test_unreadable_images_are_named_and_count_for_nothing(caplog):
     for message, name in zip(sorted(named, key=lambda text: text[-40:]), "37", strict=True):
         assert f"so far): image {name} {reason}" in message
         assert "\n" not in message
+
+
+def test_an_unreadable_image_is_named_in_one_line_whatever_its_name(caplog):
+    data = MemorySplit([b"not an image"], [0], ["a\nb\x1b[31m\udcff"])
+    list(evaluation_batches(data, 10, SIZE, 1, 1.0))
+    (said,) = (text for text in caplog.messages if text.startswith("skipped"))
+    assert r"): a\nb\x1b[31m\udcff (image_bytes must be" in said
 
 
 def test_label_outside_of_the_classes():

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from keras_crossvit.data.sources import open_source
+from keras_crossvit.data.sources import open_source, splits
 
 
 def write(path, shade):
@@ -108,6 +108,8 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path_fact
     names = ("0.png", "1.png", "2.png", "linked/deep/3.png", "lost.png")
     assert ants == [f"train/ant/{name}" for name in names]
     assert source.train.size == 8
+    (elsewhere / "link").symlink_to(folder / "train")
+    assert open_source(f"folder:{elsewhere / 'link'}/../").train.size == 8
 
 
 @pytest.mark.parametrize(
@@ -239,11 +241,15 @@ def test_digits_are_scikit_learns(tmp_path):
     np.testing.assert_array_equal(image[..., 0], np.rint(digits.images[39] * 255 / 16))
 
 
-def test_a_share_of_a_dataset_does_not_depend_on_how_it_is_called(tmp_path):
+def test_a_share_of_a_dataset_does_not_depend_on_how_it_is_called(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(splits, "_MANY_LABELS", 1438)
     names = []
     for dataset in ("digits", "digits:1.0.0"):
-        held_out = open_source(dataset, tmp_path, validation_split=0.2).validation
+        share = np.float32(0.2)  # as from an array
+        held_out = open_source(dataset, tmp_path, validation_split=share).validation
         names.append([held_out.name(row).removeprefix(dataset) for row in range(held_out.size)])
+        wait = f"{dataset}: reading all 1438 images for the labels that are stored with them"
+        assert wait in caplog.messages
     assert len(names[0]) == 288
     assert names[0] == names[1]
 
@@ -331,6 +337,7 @@ def test_unknown_dataset(tmp_path):
         ("/some/Table.CSV", "csv:/some/Table.CSV"),
         ("foldr:../images", "folder:../images"),
         ("cvs:table.csv", "csv:table.csv"),
+        (pathlib.Path("/some/folder"), "folder:/some/folder"),
     ],
 )
 def test_path_without_its_prefix(dataset, meant, tmp_path, monkeypatch):
@@ -347,7 +354,7 @@ def test_path_without_its_prefix(dataset, meant, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my pets", "pets", "table.csv"]
 
 
-@pytest.mark.parametrize("dataset", ["", "no-such-name", "notes.txt"])
+@pytest.mark.parametrize("dataset", ["", "no-such-name", "notes.txt", None])
 def test_name_that_is_no_path(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("a file, and no table")

@@ -31,6 +31,11 @@ def test_what_images_in_memory_must_be(images, labels, message):
         MemorySplit(images, labels)
 
 
+def test_names_in_memory_must_be_text():
+    with pytest.raises(ValueError, match=r"`names` must be strings\. Received also: 7"):
+        MemorySplit([b"a", b"b"], [0, 1], ["a", 7])
+
+
 @pytest.mark.parametrize(
     ("labels", "dtype"), [([True, False], "int64"), ([[True, False], [False, True]], "float32")]
 )

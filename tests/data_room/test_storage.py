@@ -110,10 +110,13 @@ def test_index_of_a_bucket_that_cannot_be_written(bucket, tmp_path, monkeypatch,
     bucket.objects["a.tfrecord"] = records(b"a", tmp_path)
     bucket.writable = False
     index_shards(["gs://bucket/a.tfrecord"], [3])
+    assert caplog.messages[0] == "indexing 1 files of gs://bucket: a request per record"
     assert "the index of records is kept in" in caplog.text
     bucket.forget_requests()
     monkeypatch.chdir(tmp_path)  # from any working directory
+    caplog.clear()
     assert read_record(index_shards(["gs://bucket/a.tfrecord"], [3])[0], 2) == b"aa"
+    assert not caplog.messages
     assert bucket.bytes_read == 18
 
 

@@ -1,5 +1,6 @@
 """TensorFlow datasets that are not what the package reads."""
 
+import re
 import types
 
 import numpy as np
@@ -72,6 +73,22 @@ def test_images_of_16_bits_are_read_by_their_upper_8(tmp_path):
     found = open_source("little", tmp_path, validation_split="train").train.read([0])
     np.testing.assert_array_equal(decode(found.images[0]), np.full((4, 4, 3), 200))
     assert found.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ("train[90:10]", "it ends before it begins"),
+        ("train[90%:10%]+train", "it ends before it begins"),  # otherwise a sum of 288 records
+        ("train[:x]", "Error parsing split"),
+        ("train[5000:]", "Requested slice"),
+    ],
+)
+def test_a_part_that_cannot_be(part, reason):
+    message = re.escape(f" or a sum. Received: train_split={part!r}: {reason}")
+    with pytest.raises(ValueError, match=f"^`train_split` must name .*{message}") as error:
+        open_source("digits", train_split=part, validation_split="test")
+    assert "\n" not in str(error.value)
 
 
 def test_what_has_to_be_downloaded_by_hand(tmp_path):

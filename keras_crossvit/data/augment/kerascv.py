@@ -4,6 +4,7 @@ from types import ModuleType
 
 import tensorflow as tf
 
+from keras_crossvit.common.checks import check_between
 from keras_crossvit.data.augment.base import Augmentation
 from keras_crossvit.data.augment.mixing import for_each_group
 from keras_crossvit.data.augment.stateless_random import StatelessRandom
@@ -18,7 +19,7 @@ def make_kerascv(config: InputConfig) -> Augmentation:
     """An `Augmentation` of KerasCV's layers; 0 leaves a step out.
 
     Raises:
-        ValueError: If KerasCV cannot be imported.
+        ValueError: If KerasCV cannot be imported, or `randaugment_std` is above 10.
     """
     kcv, random = _import_layers(), StatelessRandom()
     alone = _alone(kcv, config, random)
@@ -76,6 +77,7 @@ def _alone(kcv, config, random):
         turn = config.rotation / 360
         layers.append(kcv.seeded(random, kcv.RandomRotation, turn, fill_mode="constant"))
     if config.randaugment_magnitude > 0:
+        std = check_between("randaugment_std", config.randaugment_std, 0, 10)  # as its layer does
         layers.append(
             kcv.seeded(
                 random,
@@ -83,7 +85,7 @@ def _alone(kcv, config, random):
                 (0, 255),
                 augmentations_per_image=config.randaugment_num_ops,
                 magnitude=config.randaugment_magnitude / 10,
-                magnitude_stddev=config.randaugment_std / 10,
+                magnitude_stddev=std / 10,
             )
         )
     return layers

@@ -50,6 +50,8 @@ def open_source(
             row of the table is wrong.
         FileNotFoundError: If the folder or the table does not exist.
     """
+    if not isinstance(dataset, str):  # such as a `pathlib.Path`, which does not say what it holds
+        raise unknown_dataset(dataset)
     prefix, colon, location = dataset.partition(":")
     if not colon or prefix not in SOURCES:  # a TensorFlow dataset: its version follows a colon
         if not TFDS_NAME.fullmatch(dataset):  # a path rarely qualifies

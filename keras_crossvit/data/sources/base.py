@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import unicodedata
+from typing import Any
 
 import numpy as np
 
@@ -227,12 +228,12 @@ def unicode_hint(
     return ""
 
 
-def unknown_dataset(dataset: str) -> ValueError:
+def unknown_dataset(dataset: Any) -> ValueError:
     """The error for an unknown `dataset`; it says what may have been meant."""
     prefixes = " or ".join(f'"{prefix}:..."' for prefix in SOURCES if prefix != "tfds")
     return ValueError(
         f"`dataset` must be the name of a TensorFlow dataset or {prefixes}. "
-        f"Received: dataset={dataset!r}{_suggestion(dataset)}"
+        f"Received: dataset={dataset!r}{_suggestion(str(dataset))}"
     )
 
 

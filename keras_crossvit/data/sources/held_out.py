@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_crossvit.common.checks import plain
+
 
 def hold_out_rows(
     names: Iterable[str], labels: np.ndarray, share: Any, root: str = ""
@@ -32,6 +34,7 @@ def hold_out_rows(
     Raises:
         ValueError: If `share` is outside its range, or a part would be empty.
     """
+    share = plain(share)
     number = isinstance(share, (int, float)) and not isinstance(share, bool)
     if not number or not 0 < share < 1:
         raise ValueError(

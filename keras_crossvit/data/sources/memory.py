@@ -44,6 +44,9 @@ class MemorySplit(Split):
                     "`images` must be encoded image files, as bytes. "
                     f"Received also: {type(image).__name__}"
                 )
+        for name in self._names:
+            if not isinstance(name, str):
+                raise ValueError(f"`names` must be strings. Received also: {name!r}")
         one_each = self._labels.ndim == 1 and self._labels.dtype.kind not in "biu"
         if self._labels.size and (one_each or self._labels.dtype.kind not in "biuf"):
             raise ValueError(

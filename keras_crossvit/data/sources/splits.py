@@ -2,6 +2,7 @@
 
 import abc
 import collections.abc
+import logging
 import zlib
 from typing import NamedTuple
 
@@ -10,7 +11,10 @@ import numpy as np
 from keras_crossvit.data.sources import storage
 
 _LABELS_AT_A_TIME = 256
+_MANY_LABELS = 100_000  # take seconds to minutes to read
 _NAMES = 1000  # of a split, in its digest
+
+_logger = logging.getLogger("keras_crossvit.data")
 
 
 class Examples(NamedTuple):
@@ -87,8 +91,14 @@ class Split(abc.ABC):
     def labels(self) -> np.ndarray:
         """The labels of all images, as in `Examples`.
 
-        Where they are stored with the images, as in a TensorFlow dataset, all images are read.
+        Where they are stored with the images, as in a TensorFlow dataset, all images are read,
+        and the log says so if they are many.
         """
+        if self.size >= _MANY_LABELS:
+            _logger.warning(
+                "%s: reading all %d images for the labels that are stored with them",
+                *(self.root or type(self).__name__, self.size),
+            )
         starts = range(0, self.size, _LABELS_AT_A_TIME)
         chunks = (range(start, min(start + _LABELS_AT_A_TIME, self.size)) for start in starts)
         empty = self.read([]).labels

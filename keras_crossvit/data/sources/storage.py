@@ -33,7 +33,11 @@ def join(folder: str, *names: str) -> str:
 
 def expand(path: str) -> str:
     """`path` with a leading `~` replaced by the home folder, and without `/` at its end."""
-    return path.rstrip("/") if is_remote(path) else os.path.normpath(os.path.expanduser(path))
+    if is_remote(path):
+        return path.rstrip("/")
+    there = pathlib.Path(os.path.expanduser(path))
+    # After a link, ".." leads to the folder above the one that is linked, not above the link.
+    return os.fspath(there.resolve() if ".." in there.parts else there)
 
 
 def at_once(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterator[Any]:

@@ -98,6 +98,8 @@ def open_tfds(request: Request) -> Source:
     info = builder.info
     _check_features(name, info.features)
     splits = request.choose_splits(info.splits, parts=True)
+    for argument, key in zip(("validation_split", "train_split"), reversed(splits), strict=True):
+        _check_part(info, argument, key)
     if splits[1] not in (None, splits[0]):
         request.log_shared(splits, _shared(info, *splits))
 
@@ -149,6 +151,24 @@ def _check_features(name, features):
             "`dataset` must have a feature `label` that is a ClassLabel of so many classes. "
             f"Received: {name} with label={_one_line(repr(label))}"
         )
+
+
+def _check_part(info, argument, key):
+    """Refuses a part that tensorflow-datasets cannot make, or that ends before it begins.
+
+    tensorflow-datasets counts fewer than no records in the latter, and subtracts them in a sum.
+    """
+    try:
+        parts = [] if key is None else info.splits[key].file_instructions
+        reason = "it ends before it begins"
+        if all(part.take >= 0 for part in parts):
+            return
+    except ValueError as error:
+        reason = _one_line(str(error))
+    raise ValueError(
+        f'`{argument}` must name a split, a part such as "train[90%:]" or a sum. '
+        f"Received: {argument}={key!r}: {reason}"
+    )
 
 
 def _shared(info, train, validation):

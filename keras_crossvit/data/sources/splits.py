@@ -97,7 +97,8 @@ class Split(abc.ABC):
         if self.size >= _MANY_LABELS:
             _logger.warning(
                 "%s: reading all %d images for the labels that are stored with them",
-                *(self.root or type(self).__name__, self.size),
+                self.root or type(self).__name__,
+                self.size,
             )
         starts = range(0, self.size, _LABELS_AT_A_TIME)
         chunks = (range(start, min(start + _LABELS_AT_A_TIME, self.size)) for start in starts)

@@ -25,7 +25,7 @@ from keras_crossvit.commands.shared import (
     run_recipe,
 )
 from keras_crossvit.common.checks import check_folder
-from keras_crossvit.common.files import write_json
+from keras_crossvit.common.files import as_json, write_json
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.evaluation import evaluate, plot_confusion
@@ -95,15 +95,17 @@ def _measure(arguments, model, source, probes, reading):
 
 
 def _report(result, folder, arguments, class_names):
-    """Prints the result, and writes it to the folder, if any, with what it was measured by."""
+    """Writes the result to the folder, if any, with what it was measured by, and prints it."""
     confusion = result.pop("confusion", None)
     short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
-    print(json.dumps(short, indent=2))
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        values = {**arguments, **result}
-        if confusion is not None:
-            values["confusion"] = confusion.tolist()
-        write_json(folder / "evaluation.json", values)
-        if confusion is not None:
-            plot_confusion(confusion, class_names, folder / "confusion.png")
+    try:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            values = {**arguments, **result}
+            if confusion is not None:
+                values["confusion"] = confusion.tolist()
+            write_json(folder / "evaluation.json", values)
+            if confusion is not None:
+                plot_confusion(confusion, class_names, folder / "confusion.png")
+    finally:  # the one must not depend on the other: a disk may be full, and a pipe closed
+        print(json.dumps(as_json(short), indent=2))

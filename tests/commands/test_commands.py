@@ -14,6 +14,7 @@ import tensorflow as tf
 import crossvit_command
 import keras_crossvit as kc
 from keras_crossvit.commands import shared
+from keras_crossvit.commands.evaluate import _report
 from keras_crossvit.commands.export import parse_export
 from keras_crossvit.data.sources import SOURCES
 from keras_crossvit.layers.fusions import FUSIONS
@@ -71,6 +72,20 @@ def test_evaluation_says_which_values_it_used(run, command, tmp_path, monkeypatc
     assert (written["dataset"], written["split"]) == tuple(values.values())
     assert (written["crop_ratio"], written["exif_orientation"]) == (0.875, False)
     assert written["top1"] == 0.5
+
+
+def test_a_result_is_json_and_written_though_nobody_reads_it(tmp_path, capsys, monkeypatch):
+    """Also without any class that some images have and others lack, as in few images."""
+    _report({"pictures": 3, "auc": float("nan")}, None, {}, ())
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["auc"] is None
+
+    def closed(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    with pytest.raises(BrokenPipeError):
+        _report({"pictures": 3, "auc": 0.5}, tmp_path, {}, ())
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"pictures": 3, "auc": 0.5}
 
 
 def test_the_best_epoch_is_evaluated_as_the_run(run, command):

@@ -43,7 +43,8 @@ def main() -> None:
         run_recipe(arguments)
         if arguments.model is not None:
             source = find_data(arguments, {}, bool(probes))
-            arguments.classes = arguments.classes or len(source.class_names)
+            if arguments.classes is None:
+                arguments.classes = len(source.class_names)
             found = find_model(arguments)
         else:
             found = find_model(arguments)

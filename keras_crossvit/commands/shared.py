@@ -138,11 +138,14 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
         if arguments.weights is None:
             raise ValueError("`--weights` must be given with --model. Received: none")
         shape = getattr(arguments, "input_size", None)
-        labels = None if arguments.classes else getattr(arguments, "labels", None)
+        labels, classes = None, arguments.classes
+        if classes is None:
+            labels = getattr(arguments, "labels", None)
+            classes = len(labels or ()) or 1000
         model = CrossViT(
             CrossViTConfig.preset(arguments.model),
             weights=arguments.weights,
-            classes=arguments.classes or len(labels or ()) or 1000,
+            classes=classes,
             input_shape=None if shape is None else (shape, shape, 3),
         )
         of_features = getattr(arguments, "knn", False) or getattr(arguments, "linear_probe", False)

@@ -293,6 +293,13 @@ def test_convert_knows_the_presets_of_a_recipe(command, tmp_path):
             "`--input-size` must be given with --model",
         ),
         (["evaluate", "runs/x", "--classes", "7"], "`--classes` must be given with --model alone"),
+        (
+            [
+                *("evaluate", "--model", "crossvit_9", "--weights", "imagenet"),
+                *("--dataset", "digits", "--classes", "0"),
+            ],
+            "`classes` must be a positive integer. Received: classes=0",
+        ),
         (["evaluate", "runs/x", "--output-dir", __file__], "`--output-dir` must be a folder"),
         (["evaluate", "nowhere", "--branches", "--linear-probe"], "--branches, --linear-probe"),
         (["predict", "nowhere", "nothing.jpg", "--output", "x.csv"], "`PATH` must be an existing"),

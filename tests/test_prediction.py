@@ -26,6 +26,7 @@ def test_images_of_a_folder(tmp_path, caplog, monkeypatch):
     (tmp_path / "pictures" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "pictures" / "gone.png").symlink_to(tmp_path / "nowhere")
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # on Windows
     found = find_images(iter(["~/pictures"]))
     names = [file.relative_to(tmp_path / "pictures").as_posix() for file in found]
     assert names == ["a/c.png", "b.JPG", "gone.png", "linked/e.png"]

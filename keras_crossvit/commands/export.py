@@ -10,6 +10,7 @@ ImageNet.
 """
 
 import argparse
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -99,7 +100,7 @@ def calibration_images(arguments: argparse.Namespace, name: str) -> int:
 
 def _lines(path):
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+        return pathlib.Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(error) from error
 

@@ -27,12 +27,16 @@ from tests.commands.helpers import LABELS, answers, refusal
 pytestmark = pytest.mark.slow
 
 
-def test_evaluate_needs_only_the_folder_of_a_run(run, command):
+def test_evaluate_needs_only_the_folder_of_a_run(run, command, monkeypatch):
     """The classes are matched by name, though the data lack one."""
     _, labels, scores = answers(run)
     found = json.loads(command("evaluate", run / "run"))
     assert (found["pictures"], found["unreadable"]) == (12, 1)
     assert found["top1"] == pytest.approx((scores.argmax(1) == labels).mean())
+    monkeypatch.setenv("HOME", str(run))
+    monkeypatch.setenv("USERPROFILE", str(run))  # on Windows, whose shells leave ~ to the command
+    assert json.loads(command("evaluate", "~/run")) == found
+    assert refusal(command, "evaluate", "").endswith("must be a path. Received: MODEL=''")
 
 
 @pytest.mark.parametrize(

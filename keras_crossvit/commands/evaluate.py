@@ -30,7 +30,7 @@ from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.evaluation import evaluate, plot_confusion
 from keras_crossvit.models.inputs import image_shape
-from keras_crossvit.probes import knn, linear_probe
+from keras_crossvit.probes import probe
 
 
 def main() -> None:
@@ -89,8 +89,7 @@ def _probes(arguments):
 
 def _measure(arguments, model, source, probes, reading):
     if probes:
-        measure = {"knn": knn, "linear_probe": linear_probe}
-        return {name: measure[name](model, source, **reading) for name in probes}
+        return probe(model, source, probes, **reading)
     names = source.class_names
     return evaluate(model, source.validation, names, branches=arguments.branches, **reading)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import crossvit_command
 import keras_crossvit as kc
+from keras_crossvit import probes
 from keras_crossvit.commands import shared
 from keras_crossvit.commands.evaluate import _report
 from keras_crossvit.commands.export import parse_export
@@ -115,8 +116,8 @@ def test_a_model_of_the_hub_is_read_as_its_folder(run, command, tmp_path, monkey
     assert command("evaluate", tmp_path, *data) == command("evaluate", run / "run")
 
 
-def test_probes(run, command):
-    """Of twelve training features and held-out ones; nearest neighbours by hand."""
+def test_probes(run, command, monkeypatch):
+    """Of twelve training features and the held-out ones, made once; neighbours by hand."""
     model = keras.saving.load_model(run / "run" / "model.keras")
     heads = [layers.head.input for layers in model.branches.values()]
     body = keras.Model(model.input, heads)
@@ -128,7 +129,13 @@ def test_probes(run, command):
         found[split] = features / np.linalg.norm(features, axis=1, keepdims=True), labels
     (known, classes), (asked, truth) = found["train"], found["validation"]
     votes = np.exp(asked @ known.T / 0.07) @ np.eye(5)[classes]  # 12 are fewer than 20 neighbours
+    made = []
+    features_of = probes.features_of
+    monkeypatch.setattr(
+        probes, "features_of", lambda *given, **rest: made.append(1) or features_of(*given, **rest)
+    )
     written = json.loads(command("evaluate", run / "run", "--knn", "--linear-probe"))
+    assert len(made) == 2
     assert written["knn"]["top1"] == pytest.approx((votes.argmax(1) == truth).mean())
     assert written["knn"]["neighbours"] == 12
     assert 0 <= written["linear_probe"]["top1"] <= 1

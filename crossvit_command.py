@@ -100,11 +100,14 @@ def _silence() -> Iterator[None]:
     TensorFlow's libraries write to it about missing GPUs while they are loaded, before any of
     their settings takes effect. An exception is still shown, after the context.
     """
-    if sys.stderr is None:  # it was closed: nothing can reach it
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    while (nothing := os.open(os.devnull, os.O_RDWR)) < 2:
+        pass  # stdin or stdout was closed; no other file may be opened in its place
+    if nothing == 2:  # likewise
         yield
         return
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    kept = os.dup(2)
     os.dup2(nothing, 2)
     try:
         yield

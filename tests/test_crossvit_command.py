@@ -4,11 +4,13 @@ import gc
 import importlib
 import os
 import sys
+import textwrap
 import types
 
 import pytest
 
 import crossvit_command
+from tests import base
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])
@@ -85,6 +87,21 @@ def test_what_is_printed_may_be_unreadable_and_unwanted(monkeypatch, tmp_path):
         with pytest.raises(SystemExit, match=r"^1$"):
             crossvit_command.run("predict")
     assert (tmp_path / "said").read_text() == "\\u8868.csv\n"
+
+
+def test_no_file_is_opened_in_the_place_of_a_closed_stderr():
+    """Or what TensorFlow's libraries say would be in that file."""
+    code = """
+        import os, sys
+        import crossvit_command
+
+        os.close(0), os.close(2)
+        sys.stderr = None
+        with crossvit_command._silence():
+            pass
+        print(*(os.path.samestat(os.fstat(n), os.stat(os.devnull)) for n in range(3)))
+    """
+    assert base.run_python(textwrap.dedent(code)) == "True False True\n"
 
 
 def test_unknown_backend(monkeypatch):

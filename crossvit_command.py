@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import gc
 import importlib
+import io
 import os
 import platform
 import sys
@@ -45,7 +46,9 @@ def main() -> None:
 def run(name: str) -> None:
     """Runs a command with the process's arguments."""
     set_environment()
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a notebook it is not
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every name can be printed
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"  # likewise for Keras
     if backend not in _BACKENDS:
         sys.exit(f"KERAS_BACKEND must be one of {', '.join(_BACKENDS)}. Received: {backend}")
     try:
@@ -57,7 +60,13 @@ def run(name: str) -> None:
         if error.name not in _BACKENDS:  # one may be chosen in ~/.keras/keras.json
             raise
         sys.exit(f'{error.name} is not installed: pip install "keras-crossvit[{error.name}]"')
-    command.main()
+    try:
+        command.main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # what read the output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        sys.exit(1)
 
 
 def set_environment() -> None:
@@ -91,8 +100,14 @@ def _silence() -> Iterator[None]:
     TensorFlow's libraries write to it about missing GPUs while they are loaded, before any of
     their settings takes effect. An exception is still shown, after the context.
     """
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    while (nothing := os.open(os.devnull, os.O_RDWR)) < 2:
+        pass  # stdin or stdout was closed; no other file may be opened in its place
+    if nothing == 2:  # likewise
+        yield
+        return
+    kept = os.dup(2)
     os.dup2(nothing, 2)
     try:
         yield

@@ -45,7 +45,8 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         ValueError: If a file is in another format, or no preset has these weights.
         FileNotFoundError: If `source` does not exist.
     """
-    source, destination = pathlib.Path(source), check_local("destination", destination)
+    source = pathlib.Path(os.path.expanduser(source))
+    destination = check_local("destination", destination)
     if not destination.name.endswith(_DESTINATIONS):
         raise ValueError(
             f"`destination` must end in {', '.join(_DESTINATIONS)}. Received: {destination}"

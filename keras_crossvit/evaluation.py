@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import check_positive_int
+from keras_crossvit.common.checks import check_positive_int, escaped
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import evaluation_batches, labels_in_one_line
@@ -270,9 +270,9 @@ def plot_confusion(
     drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted class", ylabel="true class")
     if len(class_names) <= _MOST_NAMES:
-        ticks = range(len(class_names))
-        axis.set_xticks(ticks, class_names, rotation=90, parse_math=False)
-        axis.set_yticks(ticks, class_names, parse_math=False)
+        ticks, names = range(len(class_names)), [*map(escaped, class_names)]
+        axis.set_xticks(ticks, names, rotation=90, parse_math=False)
+        axis.set_yticks(ticks, names, parse_math=False)
         for row, column in np.argwhere(confusion > 0):
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = f"{confusion[row, column]}"

@@ -1,5 +1,6 @@
 """Image files in, a table of classes out."""
 
+import collections
 import csv
 import io
 import os
@@ -16,7 +17,7 @@ from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.images import read_images, why_unreadable
-from keras_crossvit.data.sources.folder import IMAGE_SUFFIXES
+from keras_crossvit.data.sources.folder import IMAGE_SUFFIXES, is_image, log_left_out, suffix_of
 from keras_crossvit.data.sources.storage import files_below
 from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.models import CrossViT, branch_logits
@@ -31,19 +32,23 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """Files as given, and from folders all files that are named like images, sorted.
 
     Hidden files and folders are left out, as in training. Links to files that are gone count as
-    files, which then cannot be read.
+    files, which then cannot be read. The log says how many files of a folder are images of
+    formats that are not read.
 
     Raises:
-        ValueError: If a path does not exist, or there is no image.
+        ValueError: If `paths` is a single path, one does not exist, or there is no image.
         OSError: If a folder cannot be read.
     """
+    if isinstance(paths, str | os.PathLike):
+        raise ValueError(f"`paths` must be a list of paths. Received: paths={str(paths)!r}")
+    given = [pathlib.Path(os.path.expanduser(path)) for path in paths]
     found: list[pathlib.Path] = []
-    for path in map(pathlib.Path, paths):
+    for path in given:
         if path.is_dir():
-            inside = (
-                name for name in files_below(str(path)) if name.lower().endswith(IMAGE_SUFFIXES)
-            )
-            found.extend(sorted(path / name for name in inside))
+            inside = [*files_below(str(path))]
+            found.extend(sorted(path / name for name in inside if is_image(name)))
+            others = (suffix_of(name) for name in inside if not is_image(name))
+            log_left_out(str(path), collections.Counter(others))
         elif path.exists():
             found.append(path)
         else:
@@ -51,7 +56,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     if not found:
         raise ValueError(
             f"`PATH` must hold files that end in {', '.join(IMAGE_SUFFIXES)}. "
-            f"Received: {', '.join(map(str, paths))}"
+            f"Received: {', '.join(map(str, given))}"
         )
     return found
 
@@ -215,7 +220,9 @@ def check_table(path: str | os.PathLike[str]) -> pathlib.Path:
         raise ValueError(f"`--output` must end in .csv or .json. Received: {path}")
     if path.is_dir():
         raise ValueError(f"`--output` must be a file. Received: {path}, which is a folder")
-    place = next(parent for parent in path.absolute().parents if parent.exists())
+    above = path.absolute().parents
+    # Of a link to nothing no folder can be made; a drive that Windows does not have is nowhere.
+    place = next((parent for parent in above if os.path.lexists(parent)), path.parent)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ValueError(
             "`--output` must be in a folder that can be made and written. "

@@ -3,6 +3,7 @@
 Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -77,9 +78,44 @@ def knn(model: CrossViT, source: Source, **reading: Any) -> dict[str, float]:
     Returns:
         `{"top1", "neighbours", "temperature"}`.
     """
+    return probe(model, source, ["knn"], **reading)["knn"]
+
+
+def linear_probe(model: CrossViT, source: Source, **reading: Any) -> dict[str, float]:
+    """Top-1 of scikit-learn's logistic regression on the standardised training features.
+
+    Args and result as in `knn`, without its settings.
+    """
+    return probe(model, source, ["linear_probe"], **reading)["linear_probe"]
+
+
+def probe(
+    model: CrossViT, source: Source, names: Sequence[str], **reading: Any
+) -> dict[str, dict[str, float]]:
+    """What `knn` and `linear_probe` return, from features that are computed once for both.
+
+    Args:
+        model: As in `knn`.
+        source: As in `knn`.
+        names: Which of the two, by name.
+        **reading: As in `knn`.
+
+    Returns:
+        `{name: result}`.
+    """
+    if "linear_probe" in names:
+        import sklearn.linear_model  # noqa: F401, if it is missing, before all images are read
+
     classes = len(source.class_names)
-    known, answers = features_of(model, source.train, classes, **reading)
-    asked, truth = features_of(model, source.validation, classes, **reading)
+    known, asked = (
+        features_of(model, split, classes, **reading)
+        for split in (source.train, source.validation)
+    )
+    return {name: _MEASURES[name](known, asked, classes) for name in names}
+
+
+def _knn(training, held_out, classes):
+    (known, answers), (asked, truth) = training, held_out
     known, asked = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (known, asked))
     neighbours = min(_NEIGHBOURS, len(known))
     right = 0
@@ -93,16 +129,14 @@ def knn(model: CrossViT, source: Source, **reading: Any) -> dict[str, float]:
     return {"top1": right / len(asked), "neighbours": neighbours, "temperature": _TEMPERATURE}
 
 
-def linear_probe(model: CrossViT, source: Source, **reading: Any) -> dict[str, float]:
-    """Top-1 of scikit-learn's logistic regression on the standardised training features.
-
-    Args and result as in `knn`, without its settings.
-    """
+def _linear_probe(training, held_out, classes):
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classes = len(source.class_names)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    probe.fit(*features_of(model, source.train, classes, **reading))
-    return {"top1": float(probe.score(*features_of(model, source.validation, classes, **reading)))}
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    regression.fit(*training)
+    return {"top1": float(regression.score(*held_out))}
+
+
+_MEASURES = {"knn": _knn, "linear_probe": _linear_probe}

@@ -32,13 +32,15 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(one, other)
 
 
-def test_to_a_model_and_back(model, safetensors, tmp_path):
-    made = convert(safetensors, tmp_path / "model.keras")
+def test_to_a_model_and_back(model, safetensors, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # on Windows
+    made = convert("~/from.safetensors", "~/model.keras")
     assert made.name == "crossvit_digits"
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert loaded.output_shape == (None, 7)
     assert_same(loaded, model)
-    convert(tmp_path / "model.keras", tmp_path / "back.safetensors")
+    convert("~/model.keras", "~/back.safetensors")
     there, back = load_file(safetensors), load_file(tmp_path / "back.safetensors")
     assert there.keys() == back.keys()
     for name in there:

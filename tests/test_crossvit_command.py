@@ -2,12 +2,15 @@
 
 import gc
 import importlib
+import os
 import sys
+import textwrap
 import types
 
 import pytest
 
 import crossvit_command
+from tests import base
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])
@@ -63,6 +66,42 @@ def test_the_garbage_collector_leaves_alone_what_is_imported(monkeypatch):
         crossvit_command.run("train")
     assert (found["while importing"], found["later"]) == (False, True)
     assert found["left alone"] - before >= 1000
+
+
+def test_what_is_printed_may_be_unreadable_and_unwanted(monkeypatch, tmp_path):
+    """Letters that the output lacks are escaped, an error output may be closed, a pipe, too."""
+    command = types.SimpleNamespace(main=lambda: print("\u8868.csv"))
+    monkeypatch.setenv("KERAS_BACKEND", "")  # which is none, also to Keras
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+    with (
+        open(tmp_path / "said", "w", encoding="cp1252") as page,
+        open(pipe, "w", encoding="utf-8") as closed,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(importlib, "import_module", lambda name: command)
+        patch.setattr(sys, "stderr", None)
+        patch.setattr(sys, "stdout", page)
+        crossvit_command.run("predict")
+        patch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit, match=r"^1$"):
+            crossvit_command.run("predict")
+    assert (tmp_path / "said").read_text() == "\\u8868.csv\n"
+
+
+def test_no_file_is_opened_in_the_place_of_a_closed_stderr():
+    """Or what TensorFlow's libraries say would be in that file."""
+    code = """
+        import os, sys
+        import crossvit_command
+
+        os.close(0), os.close(2)
+        sys.stderr = None
+        with crossvit_command._silence():
+            pass
+        print(*(os.path.samestat(os.fstat(n), os.stat(os.devnull)) for n in range(3)))
+    """
+    assert base.run_python(textwrap.dedent(code)) == "True False True\n"
 
 
 def test_unknown_backend(monkeypatch):

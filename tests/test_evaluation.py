@@ -198,9 +198,11 @@ def test_confusion_picture(tmp_path):
 
 
 def test_confusion_of_classes_that_look_like_formulas(tmp_path):
+    """And of a folder whose name is not UTF-8, which no font has."""
     names = ("<$10 (50%)$", r"100$ #1 \x $")
-    figure = plot_confusion(np.eye(2), names, tmp_path / "c.png")
-    assert tuple(t.get_text() for t in figure.axes[0].get_xticklabels()) == names
+    figure = plot_confusion(np.eye(3), (*names, "caf\udce9"), tmp_path / "c.png")
+    shown = tuple(t.get_text() for t in figure.axes[0].get_xticklabels())
+    assert shown == (*names, r"caf\udce9")
 
 
 def test_images_with_several_labels(pictures):

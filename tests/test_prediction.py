@@ -14,9 +14,10 @@ from keras_crossvit.probes import features_of
 from tests import base
 
 
-def test_images_of_a_folder(tmp_path):
+def test_images_of_a_folder(tmp_path, caplog, monkeypatch):
     """Without hidden ones; through links; broken links are named when they are read."""
-    for name in ("b.JPG", "a/c.png", ".hidden.png", ".folder/d.png", "notes.txt"):
+    others = ".hidden.png", ".folder/d.png", "notes.txt", "a/e.TIF", "f.tif", "g.heic"
+    for name in ("b.JPG", "a/c.png", *others):
         file = tmp_path / "pictures" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -24,15 +25,27 @@ def test_images_of_a_folder(tmp_path):
     (tmp_path / "elsewhere" / "e.png").touch()
     (tmp_path / "pictures" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "pictures" / "gone.png").symlink_to(tmp_path / "nowhere")
-    found = find_images([tmp_path / "pictures"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # on Windows
+    found = find_images(iter(["~/pictures"]))
     names = [file.relative_to(tmp_path / "pictures").as_posix() for file in found]
     assert names == ["a/c.png", "b.JPG", "gone.png", "linked/e.png"]
+    left_out = "images that are left out: 1 .heic, 2 .tif"
+    assert caplog.messages == [f"{tmp_path / 'pictures'}: {left_out}"]
+    (tmp_path / "~none.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_images(["~none.png"]) == [pathlib.Path("~none.png")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"`PATH` must hold files.* Received: .*/empty$"):
+        find_images(iter([tmp_path / "empty"]))
 
 
 @pytest.mark.parametrize("files", ["a.png", pathlib.Path("a.png")])
 def test_one_path_is_no_list(files):
     with pytest.raises(ValueError, match=r"`files` must be a list.*Received: files='a\.png'"):
         classify_files(base.small_model(), files)
+    with pytest.raises(ValueError, match=r"`paths` must be a list.*Received: paths='a\.png'"):
+        find_images(files)
 
 
 def test_at_most_all_classes_are_named():

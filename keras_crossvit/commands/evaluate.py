@@ -25,12 +25,12 @@ from keras_crossvit.commands.shared import (
     run_recipe,
 )
 from keras_crossvit.common.checks import check_folder
-from keras_crossvit.common.files import write_json
+from keras_crossvit.common.files import as_json, write_json
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.data.pipeline import labels_in_one_line
 from keras_crossvit.evaluation import evaluate, plot_confusion
 from keras_crossvit.models.inputs import image_shape
-from keras_crossvit.probes import knn, linear_probe
+from keras_crossvit.probes import probe
 
 
 def main() -> None:
@@ -43,7 +43,8 @@ def main() -> None:
         run_recipe(arguments)
         if arguments.model is not None:
             source = find_data(arguments, {}, bool(probes))
-            arguments.classes = arguments.classes or len(source.class_names)
+            if arguments.classes is None:
+                arguments.classes = len(source.class_names)
             found = find_model(arguments)
         else:
             found = find_model(arguments)
@@ -88,22 +89,23 @@ def _probes(arguments):
 
 def _measure(arguments, model, source, probes, reading):
     if probes:
-        measure = {"knn": knn, "linear_probe": linear_probe}
-        return {name: measure[name](model, source, **reading) for name in probes}
+        return probe(model, source, probes, **reading)
     names = source.class_names
     return evaluate(model, source.validation, names, branches=arguments.branches, **reading)
 
 
 def _report(result, folder, arguments, class_names):
-    """Prints the result, and writes it to the folder, if any, with what it was measured by."""
+    """Writes the result to the folder, if any, with what it was measured by, and prints it."""
     confusion = result.pop("confusion", None)
     short = {k: v for k, v in result.items() if k not in ("per_class", "thresholds")}
-    print(json.dumps(short, indent=2))
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        values = {**arguments, **result}
-        if confusion is not None:
-            values["confusion"] = confusion.tolist()
-        write_json(folder / "evaluation.json", values)
-        if confusion is not None:
-            plot_confusion(confusion, class_names, folder / "confusion.png")
+    try:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            values = {**arguments, **result}
+            if confusion is not None:
+                values["confusion"] = confusion.tolist()
+            write_json(folder / "evaluation.json", values)
+            if confusion is not None:
+                plot_confusion(confusion, class_names, folder / "confusion.png")
+    finally:  # the one must not depend on the other: a disk may be full, and a pipe closed
+        print(json.dumps(as_json(short), indent=2))

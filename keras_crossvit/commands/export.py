@@ -10,6 +10,7 @@ ImageNet.
 """
 
 import argparse
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -78,8 +79,15 @@ def _check(parser, arguments):
         if not arguments.int8:
             parser.error("--calibrate needs --int8.")
     calibrated = [name for name in chosen if calibration_images(arguments, name)]
+    if arguments.calibrate is not None and not calibrated:
+        able = ", ".join(name for name in INT8_FORMATS if "samples" in FORMATS[name].takes)
+        parser.error(f"--calibrate is for {able}. Received: --format {','.join(chosen)}")
     if calibrated and not arguments.dataset and arguments.source is None:  # a run has its data
         parser.error(f"--int8 of {calibrated[0]} needs --dataset, for images to calibrate with.")
+    for name in ("data_dir", "split"):
+        if getattr(arguments, name) is not None and not calibrated and not arguments.dataset:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} needs --dataset. Received: {getattr(arguments, name)}")
     arguments.format = chosen
 
 
@@ -92,7 +100,7 @@ def calibration_images(arguments: argparse.Namespace, name: str) -> int:
 
 def _lines(path):
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+        return pathlib.Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(error) from error
 

@@ -5,12 +5,13 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from keras_crossvit.common.checks import in_one_line
+from keras_crossvit.common.checks import check_path, in_one_line
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
 from keras_crossvit.models.pretrained import load_crossvit, read_description
@@ -138,11 +139,14 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
         if arguments.weights is None:
             raise ValueError("`--weights` must be given with --model. Received: none")
         shape = getattr(arguments, "input_size", None)
-        labels = None if arguments.classes else getattr(arguments, "labels", None)
+        labels, classes = None, arguments.classes
+        if classes is None:
+            labels = getattr(arguments, "labels", None)
+            classes = len(labels or ()) or 1000
         model = CrossViT(
             CrossViTConfig.preset(arguments.model),
             weights=arguments.weights,
-            classes=arguments.classes or len(labels or ()) or 1000,
+            classes=classes,
             input_shape=None if shape is None else (shape, shape, 3),
         )
         of_features = getattr(arguments, "knn", False) or getattr(arguments, "linear_probe", False)
@@ -165,7 +169,7 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
 
 
 def _open(source):
-    path = pathlib.Path(source)
+    path = pathlib.Path(os.path.expanduser(check_path("MODEL", source)))
     if source.startswith("hf://"):
         return FoundModel(_from_pretrained(source), _checked(read_description(source), source))
     if path.is_file():

@@ -178,13 +178,8 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
             `changes`.
         ConnectionError: If it must be downloaded and cannot be.
     """
-    text = weights = check_path("source", source)
+    text = check_path("source", source)
     found = read_description(text)
-    if not text.startswith("hf://"):
-        # timm writes the second by default; reading it needs torch.
-        folder = pathlib.Path(text).expanduser()
-        files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
-        weights = os.fspath(next((file for file in files if file.is_file()), files[0]))
     own = _OURS in found
     try:
         arguments = _own_arguments(found, text) if own else arguments_of_timm(found, text)
@@ -211,7 +206,7 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
     arguments.update(changes)
     if isinstance(arguments.get("classifier_activation"), dict):
         arguments["classifier_activation"] = _function(arguments["classifier_activation"], text)
-    file = cast(WeightSource, resolve(weights))
+    file = _weights_of(text)
     model = CrossViT(config, weights=None, **arguments)
     if seen != config.branch_sizes(*size) and "input_shape" not in changes:
         _logger.warning(
@@ -225,6 +220,22 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
         reading.pop("crop_ratio", None)
     model.reading = reading
     return model
+
+
+def _weights_of(origin):
+    """The weights that a config.json describes."""
+    weights: list[str | pathlib.Path] = [origin]
+    if not origin.startswith("hf://"):
+        # timm writes the second by default; reading it needs torch.
+        folder = pathlib.Path(origin).expanduser()
+        files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
+        weights = [file for file in files if file.is_file()]
+    if not weights:
+        raise ValueError(
+            "`source` must be a folder with model.safetensors beside its config.json. "
+            f"Received: source={origin!r}, which has none"
+        )
+    return cast(WeightSource, resolve(weights[0]))
 
 
 def _reading_of(found, origin):

@@ -61,7 +61,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
 
     Raises as `load_checkpoint` does.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f"`source` must be an existing file. Received: {path}")
     readers = {

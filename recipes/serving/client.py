@@ -17,6 +17,7 @@ import http.client
 import io
 import json
 import math
+import os
 import pathlib
 import struct
 import sys
@@ -366,19 +367,35 @@ def main():
             "--server must be HOST:PORT, such as localhost:8501, without http://. "
             f"Received: {arguments.server}"
         )
+    bad = 0
+    try:
+        for start in range(0, len(arguments.files), arguments.batch_size):
+            bad += _ask(arguments, arguments.files[start : start + arguments.batch_size])
+        sys.stdout.flush()
+    except ServerError as error:
+        sys.exit(f"client.py: {error}")
+    except BrokenPipeError:  # what read the output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        bad = 1
+    sys.exit(1 if bad else 0)
+
+
+def _ask(arguments, paths):
+    """Prints the answers to one request; returns how many of its files have none."""
     chosen = arguments.api, arguments.protocol
     server = arguments.server or f"localhost:{PORTS[chosen]}"
-    bad = 0
-    for start in range(0, len(arguments.files), arguments.batch_size):
-        paths = arguments.files[start : start + arguments.batch_size]
+    files, bad = [], 0
+    for path in paths:
         try:
-            files = [path.read_bytes() for path in paths]
-            rows = ASK[chosen](server, arguments.model, files, arguments.timeout)
-        except (ServerError, OSError) as error:
-            sys.exit(f"client.py: {error}")
-        for path, row in zip(paths, rows, strict=True):
-            bad += _show(path, row)
-    sys.exit(1 if bad else 0)
+            files.append((path, path.read_bytes()))
+        except OSError as error:
+            print(f"client.py: {error}", file=sys.stderr)
+            bad += 1
+    if files:
+        images = [data for _, data in files]
+        rows = ASK[chosen](server, arguments.model, images, arguments.timeout)
+        bad += sum(_show(path, row) for (path, _), row in zip(files, rows, strict=True))
+    return bad
 
 
 def _is_address(server):

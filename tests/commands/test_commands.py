@@ -13,7 +13,9 @@ import tensorflow as tf
 
 import crossvit_command
 import keras_crossvit as kc
+from keras_crossvit import probes
 from keras_crossvit.commands import shared
+from keras_crossvit.commands.evaluate import _report
 from keras_crossvit.commands.export import parse_export
 from keras_crossvit.data.sources import SOURCES
 from keras_crossvit.layers.fusions import FUSIONS
@@ -26,12 +28,16 @@ from tests.commands.helpers import LABELS, answers, refusal
 pytestmark = pytest.mark.slow
 
 
-def test_evaluate_needs_only_the_folder_of_a_run(run, command):
+def test_evaluate_needs_only_the_folder_of_a_run(run, command, monkeypatch):
     """The classes are matched by name, though the data lack one."""
     _, labels, scores = answers(run)
     found = json.loads(command("evaluate", run / "run"))
     assert (found["pictures"], found["unreadable"]) == (12, 1)
     assert found["top1"] == pytest.approx((scores.argmax(1) == labels).mean())
+    monkeypatch.setenv("HOME", str(run))
+    monkeypatch.setenv("USERPROFILE", str(run))  # on Windows, whose shells leave ~ to the command
+    assert json.loads(command("evaluate", "~/run")) == found
+    assert refusal(command, "evaluate", "").endswith("must be a path. Received: MODEL=''")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,20 @@ def test_evaluation_says_which_values_it_used(run, command, tmp_path, monkeypatc
     assert written["top1"] == 0.5
 
 
+def test_a_result_is_json_and_written_though_nobody_reads_it(tmp_path, capsys, monkeypatch):
+    """Also without any class that some images have and others lack, as in few images."""
+    _report({"pictures": 3, "auc": float("nan")}, None, {}, ())
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["auc"] is None
+
+    def closed(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    with pytest.raises(BrokenPipeError):
+        _report({"pictures": 3, "auc": 0.5}, tmp_path, {}, ())
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"pictures": 3, "auc": 0.5}
+
+
 def test_the_best_epoch_is_evaluated_as_the_run(run, command):
     """With the data and the crop of the run whose folder it is in."""
     (run / "run" / "best.keras").write_bytes((run / "run" / "model.keras").read_bytes())
@@ -96,8 +116,8 @@ def test_a_model_of_the_hub_is_read_as_its_folder(run, command, tmp_path, monkey
     assert command("evaluate", tmp_path, *data) == command("evaluate", run / "run")
 
 
-def test_probes(run, command):
-    """Of twelve training features and held-out ones; nearest neighbours by hand."""
+def test_probes(run, command, monkeypatch):
+    """Of twelve training features and the held-out ones, made once; neighbours by hand."""
     model = keras.saving.load_model(run / "run" / "model.keras")
     heads = [layers.head.input for layers in model.branches.values()]
     body = keras.Model(model.input, heads)
@@ -109,7 +129,13 @@ def test_probes(run, command):
         found[split] = features / np.linalg.norm(features, axis=1, keepdims=True), labels
     (known, classes), (asked, truth) = found["train"], found["validation"]
     votes = np.exp(asked @ known.T / 0.07) @ np.eye(5)[classes]  # 12 are fewer than 20 neighbours
+    made = []
+    features_of = probes.features_of
+    monkeypatch.setattr(
+        probes, "features_of", lambda *given, **rest: made.append(1) or features_of(*given, **rest)
+    )
     written = json.loads(command("evaluate", run / "run", "--knn", "--linear-probe"))
+    assert len(made) == 2
     assert written["knn"]["top1"] == pytest.approx((votes.argmax(1) == truth).mean())
     assert written["knn"]["neighbours"] == 12
     assert 0 <= written["linear_probe"]["top1"] <= 1
@@ -278,6 +304,13 @@ def test_convert_knows_the_presets_of_a_recipe(command, tmp_path):
             "`--input-size` must be given with --model",
         ),
         (["evaluate", "runs/x", "--classes", "7"], "`--classes` must be given with --model alone"),
+        (
+            [
+                *("evaluate", "--model", "crossvit_9", "--weights", "imagenet"),
+                *("--dataset", "digits", "--classes", "0"),
+            ],
+            "`classes` must be a positive integer. Received: classes=0",
+        ),
         (["evaluate", "runs/x", "--output-dir", __file__], "`--output-dir` must be a folder"),
         (["evaluate", "nowhere", "--branches", "--linear-probe"], "--branches, --linear-probe"),
         (["predict", "nowhere", "nothing.jpg", "--output", "x.csv"], "`PATH` must be an existing"),

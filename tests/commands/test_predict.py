@@ -134,6 +134,7 @@ def test_predict_makes_the_folder_of_its_table(run, command, tmp_path):
         ("x.txt", "`--output` must end in .csv or .json. Received: {0}/x.txt"),
         ("taken.csv", "`--output` must be a file. Received: {0}/taken.csv, which is a folder"),
         ("file/x.csv", "that can be made and written. Received: {0}/file/x.csv, in {0}/file"),
+        ("gone/x.csv", "that can be made and written. Received: {0}/gone/x.csv, in {0}/gone"),
     ],
 )
 def test_predict_refuses_a_table_before_it_classifies(
@@ -142,6 +143,7 @@ def test_predict_refuses_a_table_before_it_classifies(
     monkeypatch.setattr(prediction.FileClassifier, "__init__", None)  # none may be made
     (tmp_path / "taken.csv").mkdir()
     (tmp_path / "file").write_text("")
+    (tmp_path / "gone").symlink_to("nowhere")
     pictures = run / "pictures"
     said = refusal(command, "predict", run / "run", pictures, "--output", tmp_path / table)
     assert said.endswith(message.format(tmp_path))

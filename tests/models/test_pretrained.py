@@ -369,6 +369,12 @@ def test_a_readme_that_is_no_model_card_stays(tmp_path, caplog):
         assert "\n| a\\|b | c\\|d e |\n" in card
 
 
+def test_a_folder_that_lost_its_weights(folder, tmp_path):
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(ValueError, match=r"^`source` must .* model\.safetensors .* has none$"):
+        kc.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("folder", ["", None, 3])
 def test_a_path_that_was_forgotten_is_not_the_current_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import http.server
 import json
+import os
 import re
 import runpy
 import socket
@@ -220,11 +221,30 @@ def test_outputs_of_another_form(tmp_path, monkeypatch, capsys, outputs):
     assert (out, err) == ("", f"client.py: {server} has a model 'crossvit' {written}")
 
 
-def test_no_such_file(addresses, tmp_path, monkeypatch, capsys):
-    path = tmp_path / "absent.png"
-    _, err, _ = run(monkeypatch, capsys, path, "--server", addresses["rest"])
-    assert err.startswith("client.py: ")
-    assert str(path) in err
+def test_no_such_file(tmp_path, monkeypatch, capsys):
+    """The others are answered, whether they come in a request of their own or not."""
+    path, known = tmp_path / "absent.png", [*write(tmp_path, 2)]
+    answer = {"classes": ["ant"], "scores": [0.5]}
+    with always(200, json.dumps({"predictions": [answer]}).encode()) as server:
+        given = path, known[0], path, path, known[1]
+        out, err, status = run(
+            monkeypatch, capsys, *given, "--server", server, "--batch-size", "2"
+        )
+    assert out == "".join(f"{file}\n    50.00%  ant\n" for file in known)
+    assert err == f"client.py: [Errno 2] No such file or directory: '{path}'\n" * 3
+    assert status == 1
+
+
+def test_a_reader_that_ends_before_the_client(tmp_path, monkeypatch, capsys):
+    """As `head` does."""
+    path = next(iter(write(tmp_path, 1)))
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+    answer = json.dumps({"predictions": [{"classes": ["ant"], "scores": [0.5]}]}).encode()
+    with open(pipe, "w") as closed, always(200, answer) as server:
+        monkeypatch.setattr(sys, "stdout", closed)
+        _, err, status = run(monkeypatch, capsys, path, "--server", server)
+    assert (err, status) == ("", 1)
 
 
 def test_grpc_without_its_package(tmp_path, monkeypatch, capsys):

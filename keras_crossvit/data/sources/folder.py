@@ -3,6 +3,7 @@
 import collections
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -86,19 +87,20 @@ def _splits(root):
     folders = {name: storage.join(root, name) for name in names}
     if {"train", *VALIDATION}.isdisjoint(names):
         inside = [*storage.at_once(storage.contents, folders.values())]
-        images = any(_is_image(file) for _, files in inside for file in files)
+        images = any(is_image(file) for _, files in inside for file in files)
         if images and not any(deeper for deeper, _ in inside):  # a split would hold folders
             return {"train": root}, []
         mixed = [
             name
             for name, (deeper, files) in zip(names, inside, strict=True)
-            if deeper and any(map(_is_image, files))
+            if deeper and any(map(is_image, files))
         ]
         return folders, mixed
     return folders, []
 
 
-def _is_image(file):
+def is_image(file: str) -> bool:
+    """Whether a file is named like an image of a format that is read."""
     return file.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -122,10 +124,10 @@ def _open_split(folder, class_names):
     for name, files in zip(names, storage.files_below_each(folders), strict=True):
         before = len(paths)
         for path in files:
-            if _is_image(path):
+            if is_image(path):
                 paths.append(storage.join(name, path))
             else:
-                suffixes[os.path.splitext(path)[1].lower()] += 1
+                suffixes[suffix_of(path)] += 1
         counts[name] = len(paths) - before
         if not counts[name]:
             raise ValueError(
@@ -133,13 +135,25 @@ def _open_split(folder, class_names):
                 f"some there, or remove the folder. Received: none in {storage.join(folder, name)}"
             )
     outside = sum(path.lower().endswith(IMAGE_SUFFIXES + _OTHER_SUFFIXES) for path in loose)
-    _log_left_out(folder, suffixes, outside)
+    log_left_out(folder, suffixes, outside)
     labels = np.repeat(np.arange(len(class_names), dtype="int32"), [*counts.values()])
     return FileSplit(folder, paths, labels)
 
 
-def _log_left_out(folder, suffixes, outside):
-    counts = [f"{suffixes[suffix]} {suffix}" for suffix in _OTHER_SUFFIXES if suffixes[suffix]]
+def suffix_of(file: str) -> str:
+    """What the name of a file ends in, e.g. ".heic"."""
+    return os.path.splitext(file)[1].lower()
+
+
+def log_left_out(folder: str, suffixes: Mapping[str, int], outside: int = 0) -> None:
+    """Logs which images of a folder are left out, so that they do not go unseen.
+
+    Args:
+        folder: The folder.
+        suffixes: How many of its files that are not read have each suffix, images or not.
+        outside: How many images are outside of any class.
+    """
+    counts = [f"{suffixes[suffix]} {suffix}" for suffix in _OTHER_SUFFIXES if suffix in suffixes]
     if outside:
         counts.append(f"{outside} outside of any class")
     if counts:

@@ -16,8 +16,8 @@ from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.models.inputs import has_layers_before
 from keras_crossvit.models.pretrained import load_crossvit
 from keras_crossvit.weights import save_checkpoint
-from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes, unseen
-from keras_crossvit.weights.files import read_checkpoint
+from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes
+from keras_crossvit.weights.files import read_checkpoint, unseen
 from keras_crossvit.weights.names import from_torch, named_variables
 
 logger = logging.getLogger("keras_crossvit")

@@ -168,18 +168,19 @@ def check_grid(name: str, grid: Sequence[Any] | None) -> tuple[int, ...] | None:
     """`(rows, columns)` as a tuple, even where a saved configuration holds a list; or None."""
     if grid is None:
         return None
-    if len(grid) != 2:
+    if np.size(grid) != 2:
         raise ValueError(f"`{name}` must be (rows, columns) or None. Received: {name}={grid}")
     return tuple(check_positive_int(name, side) for side in grid)
 
 
 def check_labels(labels: Iterable[Any], classes: int) -> tuple[str, ...]:
     """The class names as a tuple, each one line of text."""
-    names = labels if isinstance(labels, str) else list(labels)
-    if isinstance(names, str) or len(names) != classes:
+    names = list(labels) if np.iterable(labels) else []
+    if isinstance(labels, str) or len(names) != classes:
+        length = f" of length {len(names)}" if np.iterable(labels) else f" {labels!r}"
         raise ValueError(
             f"`labels` must be a list of {classes} names, one for each class. "
-            f"Received: {type(labels).__name__} of length {len(names)}"
+            f"Received: {type(labels).__name__}{length}"
         )
     for name in names:
         # "" is the class of a file that is not an image, and labels.txt has one name per line.

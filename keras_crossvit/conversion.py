@@ -4,12 +4,11 @@ import dataclasses
 import logging
 import math
 import os
-import pathlib
 
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.checks import check_local, check_path, expanded
 from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
@@ -45,7 +44,8 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         ValueError: If a file is in another format, or no preset has these weights.
         FileNotFoundError: If `source` does not exist.
     """
-    source, destination = pathlib.Path(source), check_local("destination", destination)
+    source = expanded(check_path("source", source))
+    destination = check_local("destination", destination)
     if not destination.name.endswith(_DESTINATIONS):
         raise ValueError(
             f"`destination` must end in {', '.join(_DESTINATIONS)}. Received: {destination}"

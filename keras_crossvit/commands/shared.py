@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from keras_crossvit.common.checks import in_one_line
+from keras_crossvit.common.checks import expanded, in_one_line
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
 from keras_crossvit.models.pretrained import load_crossvit, read_description
@@ -110,7 +110,7 @@ def run_recipe(arguments: argparse.Namespace) -> None:
         # Imported here, since training pulls in much that the other commands do without.
         from keras_crossvit.training.recipes import run_file
 
-        run_file(pathlib.Path(arguments.recipe).expanduser())
+        run_file(expanded(arguments.recipe))
 
 
 def find_model(arguments: argparse.Namespace) -> FoundModel:

@@ -118,6 +118,11 @@ def check_path(name: str, path: Any) -> str:
     return os.fspath(path)
 
 
+def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path with ~ as the home folder, and as it is if it begins with ~ but names no home."""
+    return pathlib.Path(os.path.expanduser(path))
+
+
 def check_reading(values: Mapping[str, Any] | None) -> dict[str, Any]:
     """What is known of how images are read for a model: `crop_ratio` and `exif_orientation`."""
     reading: dict[str, Any] = {}
@@ -136,7 +141,7 @@ def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
             f"`{name}` must be a path on a disk; a bucket can be mounted as one. "
             f"Received: {os.fspath(path)}"
         )
-    return pathlib.Path(path).expanduser()
+    return expanded(path)
 
 
 def check_folder(name: str, path: str | os.PathLike[str], writes: bool = True) -> pathlib.Path:

@@ -16,6 +16,7 @@ from keras_crossvit.common.checks import (
     check_folder,
     check_path,
     check_reading,
+    expanded,
     first_line,
 )
 from keras_crossvit.common.files import write_json, write_text
@@ -182,7 +183,7 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
     found = read_description(text)
     if not text.startswith("hf://"):
         # timm writes the second by default; reading it needs torch.
-        folder = pathlib.Path(text).expanduser()
+        folder = expanded(text)
         files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
         weights = os.fspath(next((file for file in files if file.is_file()), files[0]))
     own = _OURS in found
@@ -308,7 +309,7 @@ def read_description(origin: str) -> dict[str, Any]:
     if origin.startswith("hf://"):
         path = download(repository_of("source", origin), "config.json", origin, "source")
     else:
-        path = pathlib.Path(check_path("source", origin)).expanduser() / "config.json"
+        path = expanded(check_path("source", origin)) / "config.json"
     if not path.is_file():
         raise ValueError(
             "`source` must be a folder with config.json and model.safetensors, or "

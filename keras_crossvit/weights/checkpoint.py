@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_crossvit.common.bicubic import resize_grid
+from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_atomically
 from keras_crossvit.weights.files import Grids, header, read_checkpoint, unseen
 from keras_crossvit.weights.names import from_torch, named_variables, shorten, to_torch
@@ -59,13 +59,14 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
         path: The file to write; the name ends in `.safetensors`.
 
     Raises:
-        ValueError: If `path` has another ending, or a variable has no name or shares it.
+        ValueError: If `path` has another ending or is in a bucket, or a variable has no name or
+            shares it.
         OSError: If it cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path = pathlib.Path(path)
+    path = check_local("path", path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Received: {path}")
     with write_atomically(path) as aside:

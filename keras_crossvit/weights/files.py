@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +11,13 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import check_grid, check_labels, first_line
+from keras_crossvit.common.checks import (
+    check_grid,
+    check_labels,
+    check_path,
+    expanded,
+    first_line,
+)
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.weights.names import shorten
 
@@ -62,7 +67,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
 
     Raises as `load_checkpoint` does.
     """
-    path = pathlib.Path(path)
+    path = expanded(check_path("source", path))
     if not path.is_file():
         raise FileNotFoundError(f"`source` must be an existing file. Received: {path}")
     readers = {

@@ -26,6 +26,21 @@ def test_safetensors_round_trip_is_exact(model, fresh_model, tmp_path):
     assert_same_weights(fresh_model.weights, model.weights)
 
 
+def test_paths_that_begin_with_a_tilde(model, fresh_model, tmp_path, monkeypatch):
+    """In the home folder, or a file of such a name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for path in ("~/weights.safetensors", "~weights.safetensors"):
+        kc.save_checkpoint(model, path)
+        kc.load_checkpoint(zeroed(fresh_model), path)
+        assert_same_weights(fresh_model.weights, model.weights)
+    assert sorted(os.listdir()) == ["weights.safetensors", "~weights.safetensors"]
+    again = kc.CrossViT(model.config, weights="~weights.safetensors", classes=5)
+    assert_same_weights(again.weights, model.weights)
+    with pytest.raises(ValueError, match=r"`source` must be a path\. Received: source=''"):
+        kc.load_checkpoint(model, "")
+
+
 def test_written_arrays_have_pytorch_layout(tmp_path):
     model = base.small_model(base.small_config())
     kc.save_checkpoint(model, tmp_path / "weights.safetensors")

@@ -4,20 +4,19 @@ import dataclasses
 import logging
 import math
 import os
-import pathlib
 
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import check_local
+from keras_crossvit.common.checks import check_local, check_path, expanded
 from keras_crossvit.common.files import write_atomically
 from keras_crossvit.common.pixels import MEAN, STD
 from keras_crossvit.models import CrossViT, CrossViTConfig, presets
 from keras_crossvit.models.inputs import has_layers_before
 from keras_crossvit.models.pretrained import load_crossvit
 from keras_crossvit.weights import save_checkpoint
-from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes, unseen
-from keras_crossvit.weights.files import read_checkpoint
+from keras_crossvit.weights.checkpoint import FIRST_PROJECTION, assign_state, head_classes
+from keras_crossvit.weights.files import read_checkpoint, unseen
 from keras_crossvit.weights.names import from_torch, named_variables
 
 logger = logging.getLogger("keras_crossvit")
@@ -45,7 +44,7 @@ def convert(source: str | os.PathLike, destination: str | os.PathLike) -> keras.
         ValueError: If a file is in another format, or no preset has these weights.
         FileNotFoundError: If `source` does not exist.
     """
-    source = pathlib.Path(os.path.expanduser(source))
+    source = expanded(check_path("source", source))
     destination = check_local("destination", destination)
     if not destination.name.endswith(_DESTINATIONS):
         raise ValueError(

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_crossvit.common.checks import check_local, check_positive_int
+from keras_crossvit.common.checks import check_local, check_positive_int, expanded
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.files import write_json, write_text
 from keras_crossvit.common.pixels import crop_ratio_for
@@ -41,7 +41,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """
     if isinstance(paths, str | os.PathLike):
         raise ValueError(f"`paths` must be a list of paths. Received: paths={str(paths)!r}")
-    given = [pathlib.Path(os.path.expanduser(path)) for path in paths]
+    given = [*map(expanded, paths)]
     found: list[pathlib.Path] = []
     for path in given:
         if path.is_dir():

@@ -10,8 +10,6 @@ ImageNet.
 """
 
 import argparse
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +25,7 @@ from keras_crossvit.commands.shared import (
     find_model,
     parser_of,
 )
-from keras_crossvit.common.checks import did_you_mean
+from keras_crossvit.common.checks import did_you_mean, expanded
 from keras_crossvit.common.pixels import crop_ratio_for
 from keras_crossvit.export.checks import check_classifier
 from keras_crossvit.export.formats import FORMATS, INT8_FORMATS, export, top1
@@ -100,7 +98,7 @@ def calibration_images(arguments: argparse.Namespace, name: str) -> int:
 
 def _lines(path):
     try:
-        return pathlib.Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig").splitlines()
+        return expanded(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(error) from error
 

@@ -5,13 +5,11 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
-import pathlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from keras_crossvit.common.checks import check_path, in_one_line
+from keras_crossvit.common.checks import check_path, expanded, in_one_line
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.models import CrossViT, CrossViTConfig, from_pretrained, presets
 from keras_crossvit.models.pretrained import load_crossvit, read_description
@@ -111,7 +109,7 @@ def run_recipe(arguments: argparse.Namespace) -> None:
         # Imported here, since training pulls in much that the other commands do without.
         from keras_crossvit.training.recipes import run_file
 
-        run_file(pathlib.Path(arguments.recipe).expanduser())
+        run_file(expanded(arguments.recipe))
 
 
 def find_model(arguments: argparse.Namespace) -> FoundModel:
@@ -169,7 +167,7 @@ def find_model(arguments: argparse.Namespace) -> FoundModel:
 
 
 def _open(source):
-    path = pathlib.Path(os.path.expanduser(check_path("MODEL", source)))
+    path = expanded(check_path("MODEL", source))
     if source.startswith("hf://"):
         return FoundModel(_from_pretrained(source), _checked(read_description(source), source))
     if path.is_file():

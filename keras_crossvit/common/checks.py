@@ -118,6 +118,11 @@ def check_path(name: str, path: Any) -> str:
     return os.fspath(path)
 
 
+def expanded(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path with ~ as the home folder, and as it is if it begins with ~ but names no home."""
+    return pathlib.Path(os.path.expanduser(path))
+
+
 def check_reading(values: Mapping[str, Any] | None) -> dict[str, Any]:
     """What is known of how images are read for a model: `crop_ratio` and `exif_orientation`."""
     reading: dict[str, Any] = {}
@@ -136,7 +141,7 @@ def check_local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
             f"`{name}` must be a path on a disk; a bucket can be mounted as one. "
             f"Received: {os.fspath(path)}"
         )
-    return pathlib.Path(path).expanduser()
+    return expanded(path)
 
 
 def check_folder(name: str, path: str | os.PathLike[str], writes: bool = True) -> pathlib.Path:
@@ -168,18 +173,19 @@ def check_grid(name: str, grid: Sequence[Any] | None) -> tuple[int, ...] | None:
     """`(rows, columns)` as a tuple, even where a saved configuration holds a list; or None."""
     if grid is None:
         return None
-    if len(grid) != 2:
+    if np.size(grid) != 2:
         raise ValueError(f"`{name}` must be (rows, columns) or None. Received: {name}={grid}")
     return tuple(check_positive_int(name, side) for side in grid)
 
 
 def check_labels(labels: Iterable[Any], classes: int) -> tuple[str, ...]:
     """The class names as a tuple, each one line of text."""
-    names = labels if isinstance(labels, str) else list(labels)
-    if isinstance(names, str) or len(names) != classes:
+    names = list(labels) if np.iterable(labels) else []
+    if isinstance(labels, str) or len(names) != classes:
+        length = f" of length {len(names)}" if np.iterable(labels) else f" {labels!r}"
         raise ValueError(
             f"`labels` must be a list of {classes} names, one for each class. "
-            f"Received: {type(labels).__name__} of length {len(names)}"
+            f"Received: {type(labels).__name__}{length}"
         )
     for name in names:
         # "" is the class of a file that is not an image, and labels.txt has one name per line.

@@ -77,7 +77,7 @@ class MultiScaleBlock(keras.layers.Layer):
         self.small_mlp_ratio = small_mlp_ratio
         self.large_mlp_ratio = large_mlp_ratio
         self.fusion = FUSIONS.check("fusion", fusion)
-        self.fusion_depth = fusion_depth
+        self.fusion_depth = check_positive_int("fusion_depth", fusion_depth)
         self.drop_path_rates = self._check_rates(drop_path_rates)
         self.gradient_checkpointing = gradient_checkpointing
         self.seed = seed

@@ -16,6 +16,7 @@ from keras_crossvit.common.checks import (
     check_folder,
     check_path,
     check_reading,
+    expanded,
     first_line,
 )
 from keras_crossvit.common.files import write_json, write_text
@@ -227,7 +228,7 @@ def _weights_of(origin):
     weights: list[str | pathlib.Path] = [origin]
     if not origin.startswith("hf://"):
         # timm writes the second by default; reading it needs torch.
-        folder = pathlib.Path(origin).expanduser()
+        folder = expanded(origin)
         files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
         weights = [file for file in files if file.is_file()]
     if not weights:
@@ -319,7 +320,7 @@ def read_description(origin: str) -> dict[str, Any]:
     if origin.startswith("hf://"):
         path = download(repository_of("source", origin), "config.json", origin, "source")
     else:
-        path = pathlib.Path(check_path("source", origin)).expanduser() / "config.json"
+        path = expanded(check_path("source", origin)) / "config.json"
     if not path.is_file():
         raise ValueError(
             "`source` must be a folder with config.json and model.safetensors, or "

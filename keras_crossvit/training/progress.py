@@ -121,7 +121,7 @@ class Progress:
     def diverged(self, loss: str) -> str:
         """The message about a loss that is no number, at the last step that was looked at."""
         epoch, step = divmod(self._looked_at - 1, self.steps)
-        before = next_before(pathlib.Path(self.config.output_dir).expanduser())
+        before = next_before(pathlib.Path(self.config.output_dir))
         return (
             f"The {loss} is no longer a finite number, in epoch {epoch + 1}, step {step + 1}. A "
             "lower `learning_rate`, more `warmup_epochs` or `clip_norm` (1.0) helps; with other "

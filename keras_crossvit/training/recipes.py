@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Mapping
 
-from keras_crossvit.common.checks import did_you_mean
+from keras_crossvit.common.checks import did_you_mean, expanded
 from keras_crossvit.training.config import TrainConfig
 
 _PREFIX = "keras_crossvit_recipe_"
@@ -30,7 +30,7 @@ def find_recipe(recipe: str, named: Mapping[str, TrainConfig]) -> TrainConfig:
     """
     if recipe in named:
         return named[recipe]
-    path = pathlib.Path(recipe).expanduser()
+    path = expanded(recipe)
     if path.suffix != ".py":
         raise ValueError(
             f"`--recipe` must be one of {', '.join(named)}, or the path of a Python file. "

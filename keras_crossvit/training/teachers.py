@@ -1,14 +1,12 @@
 """The teacher of a run: a finished model, whose answers are learnt alongside the labels."""
 
 import logging
-import os
-import pathlib
 import re
 from typing import Any
 
 import keras
 
-from keras_crossvit.common.checks import first_line
+from keras_crossvit.common.checks import expanded, first_line
 from keras_crossvit.common.class_names import distinct_names
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.data.sources import Source
@@ -38,7 +36,7 @@ def load_teacher(name: str, images: tuple[Any, ...], source: Source) -> keras.Mo
                 f"Received: teacher={name!r} for {classes} classes"
             )
         teacher = CrossViT(CrossViTConfig.preset(name), input_shape=images[1:])
-    elif (path := pathlib.Path(os.path.expanduser(name))).is_file():
+    elif (path := expanded(name)).is_file():
         teacher = _open_teacher(path)
     else:
         raise ValueError(

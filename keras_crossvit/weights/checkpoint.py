@@ -13,7 +13,7 @@ import numpy as np
 from keras_crossvit.common.bicubic import resize_grid
 from keras_crossvit.common.checks import check_local
 from keras_crossvit.common.files import write_atomically
-from keras_crossvit.weights.files import Grids, header, read_checkpoint
+from keras_crossvit.weights.files import Grids, header, read_checkpoint, unseen
 from keras_crossvit.weights.names import from_torch, named_variables, shorten, to_torch
 
 T = TypeVar("T")  # an array, or a variable
@@ -59,7 +59,7 @@ def save_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
         path: The file to write; the name ends in `.safetensors`.
 
     Raises:
-        ValueError: If `path` has another ending or is not on a disk, or a variable has no name or
+        ValueError: If `path` has another ending or is in a bucket, or a variable has no name or
             shares it.
         OSError: If it cannot be written.
     """
@@ -102,29 +102,23 @@ def compare_arguments(
     """
     own = arguments_of(model)
     heads = heads and model.include_top
-    if heads and own["labels"] is None and arguments.get("labels"):
-        own["labels"] = model.labels = tuple(arguments["labels"])
+    labels = arguments.get("labels") or ()
+    if heads and own["labels"] is None and len(labels) == model.classes:
+        own["labels"] = model.labels = tuple(labels)
     compared = ["mean", "std"] if model.include_preprocessing else []
     compared += ["labels"] if heads else []
     for name in compared:
-        given = arguments.get(name)
+        given, ours = arguments.get(name), own[name] or ()
         # If the lengths differ, they are for images with other channels, or for other classes.
-        if given is None or len(given) != len(own[name]) or list(given) == list(own[name]):
+        if given is None or len(given) != len(ours) or list(given) == list(ours):
             continue
-        _warn(origin, name, _shortened(given), _shortened(own[name]))
+        _warn(origin, name, _shortened(given), _shortened(ours))
     theirs, ours = (_activation(values, model.classes) for values in (arguments, own))
     if heads and theirs and ours and theirs != ours:
         _warn(origin, "classifier_activation", theirs, ours)
     given, own = (unseen(values["config"]) for values in ({**own, **arguments}, own))
-    for name in (name for name in own if given[name] != own[name]):
+    for name in (name for name in own if name in given and given[name] != own[name]):
         _warn(origin, name, given[name], own[name])
-
-
-def unseen(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What weights do not show of a configuration, `dataclasses.asdict` of a `CrossViTConfig`."""
-    branches = [branch for branch in ("small", "large") if config[branch] is not None]
-    heads = {f"{branch}.num_heads": config[branch]["num_heads"] for branch in branches}
-    return {"fusion": config["fusion"], **heads}
 
 
 def _warn(origin, name, given, own):
@@ -196,7 +190,7 @@ def assign_state(
         problems.append(f"{len(unused)} keys have no variable: {shorten(unused)}")
     arrays = {}
     for name in (name for name in variables if name in state):
-        array = state[name]
+        array = state[name].astype("float32", copy=False)  # else sums would be rounded to 16 bits
         if name.startswith("pos_embed") and array.ndim == 3 and len(array) == 1:
             array = _resize_positions(model, name, array, variables[name], grids or {}, origin)
         if FIRST_PROJECTION.fullmatch(name) and array.ndim == 4:
@@ -215,7 +209,7 @@ def assign_state(
             f"Received: {origin}, where {'; '.join(problems)}"
         )
     for name, variable in variables.items():
-        variable.assign(arrays[name].astype("float32"))
+        variable.assign(arrays[name])
 
 
 def check_finite(weights: Mapping[str, np.ndarray], origin: str) -> None:

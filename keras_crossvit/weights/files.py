@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +11,13 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_crossvit.common.checks import first_line
+from keras_crossvit.common.checks import (
+    check_grid,
+    check_labels,
+    check_path,
+    expanded,
+    first_line,
+)
 from keras_crossvit.common.registry import NotRegisteredError
 from keras_crossvit.weights.names import shorten
 
@@ -26,6 +31,7 @@ _KNOWN = (
     *("channels", "classifier_activation", "config", "include_preprocessing", "inputs"),
     *("labels", "mean", "pooling", "std"),
 )
+_SHOWN = 200  # characters of a header's entry, in an error message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
 
     Raises as `load_checkpoint` does.
     """
-    path = pathlib.Path(os.path.expanduser(path))
+    path = expanded(check_path("source", path))
     if not path.is_file():
         raise FileNotFoundError(f"`source` must be an existing file. Received: {path}")
     readers = {
@@ -135,9 +141,9 @@ def _read_safetensors(path):
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        arguments = dict(json.loads(metadata.get(_ARGUMENTS, "{}")))
-        known = {name: arguments[name] for name in _KNOWN if name in arguments}
-        return Checkpoint(load_file(path), _grids_of(metadata.get(_GRIDS, "{}")), known)
+        grids = _parsed(_GRIDS, metadata.get(_GRIDS, "{}"), _grids_of)
+        arguments = _parsed(_ARGUMENTS, metadata.get(_ARGUMENTS, "{}"), _arguments_of)
+        return Checkpoint(load_file(path), grids, arguments)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`source` must be a complete safetensors file. Received: {path}, which cannot be "
@@ -145,12 +151,40 @@ def _read_safetensors(path):
         ) from error
 
 
-def _grids_of(text):
+def _parsed(name, text, parse):
+    """An entry of a header; other programs may have written it, so nothing in it is trusted."""
     try:
-        sides = json.loads(text).items()
-        return {branch: (int(rows), int(columns)) for branch, (rows, columns) in sides}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"its {_GRIDS} are {text!r}") from error
+        return parse(json.loads(text))
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        raise ValueError(f"its {name} are {shown!r}") from error
+
+
+def _grids_of(sides):
+    return {branch: check_grid(_GRIDS, grid) for branch, grid in sides.items()}
+
+
+def _arguments_of(values):
+    """The arguments that are read, with their types checked before any weight is assigned."""
+    known = {name: value for name, value in values.items() if name in _KNOWN}
+    if known.get("labels") is not None:
+        check_labels(known["labels"], len(known["labels"]))
+    for name in ("mean", "std"):
+        numbers = known.get(name)
+        if numbers is not None and not all(isinstance(x, (int, float)) for x in numbers):
+            raise ValueError(f"`{name}` must be numbers")
+    if not isinstance(known.get("classifier_activation"), (str, type(None))):
+        raise ValueError("`classifier_activation` must be a name")
+    if "config" in known:
+        unseen(known["config"])
+    return known
+
+
+def unseen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What weights do not show of a configuration, `dataclasses.asdict` of a `CrossViTConfig`."""
+    branches = [branch for branch in ("small", "large") if config[branch] is not None]
+    heads = {f"{branch}.num_heads": config[branch]["num_heads"] for branch in branches}
+    return {"fusion": config["fusion"], **heads}
 
 
 def _read_torch(path):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_crossvit.common.checks import did_you_mean, first_line
+from keras_crossvit.common.checks import did_you_mean, expanded, first_line
 from keras_crossvit.weights.checkpoint import (
     arguments_of,
     assign_state,
@@ -24,8 +24,9 @@ from keras_crossvit.weights.files import Checkpoint, Grids, load_keras, read_che
 _IMAGENET_CLASSES = 1000
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".weights.h5", ".keras")
 # What requests and httpx call a transfer that breaks off. The hub's client keeps what has arrived,
-# but at least in versions 0.30 to 1.12 it does not resume by itself.
-_BROKEN_OFF = ("ChunkedEncodingError", "RemoteProtocolError")
+# but in versions 0.30 to 1.12 it does not resume by itself, and in 2.4 not when the connection is
+# reset, a `ReadError`.
+_BROKEN_OFF = ("ChunkedEncodingError", "ReadError", "RemoteProtocolError")
 _TRIES = 5
 _WITHOUT_NETWORK = {"weights": "weights=None, or the path of a file", "source": "a folder"}
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name on the hub
@@ -221,7 +222,7 @@ def resolve(
         return WeightSource(text, repository=found.repository, input_size=found.input_size)
     if text.startswith("hf://"):
         return WeightSource(text, repository=repository_of("weights", text))
-    path = pathlib.Path(text).expanduser()
+    path = expanded(text)
     if not path.is_file() or not path.name.endswith(_SUFFIXES):
         raise ValueError(_allowed(weights, published))
     return WeightSource(text, path)

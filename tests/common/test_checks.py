@@ -85,6 +85,7 @@ def test_a_path_on_a_disk(path):
 def test_a_path_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert check_local("folder", "~/runs/mine") == pathlib.Path("/home/me/runs/mine")
+    assert check_local("folder", "~nobody-here/mine") == pathlib.Path("~nobody-here/mine")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,7 @@ def test_a_path_in_the_home_folder(monkeypatch):
         lambda model, path: kc.export.export_triton(model, path),
         lambda model, path: kc.export.export_onnx(model, path),
         lambda model, path: model.save_pretrained(path),
+        lambda model, path: kc.save_checkpoint(model, path),
         lambda model, path: convert("model.safetensors", path),
         lambda model, path: write_table([], path),
     ],

@@ -230,6 +230,7 @@ class TestBadArguments:
                 "`labels` must be a list of 5 names.*Received: list of length 4",
             ),
             ({"labels": "abcde"}, "`labels` must be a list of 5 names.*Received: str"),
+            ({"labels": 5}, "`labels` must be a list of 5 names.*Received: int 5"),
             ({"labels": ["a", "b", "", "d", "e"]}, "`labels` must be non-empty.*Received: ''"),
             ({"labels": ["a", "b\n", "c", "d", "e"]}, "`labels` must be non-empty.*without line"),
             ({"labels": [1, 2, 3, 4, 5]}, "`labels` must be non-empty strings.*Received: 1"),

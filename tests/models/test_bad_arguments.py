@@ -249,6 +249,14 @@ WRONG_LAYERS = {
     ),
     "block fusion": (lambda: layers.MultiScaleBlock(fusion="sum"), ["`fusion`", "'sum'"]),
     "block depth": (lambda: layers.MultiScaleBlock(small_depth=0), ["`small_depth`", "0"]),
+    "block fusion depth": (
+        lambda: layers.MultiScaleBlock(fusion_depth="2"),
+        ["`fusion_depth` must be a positive integer", "fusion_depth='2'"],
+    ),
+    "block grid": (
+        lambda: layers.MultiScaleBlock(small_grid=5),
+        ["`small_grid` must be (rows, columns)", "small_grid=5"],
+    ),
     "fusion depth": (
         lambda: layers.CrossAttentionFusion(2, 2, depth=0),
         ["`depth`", "depth=0"],

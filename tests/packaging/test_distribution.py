@@ -75,7 +75,7 @@ def test_source_distribution_holds_what_the_tests_need(distributions):
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"} <= names
     assert {"setup.py", "pyproject.toml", "Makefile", ".pre-commit-config.yaml"} <= names
-    for folder in ("docs", "notebooks", "recipes", "tests"):
+    for folder in ("docs", "notebooks", "recipes", "tests", "tools"):
         files = [path for path in (base.ROOT / folder).rglob("*") if path.is_file()]
         wanted = {str(path.relative_to(base.ROOT)) for path in files if path.suffix != ".pyc"}
         assert wanted <= names

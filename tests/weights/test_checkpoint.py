@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import keras_crossvit as kc
 from keras_crossvit.weights.checkpoint import model_state
@@ -26,6 +26,21 @@ def test_safetensors_round_trip_is_exact(model, fresh_model, tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["weights.safetensors"]
     kc.load_checkpoint(zeroed(fresh_model), path)
     assert_same_weights(fresh_model.weights, model.weights)
+
+
+def test_paths_that_begin_with_a_tilde(model, fresh_model, tmp_path, monkeypatch):
+    """In the home folder, or a file of such a name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for path in ("~/weights.safetensors", "~weights.safetensors"):
+        kc.save_checkpoint(model, path)
+        kc.load_checkpoint(zeroed(fresh_model), path)
+        assert_same_weights(fresh_model.weights, model.weights)
+    assert sorted(os.listdir()) == ["weights.safetensors", "~weights.safetensors"]
+    again = kc.CrossViT(model.config, weights="~weights.safetensors", classes=5)
+    assert_same_weights(again.weights, model.weights)
+    with pytest.raises(ValueError, match=r"`source` must be a path\. Received: source=''"):
+        kc.load_checkpoint(model, "")
 
 
 def test_written_arrays_have_pytorch_layout(tmp_path):
@@ -156,6 +171,38 @@ def test_designs_of_the_same_names_and_shapes(tmp_path, caplog):
     assert "are of a model with large.num_heads=4. This one has 3, and" in heads
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"labels": 5},
+        {"labels": ["a", 2, "c"]},
+        {"labels": ["a\nb"]},
+        {"mean": 0},
+        {"std": ["a", "b", "c"]},
+        {"classifier_activation": ["softmax"]},
+        {"config": {}},
+        {"config": {"small": 5, "large": 5, "fusion": "none"}},
+        [1],
+    ],
+)
+def test_arguments_of_other_types_in_a_header_change_nothing(wrong, model, state, tmp_path):
+    path = tmp_path / "wrong.safetensors"
+    other = {name: array + 1 for name, array in state.items()}
+    save_file(other, path, metadata={"model_arguments": json.dumps(wrong)})
+    before = base.values_of(model)
+    with pytest.raises(ValueError, match=r"safetensors .*its model_arguments are") as error:
+        kc.load_checkpoint(model, path)
+    assert "\n" not in str(error.value)
+    assert_same_weights(model.weights, before)
+
+
+def test_labels_of_another_number_of_classes_are_left(fresh_model, state, tmp_path):
+    labels = {"model_arguments": json.dumps({"labels": ["a"] * 7})}
+    save_file(state, tmp_path / "seven.safetensors", metadata=labels)
+    kc.load_checkpoint(fresh_model, tmp_path / "seven.safetensors")
+    assert fresh_model.labels is None
+
+
 def without(state, name):
     return {key: array for key, array in state.items() if key != name}
 
@@ -264,6 +311,17 @@ def test_floats_of_other_widths_load(dtype, fresh_model, state, tmp_path):
     expected = [theirs[name].astype("float32") for name in sorted(theirs)]
     loaded = model_state(fresh_model)
     assert_same_weights([loaded[name] for name in sorted(loaded)], expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sums_of_16_bit_weights_are_not_rounded(dtype, state, tmp_path):
+    """Of positions that are resized, and of kernels for other channels."""
+    theirs = {name: array.astype(dtype) for name, array in state.items()}
+    wide = {name: array.astype("float32") for name, array in theirs.items()}
+    options = {"input_shape": (64, 64, 2), "classes": 5, "mean": (0, 0), "std": (1, 1)}
+    files = [written(theirs, tmp_path), written(wide, tmp_path, "wide.safetensors")]
+    ours, expected = (kc.CrossViT(base.small_config(), weights=x, **options) for x in files)
+    assert_same_weights(ours.weights, expected.weights)
 
 
 def test_type_that_numpy_does_not_have(model, tmp_path):

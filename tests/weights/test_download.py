@@ -126,10 +126,11 @@ def test_download_is_resumed_cached_and_used_without_a_network(hub, tmp_path):
     assert len(list(tmp_path.glob("*.npy"))) == 1
 
 
+@pytest.mark.parametrize("name", ["RemoteProtocolError", "ReadError"])
 @pytest.mark.parametrize("failures", [4, 5])
-def test_transfer_that_breaks_off_is_tried_five_times(failures, monkeypatch):
+def test_transfer_that_breaks_off_is_tried_five_times(failures, name, monkeypatch):
     """Older versions of the hub's client do not resume by themselves."""
-    broken, asked = type("RemoteProtocolError", (Exception,), {}), []
+    broken, asked = type(name, (Exception,), {}), []
 
     def hf_hub_download(*arguments):
         asked.append(arguments)
@@ -141,7 +142,7 @@ def test_transfer_that_breaks_off_is_tried_five_times(failures, monkeypatch):
     if failures < 5:
         assert sources.download("owner/name", "file", "imagenet") == pathlib.Path("cache/file")
     else:
-        with pytest.raises(ConnectionError, match="Received: RemoteProtocolError: peer closed"):
+        with pytest.raises(ConnectionError, match=f"Received: {name}: peer closed"):
             sources.download("owner/name", "file", "imagenet")
     assert asked == 5 * [("owner/name", "file")]
 

@@ -126,6 +126,9 @@ def test_what_the_file_says(files):
         ('{"small": 9}', r"complete safetensors file\. .*its patch_grids are '{\"small\": 9}'"),
         ("[1]", r"complete safetensors file\. .*its patch_grids are '\[1\]'"),
         ("{", r"complete safetensors file\. .*its patch_grids are '{'"),
+        ('{"small": [-10, -10]}', r"complete safetensors file\. .*its patch_grids are"),
+        ('{"small": [Infinity, 1]}', r"complete safetensors file\. .*its patch_grids are"),
+        ("[" * 100_000, r"complete safetensors file\. .*its patch_grids are '\[{200}\.\.\.'$"),
     ],
 )
 def test_a_file_that_says_it_wrong(grids, message, models, files, tmp_path):

@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from keras_crossvit.common.checks import expanded
 from keras_crossvit.common.files import write_atomically
 
 _REQUESTS = 64  # at the same time in a process; each spends nearly all its time waiting
@@ -35,7 +36,7 @@ def expand(path: str) -> str:
     """`path` with a leading `~` replaced by the home folder, and without `/` at its end."""
     if is_remote(path):
         return path.rstrip("/")
-    there = pathlib.Path(os.path.expanduser(path))
+    there = expanded(path)
     # After a link, ".." leads to the folder above the one that is linked, not above the link.
     return os.fspath(there.resolve() if ".." in there.parts else there)
 

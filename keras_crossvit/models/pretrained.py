@@ -223,7 +223,7 @@ def from_pretrained(source: str | os.PathLike[str], **changes: Any) -> CrossViT:
     return model
 
 
-def _weights_of(origin):
+def _weights_of(origin: str) -> WeightSource:
     """The weights that a config.json describes."""
     weights: list[str | pathlib.Path] = [origin]
     if not origin.startswith("hf://"):

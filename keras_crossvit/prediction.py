@@ -191,7 +191,7 @@ class FileClassifier:
 def _contents(file):
     """The bytes of a file, and why they cannot be read."""
     try:
-        return pathlib.Path(file).read_bytes(), ""
+        return expanded(file).read_bytes(), ""
     except OSError as error:
         return b"", error.strerror or str(error)
 

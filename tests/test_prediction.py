@@ -30,6 +30,7 @@ def test_images_of_a_folder(tmp_path, caplog, monkeypatch):
     found = find_images(iter(["~/pictures"]))
     names = [file.relative_to(tmp_path / "pictures").as_posix() for file in found]
     assert names == ["a/c.png", "b.JPG", "gone.png", "linked/e.png"]
+    assert prediction._contents("~/pictures/b.JPG") == (b"", "")  # it is there, and empty
     left_out = "images that are left out: 1 .heic, 2 .tif"
     assert caplog.messages == [f"{tmp_path / 'pictures'}: {left_out}"]
     (tmp_path / "~none.png").touch()

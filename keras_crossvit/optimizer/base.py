@@ -90,7 +90,7 @@ class Optimizer(keras.optimizers.Optimizer):
         # What is not a number must stay that way, for the loss to show it.
         scale = self.clip_norm * ops.minimum(1.0 / norm, 1.0 / self.clip_norm) + (norm - norm)
         # Keras adds up the replicas' gradients, which are now all the same.
-        scaled = [gradient * ops.cast(scale / replicas, gradient.dtype) for gradient in summed]
+        scaled = [_times(gradient, scale / replicas) for gradient in summed]
         clipped = dict(zip(clipped, scaled, strict=True))
         return [clipped.get(index, gradient) for index, gradient in enumerate(gradients)]
 
@@ -149,6 +149,11 @@ class Optimizer(keras.optimizers.Optimizer):
             "layer_decay": self.layer_decay,
             "name": self.name,
         }
+
+
+def _times(gradient, factor):
+    """In the factor's type: in float16 a small one is 0."""
+    return ops.cast(ops.cast(gradient, factor.dtype) * factor, gradient.dtype)
 
 
 def _sum_of_squares(gradient):

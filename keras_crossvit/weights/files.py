@@ -123,6 +123,8 @@ def _damage(path):
             part = archive.testzip()
     except zipfile.BadZipFile:
         return "it is cut off, or a file of another kind"
+    except Exception:  # of many types, such as EOFError and zlib.error
+        return "it is damaged"
     return f"its {part} is damaged" if part else ""
 
 
@@ -161,17 +163,23 @@ def _parsed(name, text, parse):
 
 
 def _grids_of(sides):
+    if None in sides.values():  # which is a grid in an argument
+        raise ValueError(f"`{_GRIDS}` must be (rows, columns)")
     return {branch: check_grid(_GRIDS, grid) for branch, grid in sides.items()}
 
 
 def _arguments_of(values):
     """The arguments that are read, with their types checked before any weight is assigned."""
     known = {name: value for name, value in values.items() if name in _KNOWN}
-    if known.get("labels") is not None:
-        check_labels(known["labels"], len(known["labels"]))
-    for name in ("mean", "std"):
-        numbers = known.get(name)
-        if numbers is not None and not all(isinstance(x, (int, float)) for x in numbers):
+    for name in ("labels", "mean", "std"):
+        given = known.get(name)
+        if given is None:
+            continue
+        if not isinstance(given, list):
+            raise ValueError(f"`{name}` must be a list")
+        if name == "labels":
+            check_labels(given, len(given))
+        elif not all(isinstance(number, (int, float)) for number in given):
             raise ValueError(f"`{name}` must be numbers")
     if not isinstance(known.get("classifier_activation"), (str, type(None))):
         raise ValueError("`classifier_activation` must be a name")

@@ -32,7 +32,7 @@ def test_what_images_in_memory_must_be(images, labels, message):
 
 
 def test_names_in_memory_must_be_text():
-    with pytest.raises(ValueError, match=r"`names` must be strings\. Received also: 7"):
+    with pytest.raises(ValueError, match=r"`names` must be strings or paths\. Received also: 7"):
         MemorySplit([b"a", b"b"], [0, 1], ["a", 7])
 
 

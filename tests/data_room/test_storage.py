@@ -36,6 +36,20 @@ def root(request):
     return request.param
 
 
+def test_a_path_with_dots_is_what_the_system_means(tmp_path):
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/deep")
+    (tmp_path / "table.csv").symlink_to("store")  # its images lie beside the link
+    here = tmp_path.resolve()
+    for path, meant in [
+        ("link/../table.csv", "far/table.csv"),
+        ("link/..", "far"),
+        ("far/../table.csv", "table.csv"),
+        ("link/./x/", "link/x"),
+    ]:
+        assert storage.expand(f"{here}/{path}") == f"{here}/{meant}"
+
+
 def image(shade):
     return tf.io.encode_png(np.full((4, 4, 3), shade, "uint8")).numpy()
 
@@ -110,7 +124,7 @@ def test_index_of_a_bucket_that_cannot_be_written(bucket, tmp_path, monkeypatch,
     bucket.objects["a.tfrecord"] = records(b"a", tmp_path)
     bucket.writable = False
     index_shards(["gs://bucket/a.tfrecord"], [3])
-    assert caplog.messages[0] == "indexing 1 files of gs://bucket: a request per record"
+    assert caplog.messages[0] == "indexing files of gs://bucket: 1, a request per record"
     assert "the index of records is kept in" in caplog.text
     bucket.forget_requests()
     monkeypatch.chdir(tmp_path)  # from any working directory

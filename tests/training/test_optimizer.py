@@ -184,6 +184,14 @@ def test_the_norm_of_other_types_has_the_range_of_float32(dtype):
     np.testing.assert_allclose(np.array(variable, "float32"), [0.4, 2.8], rtol=0.01)
 
 
+def test_a_small_factor_of_clipping_is_not_rounded_to_float16():
+    variable = keras.Variable(np.zeros(10**6), dtype="float16", name="bias")
+    optimizer = SGD(1.0, 0.0, clip_norm=1.0)
+    optimizer.build([variable])
+    optimizer.apply([keras.ops.full([10**6], 4e4, "float16")])  # the norm is 4e7
+    np.testing.assert_allclose(np.array(variable, "float32"), -1e-3, rtol=0.02)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_clipping_hides_no_gradient_without_a_norm(value):
     """A square beyond float32 included: nothing would be learnt, and the loss would not say so."""

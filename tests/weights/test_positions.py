@@ -124,6 +124,7 @@ def test_what_the_file_says(files):
     [
         ('{"small": [9, 9]}', r"of the grid .* says, 9 x 9\. .*pos_embed_0 has 100 patches"),
         ('{"small": 9}', r"complete safetensors file\. .*its patch_grids are '{\"small\": 9}'"),
+        ('{"small": null}', r"complete safetensors file\. .*its patch_grids are"),
         ("[1]", r"complete safetensors file\. .*its patch_grids are '\[1\]'"),
         ("{", r"complete safetensors file\. .*its patch_grids are '{'"),
         ('{"small": [-10, -10]}', r"complete safetensors file\. .*its patch_grids are"),

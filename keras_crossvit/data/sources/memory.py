@@ -1,5 +1,6 @@
 """Images that are already in memory."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,12 +27,11 @@ class MemorySplit(Split):
         self,
         images: Sequence[bytes],
         labels: Sequence | np.ndarray,
-        names: Sequence[str] | None = None,
+        names: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
         self._labels, self._images = np.asarray(labels), [*images]
-        self._names = [f"image {row}" for row in range(len(self._images))]
-        if names is not None:
-            self._names = [*names]
+        numbered = (f"image {row}" for row in range(len(self._images)))
+        self._names: list[str | os.PathLike[str]] = [*(numbered if names is None else names)]
         lengths = len(self._images), len(self._labels), len(self._names)
         if len(set(lengths)) > 1:
             raise ValueError(
@@ -45,8 +45,8 @@ class MemorySplit(Split):
                     f"Received also: {type(image).__name__}"
                 )
         for name in self._names:
-            if not isinstance(name, str):
-                raise ValueError(f"`names` must be strings. Received also: {name!r}")
+            if not isinstance(name, (str, os.PathLike)):
+                raise ValueError(f"`names` must be strings or paths. Received also: {name!r}")
         one_each = self._labels.ndim == 1 and self._labels.dtype.kind not in "biu"
         if self._labels.size and (one_each or self._labels.dtype.kind not in "biuf"):
             raise ValueError(
@@ -66,7 +66,7 @@ class MemorySplit(Split):
         super().__init__(len(self._images), self._labels.shape[1:])
 
     def name(self, index: int) -> str:
-        return self._names[index]
+        return os.fspath(self._names[index])
 
     def load(self, index: int) -> tuple[bytes, object]:
         return self._images[index], self._labels[index]

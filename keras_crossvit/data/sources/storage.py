@@ -36,9 +36,13 @@ def expand(path: str) -> str:
     """`path` with a leading `~` replaced by the home folder, and without `/` at its end."""
     if is_remote(path):
         return path.rstrip("/")
-    there = expanded(path)
+    there = os.fspath(expanded(path))
+    short = os.path.normpath(there)
+    if os.path.realpath(short) == os.path.realpath(there):
+        return short
     # After a link, ".." leads to the folder above the one that is linked, not above the link.
-    return os.fspath(there.resolve() if ".." in there.parts else there)
+    folder, name = os.path.split(there)
+    return os.path.normpath(os.path.join(os.path.realpath(folder), name))
 
 
 def at_once(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterator[Any]:

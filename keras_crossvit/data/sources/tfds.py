@@ -156,19 +156,28 @@ def _check_features(name, features):
 def _check_part(info, argument, key):
     """Refuses a part that tensorflow-datasets cannot make, or that ends before it begins.
 
-    tensorflow-datasets counts fewer than no records in the latter, and subtracts them in a sum.
+    Of the latter tensorflow-datasets makes what depends on the files: no records, fewer than none,
+    which it subtracts in a sum, or all to the end of a file.
     """
+    import tensorflow_datasets as tfds
+
+    if key is None:
+        return
     try:
-        parts = [] if key is None else info.splits[key].file_instructions
-        reason = "it ends before it begins"
-        if all(part.take >= 0 for part in parts):
+        parts = tfds.core.ReadInstruction.from_spec(key).to_absolute(info.splits)
+        if all((part.from_ or 0) <= _end(info, part) for part in parts):
             return
+        reason = "it ends before it begins"
     except ValueError as error:
         reason = _one_line(str(error))
     raise ValueError(
         f'`{argument}` must name a split, a part such as "train[90%:]" or a sum. '
         f"Received: {argument}={key!r}: {reason}"
     )
+
+
+def _end(info, part):
+    return info.splits[part.splitname].num_examples if part.to is None else part.to
 
 
 def _shared(info, train, validation):

@@ -120,8 +120,9 @@ def index_shards(paths: Sequence[str], counts: Sequence[int]) -> list[Shard]:
         }
         files = zip(paths, stats, strict=True)
         new = [(path, *stat) for path, stat in files if path not in indexed]
-        if new and storage.is_remote(folder):
-            _logger.warning("indexing %d files of %s: a request per record", len(new), folder)
+        there = sum(size >= 0 for _, size, _ in new)
+        if there and storage.is_remote(folder):
+            _logger.warning("indexing files of %s: %d, a request per record", folder, there)
         for path, size, _ in new:
             if os.path.basename(path) in known and size >= 0:
                 _logger.warning("%s was changed after it was indexed: indexing it again", path)

@@ -14,9 +14,9 @@ class MemorySplit(Split):
     Args:
         images: The encoded image files.
         labels: `(N,)` integers, or `(N, classes)` of zeros and ones.
-        names: What the images are called in messages, strings or paths; `None` for "image 0" and so
-            on. A share is held out by these names alone; the processes of a run compare the names
-            and the labels.
+        names: What the images are called in messages, strings or paths; `None` for "image 0" and
+            so on. A share is held out by these names alone; the processes of a run compare the
+            names and the labels.
 
     Raises:
         ValueError: If their numbers differ, one is of another kind, or an image has no label.

@@ -209,7 +209,8 @@ def _threshold_table(labels, scores):
 def _scores(model, heads, images, several):
     """`{"model": (B, classes)}` for pixels in 0..255; with `heads` the same for each branch.
 
-    Probabilities if images have several labels and the model's own activation is known.
+    Probabilities if images have several labels and the model's own activation is known; of at
+    least 32 bits, since scikit-learn takes no bfloat16.
     """
     images = as_model_takes(model, np.asarray(images))  # which any backend takes, unlike tensors
     if heads is None:
@@ -219,7 +220,7 @@ def _scores(model, heads, images, several):
         scores = {"model": sum(logits.values()) / len(logits), **logits}  # their mean
     if several and isinstance(model, CrossViT) and (heads is not None or gives_logits(model)):
         scores = {name: probabilities(model, x, several=True) for name, x in scores.items()}
-    return scores
+    return {name: x.astype(np.promote_types(x.dtype, "float32")) for name, x in scores.items()}
 
 
 def _best(scores):

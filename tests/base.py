@@ -54,6 +54,23 @@ def small_model(config=None, **kwargs):
     return randomize(model, scale=0.2)
 
 
+class Spare(keras.layers.Layer):
+    """Has a kernel that its output does not depend on."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(3,), initializer="ones", name="kernel")
+
+    def call(self, inputs):
+        return inputs
+
+
+def model_with_a_spare_weight():
+    """A classifier of 5 classes in which the loss does not depend on a kernel, all ones."""
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), Spare(name="spare")]
+    head = keras.layers.Dense(5, kernel_initializer="zeros", dtype="float32")
+    return keras.Sequential([keras.Input((40, 40, 3)), *layers, head])
+
+
 def pixels(batch=2, height=40, width=40, seed=0):
     """Images with values 0..255, float32."""
     return np.random.default_rng(seed).uniform(0, 255, (batch, height, width, 3)).astype("float32")

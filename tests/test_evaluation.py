@@ -242,6 +242,20 @@ def test_images_with_several_labels(pictures):
     )
 
 
+def test_several_labels_of_a_model_that_answers_in_bfloat16(pictures):
+    from sklearn.metrics import roc_auc_score
+
+    image = keras.Input(small_model().input_shape[1:])
+    scores = keras.layers.Dense(5, "sigmoid", dtype="mixed_bfloat16")
+    model = keras.Sequential(
+        [image, keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D(), scores]
+    )
+    labels = np.random.default_rng(1).integers(0, 2, (12, 5)).astype("float32")
+    result = evaluate(model, split(pictures, labels), NAMES, crop_ratio=1.0)
+    answers = np.asarray(model.predict_on_batch(np.stack(pictures).astype("float32")), "float32")
+    assert result["auc"] == pytest.approx(roc_auc_score(labels, answers))
+
+
 def test_names_of_the_columns_of_labels():
     draw = np.random.default_rng(2)
     labels, scores = np.eye(3)[[0, 1, 2, 0]], draw.random((4, 3))

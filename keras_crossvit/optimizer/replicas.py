@@ -8,10 +8,13 @@ import keras
 from keras_crossvit.common.typing import Tensor
 
 
-def sum_over_replicas(gradients: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
+def sum_over_replicas(
+    gradients: Sequence[Tensor | None],
+) -> tuple[Sequence[Tensor | None], int]:
     """The gradients, added up over the replicas of tf.distribute, and the number of replicas.
 
-    On JAX a gradient is already that of the global batch, as with one replica.
+    On JAX a gradient is already that of the global batch, as with one replica. What is `None`, as
+    for a weight that the loss does not depend on, stays `None`.
     """
     if keras.backend.backend() != "tensorflow":
         return gradients, 1
@@ -21,7 +24,9 @@ def sum_over_replicas(gradients: Sequence[Tensor]) -> tuple[Sequence[Tensor], in
     if replicas == 1:
         return gradients, 1
     context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients)), replicas
+    there = [gradient for gradient in gradients if gradient is not None]
+    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    return [x if x is None else next(summed) for x in gradients], replicas
 
 
 def update_on_replicas(

@@ -208,7 +208,7 @@ class Run:
             try:
                 if on_epoch is not None:
                     with step.averaged():
-                        progress.ended |= bool(on_epoch(row, step.model))
+                        progress.ended |= bool(on_epoch({**row}, step.model))  # its own copy
                     step.check_trained()
             finally:  # an error of the hook does not cost the epoch
                 progress.begin_epoch()

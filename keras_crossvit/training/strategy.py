@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -201,9 +202,14 @@ def _jax_devices():
     return jax.device_count()
 
 
+@functools.cache  # a second one would number its sums as the first did, which TensorFlow mixes up
+def _mirrored():
+    return tf.distribute.MirroredStrategy()
+
+
 _TENSORFLOW = {
     "none": lambda timeout: tf.distribute.get_strategy(),
-    "mirrored": lambda timeout: tf.distribute.MirroredStrategy(),
+    "mirrored": lambda timeout: _mirrored(),
     "multiworker": _multiworker,
     "tpu": _tpu,
 }

@@ -36,6 +36,16 @@ def at_the_end_of_an_epoch(rows=(), **attributes):
     return run
 
 
+def log_when_it_evaluates(run, row):
+    """Puts this row in the place of an evaluation."""
+
+    def evaluate(batches, bar, stop):
+        run.log.rows.append(row)
+        return row
+
+    run._evaluate = evaluate
+
+
 @pytest.mark.parametrize(("rows", "epoch"), [([], 1), ([{}], 2)])
 def test_the_epoch_that_is_printed_is_that_of_the_next_row(rows, epoch, capsys):
     at_the_end_of_an_epoch(rows)._bar()
@@ -133,11 +143,27 @@ def test_a_hook_is_given_the_model_that_was_measured():
         check_trained=functools.partial(calls.append, "checked"),
     )
     run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
-    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    log_when_it_evaluates(run, {"val_loss": 1.0})
     run._keep_best = run.save = run._training_batches = run._bar = lambda: None
     run.fit(StopRequest(), on_epoch=hook)
     assert calls == ["sync", "averaged", "model", "back", "checked"]
     assert run.progress.ended
+
+
+def test_what_a_hook_does_to_its_row_is_not_in_the_log():
+    """Taking the epoch out of it, as trackers want a step apart, cost the curves and the run."""
+
+    def hook(row, model):
+        row["mine"] = np.float32(row.pop("epoch"))  # of a type that no checkpoint holds
+
+    step = types.SimpleNamespace(model=None, feed=list, averaged=contextlib.nullcontext)
+    step.check_trained = lambda: None
+    run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
+    run.config = dataclasses.replace(RECIPE, epochs=1, warmup_epochs=0)
+    log_when_it_evaluates(run, {"epoch": 0, "val_loss": 1.0})
+    run._keep_best = run.save = run._training_batches = run._bar = lambda: None
+    run.fit(StopRequest(), on_epoch=hook)
+    assert run.log.rows == [{"epoch": 0, "val_loss": 1.0}]
 
 
 def test_an_error_of_a_hook_does_not_cost_the_epoch():
@@ -147,7 +173,7 @@ def test_an_error_of_a_hook_does_not_cost_the_epoch():
     saved = []
     step = types.SimpleNamespace(model=None, feed=list, averaged=contextlib.nullcontext)
     run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
-    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    log_when_it_evaluates(run, {"val_loss": 1.0})
     run._keep_best = run._training_batches = run._bar = lambda: None
     run.save = lambda: saved.append([*run.log.rows])
     with pytest.raises(ConnectionError):
@@ -168,7 +194,7 @@ def test_a_hook_that_freezes_layers_ends_the_run_after_its_epoch_is_saved():
     )
     step.check_trained = functools.partial(Step.check_trained, step)
     run = at_the_end_of_an_epoch(step=step, _held_out_batches=())
-    run._evaluate = lambda batches, bar, stop: run.log.rows.append({"val_loss": 1.0})
+    log_when_it_evaluates(run, {"val_loss": 1.0})
     run._keep_best = run._training_batches = run._bar = lambda: None
     run.save = lambda: saved.append([*run.log.rows])
     with pytest.raises(ValueError, match=r"`on_epoch` must .* cannot change within a run"):

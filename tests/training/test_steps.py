@@ -14,7 +14,14 @@ from keras_crossvit.training.steps import Totals
 from keras_crossvit.training.steps.base import row_sums
 from keras_crossvit.training.steps.losses import RowLoss
 from keras_crossvit.training.steps.tensorflow import TensorFlowStep
-from tests.base import pixels, run_python, small_config, small_model, values_of
+from tests.base import (
+    model_with_a_spare_weight,
+    pixels,
+    run_python,
+    small_config,
+    small_model,
+    values_of,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +77,21 @@ def test_it_trains_alike(plain, options):
     for ours, theirs in zip(weights, plain[0], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     np.testing.assert_allclose(sums, plain[1], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_weight_without_a_gradient_stays_in_micro_batches_too():
+    """As a fusion of one's own may have one: it is neither moved nor decayed."""
+    found = []
+    for parts in (1, 4):
+        keras.utils.set_random_seed(0)
+        step = make_step(model=model_with_a_spare_weight(), accumulation_steps=parts)
+        found.append(train(step))
+    for ours, theirs in zip(found[1][0], found[0][0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_array_equal(found[1][0][0], np.ones(3))
+    assert np.abs(found[1][0][1]).max() > 1e-4
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-5)
 
 
 def test_unreadable_rows_count_for_nothing():

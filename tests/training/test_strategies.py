@@ -241,6 +241,42 @@ def test_replicas_draw_masks_of_their_own(tmp_path):
         assert found["draws"].min() > 0
 
 
+def test_a_process_may_train_on_two_devices_more_than_once(tmp_path):
+    """As a notebook does, with other values; also a model with a weight that has no gradient."""
+    code = """if True:
+        import sys
+        import keras
+        import numpy as np
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, devices)
+        from keras_crossvit.training import make_optimizer, make_strategy
+        from keras_crossvit.training.steps import step_class
+        from tests.base import model_with_a_spare_weight, pixels
+
+        def losses(name, policy, clip_norm):
+            strategy = make_strategy(name)
+            keras.config.set_dtype_policy(policy)
+            with strategy.scope():
+                model = model_with_a_spare_weight()
+                optimizer = make_optimizer(model, 1e-3, 0.05, 10, 0, clip_norm=clip_norm)
+                step = step_class()(model, optimizer, strategy)
+            images, labels = pixels(8), np.eye(5, dtype="float32")[[0, 1, 2, 3, 4, 0, 1, 2]]
+            rows = tf.data.Dataset.from_tensor_slices((images, labels)).repeat()
+            feed = step.feed(rows.batch(8 // strategy.num_replicas_in_sync, True))
+            return [float(np.asarray(step.train(feed, 1))[0, 0]) for _ in range(3)]
+
+        runs = [("float32", 1.0), ("mixed_float16", None), ("float32", None)]
+        found = [losses(name, *run) for run in runs for name in ("mirrored", "none")]
+        np.savez(sys.argv[1], two=found[::2], one=found[1::2])
+    """
+    run_python(code, tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as found:
+        np.testing.assert_allclose(found["two"], found["one"], rtol=1e-3)
+        assert (np.diff(found["one"]) < -0.01).all()
+
+
 def test_a_backend_has_its_own_strategies():
     with pytest.raises(ValueError, match="'data_parallel', which needs KERAS_BACKEND=jax"):
         make_strategy("data_parallel")

@@ -78,7 +78,7 @@ class TensorFlowStep(Step):
             # The loss scale must find the same gradients finite everywhere. Keras adds them up
             # once more, now that they are equal.
             summed, replicas = sum_over_replicas(gradients)
-            gradients = [gradient / replicas for gradient in summed]
+            gradients = [x if x is None else x / replicas for x in summed]
         self.optimizer.apply(gradients, self.trained)
         # Every replica of a process wants to end as the process does.
         return self._summed(tf.concat([sums, [stop]], 0))
@@ -111,9 +111,13 @@ class TensorFlowStep(Step):
             tf.reshape(x, (parts, x.shape[0] // parts, *x.shape[1:])) for x in (images, labels)
         )
 
+        unused = set()  # places of weights that have no gradient, as in a fusion of one's own
+
         def add_part(part, gradients, sums):
             new, rows = self._gradients(images[part], labels[part], parts)
-            gradients = [old + gradient for old, gradient in zip(gradients, new, strict=True)]
+            unused.update(place for place, gradient in enumerate(new) if gradient is None)
+            pairs = zip(gradients, new, strict=True)
+            gradients = [old if gradient is None else old + gradient for old, gradient in pairs]
             return part + 1, gradients, sums + rows
 
         zeros = [tf.zeros(v.shape, v.dtype) for v in self.trained]
@@ -122,7 +126,7 @@ class TensorFlowStep(Step):
         _, gradients, sums = tf.while_loop(
             lambda part, *_: part < parts, add_part, start, parallel_iterations=1
         )
-        return gradients, sums
+        return [None if n in unused else x for n, x in enumerate(gradients)], sums
 
     def _forward(self, images):
         if self.replicas == 1:

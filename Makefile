@@ -8,6 +8,8 @@ READY := .venv/.ready
 # The order of the files, and the number of processes, are those of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --capture sys
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# The tests start many processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test fast docs matrix clean
 

@@ -8,6 +8,7 @@ from keras import ops
 from keras_crossvit.common.bicubic import bicubic_matrix
 from keras_crossvit.common.checks import check_positive_int
 from keras_crossvit.common.typing import DType, Shape, Tensor
+from keras_crossvit.layers.sizes import of_size
 
 
 @keras.saving.register_keras_serializable(package="keras_crossvit")
@@ -44,8 +45,10 @@ class BicubicResize(keras.layers.Layer):
                 "BicubicResize needs images `(B, H, W, C)` of known size. "
                 f"Received: input_shape={input_shape}"
             )
+        self._built_for = tuple(input_shape[1:])
 
     def call(self, images: Tensor) -> Tensor:
+        images = of_size(images, self._built_for)
         _, height, width, channels = images.shape
         rows = ops.convert_to_tensor(bicubic_matrix(height, self.height), self.compute_dtype)
         columns = ops.convert_to_tensor(bicubic_matrix(width, self.width).T, self.compute_dtype)

@@ -10,6 +10,7 @@ from keras_crossvit.common.checks import check_choice, check_positive_int
 from keras_crossvit.common.registry import Registry
 from keras_crossvit.common.typing import Shape, Tensor
 from keras_crossvit.layers.parts import apply_conv, track, uniform_init
+from keras_crossvit.layers.sizes import of_size
 
 # Patch size -> (stride, padding) of the second and the third convolution of the dagger models,
 # both 3 x 3; the first is 7 x 7 with stride 4 (released code).
@@ -121,7 +122,8 @@ class PatchEmbed(BasePatchEmbed):
         return ((self.embed_dim, self.patch_size, self.patch_size, 0),)
 
     def call(self, images: Tensor, training: bool = False) -> Tensor:
-        x = images
+        rows, columns = self.grid
+        x = of_size(images, (rows * self.patch_size, columns * self.patch_size, None))
         for index, (conv, (_, _, _, pad)) in enumerate(
             zip(self.convs, self.conv_table(), strict=True)
         ):
@@ -132,7 +134,6 @@ class PatchEmbed(BasePatchEmbed):
                 # than at the start, which gives different values.
                 x = ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
             x = apply_conv(conv, x, training)
-        rows, columns = self.grid
         return ops.reshape(x, (-1, rows * columns, self.embed_dim))
 
     def macs(self, input_shape: Shape) -> int:

@@ -23,6 +23,7 @@ from keras_crossvit.layers.patch_embed import (
     BasePatchEmbed,
     register_patch_embed,
 )
+from keras_crossvit.layers.sizes import of_size
 from keras_crossvit.layers.transformer_block import Mlp
 
 TOKEN_DIM = 64  # width of the tokens inside the module, as in T2T-ViT
@@ -300,6 +301,7 @@ class T2TPatchEmbed(BasePatchEmbed):
 
     def build(self, input_shape: Shape) -> None:
         self.grid = self.check_grid(input_shape)
+        self._built_for = tuple(input_shape[1:])
         *before, last = self._token_shapes(input_shape)
         for layer, shape in zip([*self.attentions, self.project], [*before, last], strict=True):
             layer.build(shape)
@@ -316,7 +318,7 @@ class T2TPatchEmbed(BasePatchEmbed):
         return tokens
 
     def call(self, images: Tensor, training: bool = False) -> Tensor:
-        x = self.splits[0](images)
+        x = self.splits[0](of_size(images, self._built_for))
         for split, attention in zip(self.splits[1:], self.attentions, strict=True):
             _, rows, columns, width = x.shape
             tokens = attention(ops.reshape(x, (-1, rows * columns, width)))

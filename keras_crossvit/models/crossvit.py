@@ -248,7 +248,7 @@ class CrossViT(Loops):
             "drop_path_rate": self.drop_path_rate,
             "name": self.name,
             "gradient_checkpointing": self.gradient_checkpointing,
-            "labels": self.labels,
+            "labels": None if self.labels is None else check_labels(self.labels, self.classes),
             "mean": self.mean,
             "std": self.std,
             "inputs": "separate" if self.takes_pairs else "shared",

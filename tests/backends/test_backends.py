@@ -69,6 +69,17 @@ assert knn(model, Source("x", tuple("abcde"), split, split))["top1"] == 1.0
 print("evaluation")
 """
 
+# Keras' `model.export(path, format="torch")` and, with onnxscript, "onnx" do the same.
+EXPORT = """
+import numpy as np
+import torch
+from tests import base
+model = base.small_model()
+images = torch.tensor(base.pixels())
+exported = torch.export.export(model, (images,)).module()
+np.testing.assert_allclose(exported(images).numpy(force=True), model(images).numpy(force=True))
+"""
+
 
 def test_import_on_tensorflow_loads_nothing_of_training():
     printed = base.run_python(IMPORT, KERAS_BACKEND="tensorflow")
@@ -86,3 +97,8 @@ def test_another_backend(backend, tmp_path):
         expected = golden.values()[f"{variant}/logits"]
         logits = np.load(tmp_path / f"{variant}.npy")
         np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_torch_exports_a_model():
+    base.skip_without("torch")
+    base.run_python(EXPORT, KERAS_BACKEND="torch")

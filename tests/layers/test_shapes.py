@@ -110,3 +110,28 @@ def test_a_hidden_width_of_nothing():
         "`mlp_ratio` must be at least 1 / 16 for tokens of width 16. Received: mlp_ratio=0.01"
     )
     assert refuses(layers.Mlp(0.01), message, zeros(2, 5, 16))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others know all shapes")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.BicubicResize(12, 36),
+        lambda: layers.PatchEmbed(12, 16),
+        lambda: layers.ConvPatchEmbed(12, 16),
+        lambda: layers.T2TPatchEmbed(12, 16),
+    ],
+)
+def test_images_of_which_a_graph_does_not_know_the_size(make):
+    """By their number of patches, 2 of 48 x 24 pixels would be 4 of 24 x 24."""
+    import tensorflow as tf
+
+    layer, images = make(), reference.tokens(2, 24, 24, 3)
+    expected = layer(images)
+    for size in ((24, 24, None), (None, None, 3)):
+        graph = tf.function(lambda x: layer(x), input_signature=[tf.TensorSpec((None, *size))])
+        found = graph(images)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible with expected shape"):
+        graph(reference.tokens(2, 48, 24, 3))

@@ -312,6 +312,22 @@ def test_labels_are_saved_with_the_model(model, tmp_path):
     assert keras.saving.load_model(tmp_path / "x.keras").labels == LABELS
 
 
+def test_labels_that_are_set_later(tmp_path):
+    """A file with others than the classes could not be loaded."""
+    model = base.small_model(classes=3)
+    model.labels = ["a", "b"]
+    for save in (
+        lambda: model.save_pretrained(tmp_path),
+        lambda: model.save(tmp_path / "x.keras"),
+    ):
+        with pytest.raises(ValueError, match="`labels` must be a list of 3 names"):
+            save()
+    assert not (tmp_path / "model.safetensors").exists()
+    model.labels = ["a", "b", "c"]
+    model.save(tmp_path / "x.keras")
+    assert keras.saving.load_model(tmp_path / "x.keras").labels == ("a", "b", "c")
+
+
 def test_a_folder_onto_a_tensor(model, folder):
     """The shape is that of the tensor; for other channels the folder has no mean."""
     tensor = keras.Input((64, 64, 3))

@@ -192,6 +192,17 @@ def test_a_small_factor_of_clipping_is_not_rounded_to_float16():
     np.testing.assert_allclose(np.array(variable, "float32"), -1e-3, rtol=0.02)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others have no slices")
+def test_rows_of_an_embedding_that_are_looked_up_twice_are_clipped_as_one():
+    import tensorflow as tf
+
+    variable = keras.Variable(np.zeros((3, 2)), dtype="float32", name="embeddings")
+    optimizer = SGD(1.0, 0.0, clip_norm=1.0)
+    optimizer.build([variable])
+    optimizer.apply([tf.IndexedSlices(tf.constant([[1.0, 2.0], [2.0, 2.0]]), [1, 1], [3, 2])])
+    np.testing.assert_allclose(variable, [[0, 0], [-0.6, -0.8], [0, 0]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_clipping_hides_no_gradient_without_a_norm(value):
     """A square beyond float32 included: nothing would be learnt, and the loss would not say so."""

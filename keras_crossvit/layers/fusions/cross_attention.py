@@ -155,7 +155,8 @@ class CrossAttentionFusion(Fusion):
         """The token that represents a branch, `(B, 1, C)`, and its patch tokens."""
         if not self.class_token:
             return ops.mean(tokens, axis=1, keepdims=True), tokens
-        if tokens.shape[1] is None:  # which `split` needs
+        # `split` needs to know their number, and makes it depend on values in PyTorch's exports.
+        if tokens.shape[1] is None or keras.backend.backend() == "torch":
             return tokens[:, :1], tokens[:, 1:]
         return ops.split(tokens, [1], axis=1)  # its gradient is one concatenation
 

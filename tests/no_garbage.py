@@ -16,17 +16,15 @@ import sys
 gc.disable()
 atexit.register(gc.freeze)
 
+_UNUSED = {"pandas", "matplotlib.pyplot", "jax"} - {os.environ.get("KERAS_BACKEND")}
+
 
 class _NotInstalled(importlib.abc.MetaPathFinder):
-    """Says of some packages that they are not installed."""
-
-    names = {"pandas", "matplotlib.pyplot", "jax"}
+    """Says of the packages in `_UNUSED` that they are not installed."""
 
     def find_spec(self, name, path, target=None):
-        if name in self.names:
+        if name in _UNUSED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-if os.environ.get("KERAS_BACKEND") == "jax":
-    _NotInstalled.names.remove("jax")
 sys.meta_path.insert(0, _NotInstalled())

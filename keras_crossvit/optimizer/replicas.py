@@ -21,7 +21,7 @@ def sum_over_replicas(
     import tensorflow as tf
 
     # That of an embedding has a slice for each look-up, of which several may be of the same row.
-    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    gradients = [x if x is None else tf.convert_to_tensor(x) for x in gradients]
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas == 1:
         return gradients, 1

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_crossvit.layers import TransformerBlock, kernels
 from keras_crossvit.layers.kernels import portable
 from keras_crossvit.training.memory import activation_bytes
-from tests.base import any_design, pixels, small_model
+from tests.base import any_design, pixels, skip_without, small_model
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels are tested"
@@ -185,6 +185,20 @@ def test_attention_to_a_number_of_tokens_that_is_not_known(training):
         np.testing.assert_allclose(result, wanted, atol=1e-6)
         np.testing.assert_allclose(gradient, expected, atol=1e-6)
         np.testing.assert_allclose(separately(qkv), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_heads", "length"), [(1, 9), (2, 9), (2, 1)])
+def test_attention_in_openvino(num_heads, length):
+    """It took transpositions that move nothing, as those of one head, for others."""
+    skip_without("openvino")
+    import openvino
+
+    (qkv,) = draws((3, length, 3 * 8))
+    signature = [tf.TensorSpec((None, length, 3 * 8))]
+    function = tf.function(lambda x: kernels.attention(x, num_heads), input_signature=signature)
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    run = openvino.compile_model(openvino.convert_model(function), "CPU", precise)
+    np.testing.assert_allclose(run(qkv.numpy())[0], portable.attention(qkv, num_heads), atol=1e-5)
 
 
 def test_what_the_backward_pass_of_an_encoder_keeps():

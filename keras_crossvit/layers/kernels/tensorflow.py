@@ -264,7 +264,9 @@ def _merge(heads):
     """The inverse of `_heads`."""
     _, num_heads, _, width = heads.shape
     shape = (-1, size(heads, 2), num_heads * width)
-    return tf.reshape(tf.transpose(heads, (0, 2, 1, 3)), shape)
+    if num_heads != 1 and heads.shape[2] != 1:  # OpenVINO errs in transpositions that move nothing
+        heads = tf.transpose(heads, (0, 2, 1, 3))
+    return tf.reshape(heads, shape)
 
 
 def _probabilities(queries, keys):

@@ -35,11 +35,16 @@ def add_signatures(
     shape = image_shape(model)
     run = make_runner(model)
 
+    def checked(images):
+        # No server compares them with the signature: one image without a batch would end its
+        # process, in a convolution, and one of another size or number of channels be answered.
+        return [tf.ensure_shape(x, (None, *shape)) for x in images]
+
     def serving_default(*images):
-        return {"probabilities": run(*images)[0]}
+        return {"probabilities": run(*checked(images))[0]}
 
     def features(*images):
-        return {"features": run(*images)[1]}
+        return {"features": run(*checked(images))[1]}
 
     branches = input_prefixes(model)
     images = [tf.TensorSpec((None, *shape), tf.float32, name=f"{x}images") for x in branches]

@@ -27,6 +27,17 @@ class TestSignatures:
             answer["probabilities"], classifier.predict(images, verbose=0), atol=1e-6
         )
 
+    @pytest.mark.parametrize("name", ["serving_default", "features"])
+    def test_images_of_another_shape(self, export, name):
+        """As a server passes them on: one without a batch ended its process."""
+        loaded = tf.saved_model.load(export)
+        signature = loaded.signatures[name]
+        serve = tf.function(lambda x: signature(images=x), input_signature=[tf.TensorSpec(None)])
+        assert len(serve(np.zeros((2, 40, 40, 3), "float32"))) == 1
+        for shape in ((40, 40, 3), (1, 40, 40, 1), (1, 80, 80, 3)):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"shape \[\?,40,40,3\]"):
+                serve(np.zeros(shape, "float32"))
+
     def test_features(self, classifier, signatures):
         images = base.pixels()
         norms = [classifier.get_layer(f"{branch}_norm").output for branch in ("small", "large")]

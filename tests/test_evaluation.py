@@ -237,6 +237,7 @@ def test_images_with_several_labels(pictures):
     chosen = scores >= row["threshold"] - 1e-6  # a score itself, from batches of another size
     assert row["recall"] == pytest.approx((chosen * truth).sum() / truth.sum())
     assert row["precision"] == pytest.approx((chosen * truth).sum() / chosen.sum())
+    assert row["f1"] == pytest.approx(f1_score(truth, chosen, average="micro"))
     assert result["branches"]["small"]["auc"] == pytest.approx(
         roc_auc_score(truth[:, :4], heads["small"][:, :4])
     )

@@ -113,8 +113,11 @@ def test_steps_that_the_reference_does_not_have(name):
 
 
 def test_mixing_needs_classes():
-    with pytest.raises(ValueError, match="must be 0 where there are fewer than 2 classes"):
-        make_augmentation(policy(), 1)
+    for alphas in ({}, {"mixup_alpha": 0}, {"cutmix_alpha": 0}):
+        with pytest.raises(ValueError, match="must be 0 where there are fewer than 2 classes"):
+            make_augmentation(policy(**alphas), 1)
+    make_augmentation(policy(augment="none"), 1)
+    make_augmentation(policy(mixup_alpha=0, cutmix_alpha=0), 1)
 
 
 @pytest.mark.parametrize("augment", [KERASCV, "reference"])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_crossvit.data.augment import make_augmentation
 from keras_crossvit.data.augment.kerascv import _alone
+from keras_crossvit.data.augment.stateless_random import StatelessRandom
 from tests.base import needs_kerascv
 from tests.data_room.test_augment import policy, random_images
 
@@ -112,14 +113,35 @@ def test_layers_get_shares_of_their_own_scale():
 
 def test_cutout_probability_and_size():
     augmentation = kerascv(erasing_probability=0.25)
-    pixels, shares = np.full((32, 32, 3), 7, "uint8"), []
+    pixels, shares, noise = np.full((32, 32, 3), 7, "uint8"), [], []
     for seed in range(200):
         result = augmentation.image(tf.constant(pixels), tf.constant([seed, 9])).numpy()
         shares.append((result != 7).all(-1).mean())
+        noise.append(result[result != 7])
+        own = tf.random.experimental.stateless_fold_in((seed, 9), 2)  # the crop has 0 and 1
+        assert bool(shares[-1]) == bool(StatelessRandom(own).uniform([]) < 0.25)
+    np.testing.assert_allclose(
+        np.quantile(np.concatenate(noise), [0, 0.5, 1]), [0, 127.5, 255], atol=3
+    )
     shares = np.array(shares)
     assert 0.15 < (shares > 0).mean() < 0.36
     assert shares.max() < 0.4
+    assert shares[shares > 0].min() < 0.06
     assert 0.05 < shares[shares > 0].mean() < 0.2
+
+
+def test_magnitudes_stay_in_their_range():
+    """Of a normal distribution that is cut off."""
+    from keras_crossvit.data.augment.kerascv_layers import _normal_sampler, _uniform_sampler
+
+    random = StatelessRandom(tf.constant([0, 1]))
+    sampler = types.SimpleNamespace(mean=0.9, stddev=0.5, min_value=0.0, max_value=1.0)
+    drawn = _normal_sampler(random, sampler)([1000]).numpy()
+    assert (drawn.min(), drawn.max()) == (0, 1)
+    assert (drawn == 1).mean() == pytest.approx(0.42, abs=0.05)
+    sampler = types.SimpleNamespace(lower=-0.2, upper=0.3)
+    drawn = _uniform_sampler(random, sampler)([1000]).numpy()
+    np.testing.assert_allclose(np.quantile(drawn, [0, 0.5, 1]), [-0.2, 0.05, 0.3], atol=0.03)
 
 
 def test_translation_and_rotation_move_pixels():

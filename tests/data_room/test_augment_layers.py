@@ -1,5 +1,6 @@
 """The reference policy as KerasCV's layers, and where KerasCV cannot be imported."""
 
+import inspect
 import logging
 import sys
 
@@ -41,6 +42,9 @@ def test_layers_are_kerascvs_and_keep_their_configuration(layers, name):
     made = layer()
     assert isinstance(made, keras_cv.layers.BaseImageAugmentationLayer)
     assert layer.from_config(made.get_config()).get_config() == made.get_config()
+    assert inspect.signature(layer.__init__).parameters.keys() - {"self", "kwargs"} <= {
+        *made.get_config()
+    }
 
 
 def test_layers_take_batches_too(layers):

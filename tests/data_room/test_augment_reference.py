@@ -161,11 +161,23 @@ def test_each_step_has_a_seed_of_its_own():
     """The crop and the flip have 0 and 1, RandAugment 2 and erasing 3."""
     pixels = tf.constant(random_images(1, 60, 60)[0])
     config = policy(erasing_probability=1.0, randaugment_magnitude=0)
-    seed = tf.random.experimental.stateless_fold_in(tf.constant([5, 7]), 3)
+    whole = tf.constant([5, 7])
+    own = [tf.random.experimental.stateless_fold_in(whole, step) for step in range(4)]
     np.testing.assert_array_equal(
-        make_augmentation(config, 10).image(pixels, tf.constant([5, 7])),
-        random_erasing(tf.cast(pixels, tf.float32), seed, 1.0),
+        make_augmentation(config, 10).image(pixels, whole),
+        random_erasing(tf.cast(pixels, tf.float32), own[3], 1.0),
     )
+    changed = rand_augment(pixels, own[2])
+    assert (changed != pixels).numpy().any()
+    config = policy(erasing_probability=0)
+    np.testing.assert_array_equal(make_augmentation(config, 10).image(pixels, whole), changed)
+
+
+def test_small_alphas_give_nearly_all_of_one():
+    """In float32 both gamma variables would often be the smallest number, and the share 1/2."""
+    lam = StatelessRandom((0, 1)).beta(0.01, 0.01, [1000]).numpy()
+    assert ((lam < 0.1) | (lam > 0.9)).mean() > 0.9
+    assert abs(lam.mean() - 0.5) < 0.1
 
 
 def test_draws_stay_what_they_were():
@@ -180,3 +192,5 @@ def test_draws_stay_what_they_were():
         cut, lam, box = draw_mixing([20, 30], (3, number))
         assert (bool(cut), float(lam)) == pytest.approx(expected, rel=1e-5)
     assert box.numpy().tolist() == [0, 0, 19, 22]
+    _, _, box = draw_mixing([20, 30], (3, 5))  # of 15 rows, as many as drawn
+    assert box.numpy().tolist() == [4, 17, 19, 30]

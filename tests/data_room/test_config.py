@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from keras_crossvit.data import InputConfig
@@ -32,6 +33,7 @@ def test_a_batch_size_is_enough():
         "parallel_calls": None,
     }
     assert dataclasses.replace(config, crop_area=[0.5, 1]).crop_area == (0.5, 1)
+    assert type(dataclasses.replace(config, batch_size=np.int64(8)).batch_size) is int
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,7 @@ def test_the_ends_of_the_ranges(allowed):
         ("randaugment_num_ops", 1.5, "must be an integer from 0"),
         ("crop_area", (0.5, 2), "must be two shares with 0 < lowest <= highest <= 1"),
         ("crop_area", (0.5, 0.4), "must be two shares"),
+        ("crop_area", (0, 1), "must be two shares"),
         ("crop_area", 0.5, "must be two shares"),
         ("crop_area", (0.1, 0.2, 0.3), "must be two shares"),
         ("crop_area", "ab", "must be two shares"),

@@ -63,10 +63,12 @@ def test_several_labels_an_image_become_rows_of_zeros_and_ones(table):
         (["file,label", "0.png,a"], "row 1, must name the columns path, label or labels"),
         (["path,label,colour", "0.png,a,b"], "row 1, must name the columns .*path,label,colour"),
         (["path", "0.png"], "row 1, must name the columns"),
+        (["path,label,label", "0.png,a,b"], "row 1, must name the columns"),
         (["path,label", "0.png,a", '"1.png,b'], "row 3, must be readable"),
         (["path,label,split", "0.png,a,"], "row 2, must have a split"),
         (["path,label", "0.png,a", "9.png,b"], r"row 3, must name an existing file.*'9\.png'"),
         (["path,label", "0.png,"], "row 2, must have a label"),
+        (["path,label", ",a"], "row 2, must have a path"),
         (["path,labels", "0.png,a|"], "row 2, must have a label"),
         (["path,label", "0.png,a,b"], "row 2, must have 2 fields"),
         (["path,label"], "must have a row per image"),
@@ -153,10 +155,51 @@ def test_rows_of_separators_alone_are_blank(table):
     assert (source.train.size, source.validation.size) == (1, 1)
 
 
+def test_several_labels_have_no_order(table):
+    path = table("path,labels", "0.png,a|b", "0.png,b|a")
+    assert open_source(path, validation_split="train").train.labels().tolist() == [[1, 1]] * 2
+
+
+def test_a_label_that_the_split_to_train_on_lacks(table):
+    rows = "0.png,a|b,train", "1.png,b|a,val", "2.png,c|a,val"
+    with pytest.raises(ValueError, match=r"row 4, must have labels of the split .*Received: 'c'"):
+        open_source(table("path,labels,split", *rows))
+
+
 def test_labels_in_two_unicode_forms(table):
     rows = "0.png,caf\u00e9,train", "1.png,cafe\u0301,val"
     with pytest.raises(ValueError, match=r"row 3, .* \(the same letters in another Unicode form"):
         open_source(table("path,label,split", *rows))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [(("10", "9", "2"), ("2", "9", "10")), (("10", "9", "x"), ("10", "9", "x"))],
+)
+def test_classes_are_in_the_order_of_their_numbers_or_names(table, labels, classes):
+    rows = [f"{number}.png,{label}" for number, label in enumerate(labels)]
+    source = open_source(table("path,label", *rows), validation_split="train")
+    assert source.class_names == classes
+    found = [classes[number] for number in source.train.read(range(3)).labels]
+    assert found == [*labels]
+
+
+def test_spaces_around_names_and_labels(table):
+    path = table("path , label", "0.png, ant", "1.png,ant ", "2.png,bee")
+    source = open_source(path, validation_split="train")
+    assert source.class_names == ("ant", "bee")
+    assert source.train.labels().tolist() == [0, 0, 1]
+
+
+def test_a_table_is_utf_8_with_or_without_the_mark_of_spreadsheets(table, tmp_path):
+    rows = "path,label\n0.png,caf\u00e9\n1.png,bee\n"
+    path = table(rows)
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "labels.csv").write_text(rows, encoding=encoding)
+        assert open_source(path, validation_split="train").class_names == ("bee", "caf\u00e9")
+    (tmp_path / "labels.csv").write_text(rows, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"labels\.csv must be a table in UTF-8\. Received: "):
+        open_source(path, validation_split="train")
 
 
 def test_no_such_table(tmp_path):

@@ -110,6 +110,23 @@ def test_webp_frame_smaller_than_its_canvas(graph_decode):
     np.testing.assert_array_equal(pixels, expected)
     with pytest.raises(tf.errors.InvalidArgumentError, match="must lie on its canvas"):
         graph_decode(animation(frame, place=(14, 4)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have 1 to"):
+        graph_decode(animation(frame, canvas=(8193, 8192)))
+
+
+def test_webp_that_asks_to_be_shown_larger(graph_decode):
+    """Two bits beside each side of a lossy one, which decoders ignore."""
+    file = bytearray(encoded(noise(), "WEBP", lossless=False))
+    assert file[12:16] == b"VP8 "
+    file[27] |= 0x40
+    file[29] |= 0xC0
+    np.testing.assert_array_equal(graph_decode(bytes(file)), decoded(bytes(file)))
+
+
+def test_webp_one_pixel_high_or_wide(graph_decode):
+    for shape in ((1, 3), (3, 1)):
+        file = encoded(noise(*shape), "WEBP", lossless=True)
+        np.testing.assert_array_equal(graph_decode(file), decoded(file))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -277,6 +294,8 @@ def test_evaluation_transform_of_a_turned_image(graph_decode):
         ),
         (encoded(noise(), "JPEG")[:-30], "jpeg::Uncompress failed. Invalid JPEG data"),
         (encoded(noise(), "PNG")[:99], "Invalid PNG data, size 99"),
+        (b"", "the file is empty"),
+        (encoded(noise(), "PNG"), "it can be decoded, but cropping or augmenting it failed"),
     ],
 )
 def test_why_unreadable(file, reason):

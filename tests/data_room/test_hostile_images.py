@@ -110,6 +110,9 @@ def test_gif_frame_larger_than_its_screen(decode):
     file[frame + 5 : frame + 9] = struct.pack("<HH", 60_000, 60_000)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"1 to {MAX_PIXELS} pixels"):
         decode(bytes(file))
+    file[frame + 5 : frame + 9] = struct.pack("<HH", 2900, 2900)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="fewer pixels for its size in bytes"):
+        decode(bytes(file))
 
 
 def test_jpeg_with_more_scans_than_are_decoded(decode):
@@ -143,6 +146,11 @@ def test_a_film_behind_a_photograph(decode):
         decode(photo + 400 * b"\xff\xda" + film)
 
 
+def interlaced(file):
+    """The PNG, with a header that claims to be read in seven passes."""
+    return file[:28] + b"\x01" + file[29:]
+
+
 def repeat_last_scan(file, scans):
     last = file[file.rindex(b"\xff\xda") : -2]
     return file[:-2] + last * (scans - file.count(b"\xff\xda")) + file[-2:]
@@ -157,8 +165,9 @@ def repeat_last_scan(file, scans):
         flat("WEBP", 4100, lossless=True),
         repeat_last_scan(flat("JPEG", 2048, progressive=True), 60),
         flat("PNG", 2900, "I;16"),
+        interlaced(flat("PNG", 2900)),
     ],
-    ids=["PNG", "JPEG", "GIF", "WEBP", "JPEG of many scans", "PNG of 16 bits"],
+    ids=["PNG", "JPEG", "GIF", "WEBP", "JPEG of many scans", "PNG of 16 bits", "interlaced PNG"],
 )
 def test_more_work_than_a_small_file_may_make(decode, file):
     assert len(file) < 700_000

@@ -184,6 +184,20 @@ def test_read_images():
         np.testing.assert_array_equal(pixels[row], expected)
 
 
+def test_read_images_in_grey():
+    """By their luminance."""
+    file = encoded(np.full((8, 8, 3), (10, 200, 30), "uint8"), "PNG")
+    pixels, _ = read_images(tf.constant([file]), (8, 8, 1), 1.0)
+    wanted = np.full((1, 8, 8, 1), 0.2989 * 10 + 0.587 * 200 + 0.114 * 30)
+    np.testing.assert_allclose(pixels, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_are_read_in_grey_or_in_colour(channels):
+    with pytest.raises(ValueError, match=rf"`size` must be of 1 or 3 .*size=\(8, 8, {channels}\)"):
+        read_images(tf.constant([b""]), (8, 8, channels))
+
+
 @pytest.mark.parametrize("files", [[], [b""], [b"no", b"image"]])
 def test_read_images_without_an_image(files):
     pixels, readable = read_images(tf.constant(files, tf.string), (24, 20))

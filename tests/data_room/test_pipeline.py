@@ -78,9 +78,10 @@ def test_evaluation_in_parts_has_full_batches_and_every_image_once(workers, repl
 
 
 def test_evaluation_gives_workers_an_odd_number_of_rows():
-    """Nothing is mixed, so rows need no pairs."""
+    """Nothing is mixed, so rows need no pairs. Here images are grey."""
     for worker in range(2):
-        batches = evaluation_batches(split(), 10, SIZE, 6, 1.0, Shard(worker, 2, 1))
+        batches = evaluation_batches(split(), 10, (*SIZE, 1), 6, 1.0, Shard(worker, 2, 1))
+        assert [images.shape for images, _, _ in batches] == [(3, *SIZE, 1)] * 2
         rows = [labels.numpy().argmax(1)[weights.numpy() > 0] for _, labels, weights in batches]
         assert [row.tolist() for row in rows] == [
             [worker, worker + 2, worker + 4],
@@ -118,9 +119,11 @@ def test_repeated_augmentation_follows_with_copies():
 
 
 def test_training_images_keep_their_labels():
-    for images, labels in training_batches(split(), 10, SIZE, PLAIN).take(4):
-        shades = 20.0 * labels.numpy().argmax(1)
-        np.testing.assert_allclose(images.numpy().mean((1, 2, 3)), shades, atol=1e-3)
+    for channels in (1, 3):
+        for images, labels in training_batches(split(), 10, (*SIZE, channels), PLAIN).take(4):
+            shades = 20.0 * labels.numpy().argmax(1)[:, None, None, None]
+            wanted = np.broadcast_to(shades, (4, *SIZE, channels))
+            np.testing.assert_allclose(images, wanted, atol=0.03)  # of grey, by its weights' sum
 
 
 def test_labels_are_smoothed_to_a_sum_of_one():
@@ -180,6 +183,11 @@ def test_parts_together_are_the_whole_batch(workers, replicas, group):
     [
         ({}, Shard(0, 3, 1), "`batch_size` must be a multiple of the 3 replicas"),
         ({"mixing_batch_size": 3}, Shard(), "`mixing_batch_size` must divide batch_size=8"),
+        (
+            {"batch_size": 24, "mixing_batch_size": 8},
+            Shard(0, 2, 1),
+            "and divide the 12 rows of a worker or be a multiple of them",
+        ),
         ({"batch_size": 6}, Shard(0, 2, 1), "an even number of rows"),
         ({"batch_size": 25}, None, "`batch_size` must be at most the 24 images of the split"),
     ],
@@ -187,6 +195,17 @@ def test_parts_together_are_the_whole_batch(workers, replicas, group):
 def test_batches_that_cannot_be_split(changes, shard, message):
     with pytest.raises(ValueError, match=message):
         training_batches(textured(), 24, SIZE, dataclasses.replace(FULL, **changes), shard)
+
+
+def test_evaluation_batches_that_cannot_be_split():
+    with pytest.raises(ValueError, match="`batch_size` must be a multiple of the 2 replicas"):
+        evaluation_batches(split(), 10, SIZE, 5, 1.0, Shard(0, 2, 1))
+
+
+def test_other_classes_than_those_of_several_labels():
+    several = MemorySplit([b"x"] * 2, [[1, 0], [1, 1]])
+    with pytest.raises(ValueError, match=r"`classes` must .* classes=3, and labels of 2$"):
+        evaluation_batches(several, 3, SIZE, 2, 1.0)
 
 
 @pytest.mark.parametrize(

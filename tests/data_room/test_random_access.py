@@ -38,6 +38,7 @@ def test_an_epoch_is_a_permutation_that_its_seed_and_number_decide():
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(1000))
     np.testing.assert_array_equal(orders[1], permutation(1000, 0, 1))
+    assert permutation(12, 3, 5).tolist() == [0, 6, 2, 1, 3, 4, 7, 10, 8, 11, 5, 9]
     large = [permutation(100_000, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     correlations = np.abs(np.corrcoef(large) - np.eye(4))
     # Three standard deviations of the correlation of independent orders.

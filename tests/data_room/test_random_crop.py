@@ -64,6 +64,25 @@ def test_the_last_place_is_as_likely_as_the_first():
     np.testing.assert_allclose(boxes[:, :2].mean(0), 0.5, atol=0.1)
 
 
+def test_draws_stay_what_they_were():
+    """What a seed draws does not change from one version to the next."""
+    boxes = [_draw_box(tf.constant([40, 60]), (0.08, 1.0), (3, n)).numpy() for n in (5, 6)]
+    np.testing.assert_array_equal(boxes, [(5, 15, 33, 26), (12, 13, 28, 33)])
+
+
+def test_the_part_and_the_flip_have_seeds_of_their_own():
+    """Or the place of a part would tell whether it is mirrored."""
+    file, flips = encoded(ramp(), "PNG"), []
+    for number in range(6):
+        own = [tf.random.experimental.stateless_fold_in((number, 5), step) for step in (0, 1)]
+        top, left, height, width = _draw_box(tf.constant([64, 64]), (0.3, 0.8), own[0]).numpy()
+        part = ramp()[top : top + height, left : left + width]
+        flips.append(bool(tf.random.stateless_uniform([], own[1]) < 0.5))
+        found = random_resized_crop(file, (height, width), (0.3, 0.8), (number, 5))
+        np.testing.assert_array_equal(found, part[:, ::-1] if flips[-1] else part)
+    assert set(flips) == {True, False}
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_decided_by_the_seed(crop, dtype):
     crops = [crop(tf.constant([s, 7], dtype), 0.1, 1.0).numpy() for s in (1, 1, 2)]

@@ -42,6 +42,12 @@ def test_folder(folder):
     assert contents(source.validation) == [(200, 0), (201, 1)]
 
 
+def test_suffixes_of_images(folder):
+    for suffix in (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp"):
+        write(folder / "train" / "ant" / f"x{suffix}", 9)
+    assert open_source(f"folder:{folder}").train.size == 6 + 7
+
+
 def test_a_folder_of_classes_is_one_split(folder):
     """As Keras' loader takes it, with the same held-out images as if it lay in `train`."""
     whole = open_source(

@@ -61,3 +61,15 @@ def test_a_digest_tells_other_labels_and_not_what_holds_the_images():
     assert swapped != MemorySplit([b"a", b"b"], [0, 1]).digest()
     part = PartOfSplit(MemorySplit([b"a", b"b"], [1, 0]), np.arange(2))
     assert RenumberedSplit(part, np.arange(2), 2).digest() == swapped
+    assert max(MemorySplit([b"a"], [n]).digest() for n in range(9)) < 2**31  # as JAX takes it
+
+
+def test_a_digest_of_names_from_all_over():
+    """Of several labels they alone count, and on Windows paths are the same."""
+    images, labels = [b"a"] * 3000, [[1, 0]] * 3000
+    digests = [
+        MemorySplit(images, given, [*["a/b"] * 2999, last]).digest()
+        for given, last in ((labels, "a/b"), (labels, "a\\b"), (labels, "a/c"))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert MemorySplit(images, [[1, 1]] * 3000, ["a/b"] * 3000).digest() == digests[0]

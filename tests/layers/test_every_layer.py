@@ -103,6 +103,17 @@ def test_passes_keras_own_layer_test(name):
 
 
 @pytest.mark.parametrize("name", sorted(public_layers()))
+def test_configuration_has_every_argument(name):
+    """Keras' own test compares it with that of a copy, which lacks the same ones."""
+    layer, given = public_layers()[name], CASES[name].arguments
+    config = layer(**given).get_config()
+    assert (
+        inspect.signature(layer.__init__).parameters.keys() - {"self", "kwargs"} <= config.keys()
+    )
+    assert {argument: config[argument] for argument in given} == given
+
+
+@pytest.mark.parametrize("name", sorted(public_layers()))
 def test_is_registered_under_the_package_name(name):
     layer = public_layers()[name]
     assert keras.saving.get_registered_name(layer) == f"keras_crossvit>{name}"

@@ -178,3 +178,18 @@ def test_macs_add_up():
     reads_large = 2 * 12**2 + 2 * 10 * 12**2 + 2 * 10 * 12
     reads_small = 2 * 8**2 + 2 * 5 * 8**2 + 2 * 5 * 8
     assert layer.macs(SHAPES) == small + 2 * large + reads_large + reads_small + 4 * 8 * 12
+
+
+def test_macs_of_other_cross_attentions():
+    def reads(width, keys):
+        return 2 * width**2 + 2 * keys * width**2 + 2 * keys * width
+
+    reads_both, projections = reads(12, 10) + reads(8, 5), 4 * 8 * 12
+    deeper = reads(12, 1) + reads(8, 1)  # the class token alone
+    assert fusion(depth=3).macs(SHAPES) == reads_both + 2 * deeper + projections
+    averages = fusion(class_token=False).macs(SHAPES)  # which come beside the tokens
+    assert averages == reads(12, 11) + reads(8, 6) + projections
+    equal = layers.CrossAttentionFusion(small_num_heads=2, large_num_heads=4)
+    shapes = [(None, 5, 8), (None, 10, 8)]
+    equal.build(shapes)
+    assert equal.macs(shapes) == reads(8, 10) + reads(8, 5)

@@ -24,6 +24,7 @@ def test_mlp_is_linear_gelu_linear():
     layer.build((None, 7, 12))
     w = reference.arrays(reference.randomize(layer))
     assert w["fc1/kernel"].shape == (12, 19)  # 19.2, truncated
+    assert layer.macs((None, 7, 12)) == 2 * 7 * 12 * 19
     x = reference.tokens(2, 7, 12)
     np.testing.assert_allclose(layer(x), reference.mlp(x, w), rtol=1e-4, atol=1e-4)
 

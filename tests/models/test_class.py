@@ -1,6 +1,7 @@
 """What a CrossViT knows about itself, and what its configuration keeps."""
 
 import dataclasses
+import inspect
 import json
 
 import keras
@@ -86,6 +87,21 @@ def test_config_holds_the_arguments(model):
     assert type(again) is kc.CrossViT
     assert again.get_config() == config
     assert [v.path for v in again.weights] == [v.path for v in model.weights]
+
+
+def test_config_has_every_argument():
+    given = {
+        **{"classifier_activation": "sigmoid", "drop_rate": 0.2, "drop_path_rate": 0.1},
+        **{"gradient_checkpointing": True, "include_preprocessing": False, "name": "mine"},
+        **{"labels": tuple("abcde"), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)},
+    }
+    config = base.small_model(**given, inputs="separate").get_config()
+    arguments = inspect.signature(kc.CrossViT).parameters.keys()
+    assert arguments - {"reset_heads"} <= config.keys()  # which has done its work
+    assert (config["inputs"], config["pooling"]) == ("separate", None)
+    assert base.small_model(include_top=False, pooling="avg").get_config()["pooling"] == "avg"
+    again = kc.CrossViT.from_config(config)
+    assert {name: getattr(again, name) for name in given} == given
 
 
 @pytest.mark.parametrize("constructor", ["CrossViTTiny", "CrossViT9Dagger"])

@@ -9,7 +9,7 @@ from keras_crossvit import visualize
 from keras_crossvit.common.bicubic import bicubic_matrix
 from keras_crossvit.visualize.graph import Graph
 from keras_crossvit.weights.names import named_variables
-from tests import base
+from tests import base, reference
 
 pytestmark = pytest.mark.slow
 
@@ -305,8 +305,24 @@ def test_a_pyramid_whatever_the_global_data_format(model):
         keras.config.set_image_data_format("channels_last")
 
 
-def test_a_level_is_the_sum_of_both_branches(model, values):
+@pytest.mark.parametrize(("level", "stride"), [("p2", 4), ("p4", 16), ("p5", 32)])
+def test_a_level_is_the_sum_of_both_branches(level, stride, model, values):
     pyramid = kc.feature_pyramid(model, channels=8)
+
+    def deconv(x, name):
+        kernel, bias = map(np.array, pyramid.get_layer(name).weights)
+        x = np.einsum("bijc,pqoc->bipjqo", x, kernel) + bias
+        return x.reshape(len(x), 2 * x.shape[1], 2 * x.shape[3], -1)
+
+    def scaled(x, name):
+        if level == "p5":
+            x = np.pad(x, [(0, 0), *((0, n % 2) for n in x.shape[1:3]), (0, 0)], mode="edge")
+            return x.reshape(len(x), x.shape[1] // 2, 2, -1, 2, x.shape[3]).max(axis=(2, 4))
+        if level == "p2":
+            x = deconv(x, f"{name}_deconv_0")
+            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+            return deconv(reference.gelu(x), f"{name}_deconv_1").astype("float32")
+        return x
 
     def conv_and_norm(x, name):
         kernel = np.array(pyramid.get_layer(f"{name}_conv").kernel)
@@ -316,13 +332,14 @@ def test_a_level_is_the_sum_of_both_branches(model, values):
     total = 0
     for branch in ("small", "large"):
         x = values[f"stage_1/{branch}"][:, 1:].reshape(2, *model.grids[branch], -1)
-        x = conv_and_norm(x, f"{branch}_p4")
+        x = conv_and_norm(scaled(x, f"{branch}_{level}"), f"{branch}_{level}")
         rows, columns = (
-            bicubic_matrix(old, new) for old, new in zip(model.grids[branch], (3, 4), strict=True)
+            bicubic_matrix(old, -(-side // stride))
+            for old, side in zip(x.shape[1:3], (40, 64), strict=True)
         )
         total = total + np.einsum("ri,bijc,sj->brsc", rows, x, columns)
-    wanted = conv_and_norm(total.astype("float32"), "p4")
-    np.testing.assert_allclose(run(pyramid)["p4"], wanted, atol=1e-4)
+    wanted = conv_and_norm(total.astype("float32"), level)
+    np.testing.assert_allclose(run(pyramid)[level], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(

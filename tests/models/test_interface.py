@@ -134,7 +134,11 @@ def test_initial_values_are_those_of_the_reference():
         if leaf in ("bias", "beta", "gamma"):
             is_conv = "patch_embed" in variable.path
             assert is_conv or np.all(value == (leaf == "gamma")), variable.path
-        elif "patch_embed" not in variable.path:
+        elif "patch_embed" in variable.path:  # uniform up to 1 / sqrt(what a patch holds)
+            bound = value[..., 0].size ** -0.5
+            assert 0.99 * bound < np.abs(value).max() <= bound, variable.path
+            assert abs(value.std() / bound - 3**-0.5) < 0.01, variable.path
+        else:
             spread[variable.path] = value.std()
             assert abs(value.mean()) < 6 * 0.02 / np.sqrt(value.size), variable.path
             assert abs(value.std() / 0.02 - 1) < 6 / np.sqrt(2 * value.size), variable.path

@@ -154,9 +154,9 @@ def test_a_folder_whose_weights_cannot_be_written_keeps_its_description(
     "arguments",
     [
         {"include_top": False, "pooling": "token"},
-        {"input_shape": (40, 40, 1)},
+        {"input_shape": (40, 40, 1), "drop_rate": 0.2},
         {"input_shape": (40, 40, 5), "mean": (0.1,) * 5, "std": (0.2,) * 5},
-        {"include_preprocessing": False, "classifier_activation": "sigmoid"},
+        {"include_preprocessing": False, "classifier_activation": "sigmoid", "name": "mine"},
     ],
 )
 def test_other_models_come_back(arguments, tmp_path):
@@ -166,6 +166,7 @@ def test_other_models_come_back(arguments, tmp_path):
     again = kc.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.predict_on_batch(images), model.predict_on_batch(images))
     assert {*model.get_config(), "reading"} == again.get_config().keys()
+    assert (again.name, again.drop_rate) == (model.name, model.drop_rate)
 
 
 def test_a_repository_of_the_hub(model, folder, monkeypatch):

@@ -96,6 +96,11 @@ def test_performer_is_finite_where_its_exponentials_are_not():
     layer = token_performer()
     layer.kqv.kernel.assign(100 * layer.kqv.kernel)  # |k|^2 / 2 in the thousands
     assert np.isfinite(np.array(layer(reference.tokens(2, 7, 9)))).all()
+    layer = layers.TokenPerformer(2, num_features=2)
+    layer.build((None, 1, 2))
+    layer.random_features.assign(1000 * np.eye(2))
+    query, key = np.eye(2, dtype="float32").reshape(2, 1, 1, 2)  # have no feature in common
+    assert np.isfinite(np.array(layer.attend(query, key, key))).all()
 
 
 def test_performer_estimates_softmax_attention():

@@ -12,10 +12,11 @@ from tests.data.pytorch_adamw import LEARNING_RATE, WEIGHT_DECAY
 from tests.training.adamw_on_digits import follow
 
 
-def small(kernel_only=False):
+def small(kernel_only=False, dtype="float32"):
     """A dense layer with known weights, 3 to 2."""
     inputs = keras.Input((3,))
-    model = keras.Model(inputs, keras.layers.Dense(2, name="fc", use_bias=not kernel_only)(inputs))
+    layer = keras.layers.Dense(2, name="fc", use_bias=not kernel_only, dtype=dtype)
+    model = keras.Model(inputs, layer(inputs))
     model.get_layer("fc").kernel.assign(np.arange(6, dtype="float32").reshape(3, 2) / 5)
     return model
 
@@ -41,6 +42,12 @@ def test_rate_ends_at_the_final_one(warmup):
     schedule = learning_rate_schedule(0.4, 0.1, total_steps=30, warmup_steps=warmup)
     steps = warmup, warmup + (30 - warmup) // 2, 30
     assert [float(schedule(step)) for step in steps] == pytest.approx([0.4, 0.25, 0.1])
+
+
+def test_rate_of_a_run_that_is_all_warmup():
+    schedule = learning_rate_schedule(0.4, 0.0, total_steps=10, warmup_steps=10)
+    rate = [float(schedule(step)) for step in range(11)]
+    assert rate == pytest.approx([0.04 * step for step in range(11)], abs=1e-6)
 
 
 def test_rate_without_warmup_begins_at_its_highest():
@@ -126,9 +133,10 @@ def test_its_variables_have_one_name_in_tensorflow_and_their_own_in_keras(kind, 
     assert len({variable.path for variable in made}) == len(made)
 
 
-def test_adamw_is_the_formula():
-    """Three steps by hand, in float64."""
-    model = small()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adamw_is_the_formula(dtype):
+    """Three steps by hand, in float64; float32 has an operation of TensorFlow's."""
+    model = small(dtype=dtype)
     optimizer = make_optimizer(model, 0.01, 0.1, 10**9, 0)
     weights = [np.array(v, "float64") for v in model.trainable_variables]
     m, v = ([np.zeros_like(w) for w in weights] for _ in range(2))
@@ -280,6 +288,7 @@ def test_a_compiled_model_is_saved_with_its_optimizer(kind, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
     assert loaded.optimizer.layer_decay == 0.5
+    assert SGD.from_config(SGD(0.1, 0.0, name="mine").get_config()).name == "mine"
     for one in (model, loaded):
         one.train_on_batch(x, y)
     pairs = zip(model.variables, loaded.variables, strict=True)

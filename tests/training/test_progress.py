@@ -39,6 +39,13 @@ def test_sums_do_not_depend_on_when_they_are_looked_at():
     )
 
 
+def test_an_epoch_without_an_image_that_could_be_read_has_no_means():
+    progress = Progress(RECIPE, STEPS)
+    progress.add(np.zeros((2, 5), "float32"), 2)
+    progress.look()
+    assert np.isnan([*progress.totals.means.values()]).all()
+
+
 def test_images_per_second_are_those_since_the_first_look_of_the_epoch(monkeypatch):
     """The first steps, which may be compiled, do not count; nor does the time between epochs."""
     clock = iter([100.0, 102.0, 300.0, 301.0])

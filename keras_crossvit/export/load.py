@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -35,7 +36,7 @@ def load_exported(
         and Triton's model return probabilities, the others the model's output, which is logits
         if its `classifier_activation` is `None` or "linear". For a model with
         `inputs="separate"`, the function takes two arguments, the small and the large branch's
-        images.
+        images. Several threads may call it: LiteRT and OpenVINO then answer one after the other.
 
     Raises:
         ValueError: If `path` is none of these, or `precision` or `batch_size` is not allowed.
@@ -93,7 +94,7 @@ def _litert(path, *_):
 
     # The signature's runner resizes the input to each batch.
     run = Interpreter(str(path)).get_signature_runner()
-    return lambda images: next(iter(run(images=images).values()))
+    return _one_at_a_time(lambda images: next(iter(run(images=images).values())))
 
 
 def _openvino(path, precision, batch_size):
@@ -106,7 +107,7 @@ def _openvino(path, precision, batch_size):
     model = core.read_model(path)
     if batch_size is None:
         compiled = core.compile_model(model, "CPU", options)
-        return lambda images: compiled({"images": images}, share_inputs=True)[0]
+        return _one_at_a_time(lambda images: compiled({"images": images}, share_inputs=True)[0])
     part = _PART if batch_size % _PART == 0 else batch_size
     parts = batch_size // part
     if parts > 1:
@@ -131,6 +132,17 @@ def _openvino(path, precision, batch_size):
             queue.start_async(given, start, share_inputs=True)
         queue.wait_all()
         return np.concatenate([answers[start] for start in sorted(answers)])
+
+    return _one_at_a_time(run)
+
+
+def _one_at_a_time(function):
+    """The function, for runtimes that would mix up the images of threads that call it at once."""
+    lock = threading.Lock()
+
+    def run(images):
+        with lock:
+            return function(images)
 
     return run
 

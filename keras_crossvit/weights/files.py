@@ -129,8 +129,8 @@ def _damage(path):
 
 
 def _timm_spelling(name):
-    """The authors' `pos_embed.0` as timm's `pos_embed_0`, without a data-parallel prefix."""
-    name = name.removeprefix("module.")
+    """The authors' `pos_embed.0` as timm's `pos_embed_0`, without the prefixes of wrappers."""
+    name = re.sub(r"^(module\.|_orig_mod\.)+", "", name)  # data parallel, `torch.compile`
     for token in ("pos_embed", "cls_token"):
         name = name.replace(f"{token}.", f"{token}_")
     return name

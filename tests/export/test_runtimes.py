@@ -1,5 +1,6 @@
 """ONNX, LiteRT and OpenVINO files, each read by its own runtime and compared with Keras."""
 
+import concurrent.futures
 import importlib.util
 import inspect
 import logging
@@ -279,6 +280,19 @@ def test_openvino_for_one_number_of_images(model, folder, count):
     message = rf"`images` must be batch_size={count} images\. Received: {count + 1}"
     with pytest.raises(ValueError, match=message):
         run(base.pixels(count + 1))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".onnx", {}), (".tflite", {}), (".xml", {}), (".xml", {"batch_size": 8})],
+)
+def test_threads_that_ask_at_once(folder, suffix, options):
+    run = load_exported(folder / f"m{suffix}", **options)
+    batches = [base.pixels(8, seed=seed) for seed in range(4)]
+    expected = [run(images) for images in batches]
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        answers = [*threads.map(run, batches * 10)]
+    np.testing.assert_allclose(answers, expected * 10, atol=1e-5)
 
 
 class TestBadArguments:

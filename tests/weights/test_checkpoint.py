@@ -74,7 +74,7 @@ def test_float16_weights_are_written_as_float32(tmp_path):
     assert {str(array.dtype) for array in arrays.values()} == {"float32"}
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_authors_spelling(model, fresh_model, state, tmp_path, prefix):
     def spelled(name):
         for token in ("pos_embed", "cls_token"):

@@ -138,9 +138,13 @@ def _at_least_float32(x):
 def _sum_of_rows(x):
     """The sum over all but the last axis.
 
-    TensorFlow itself sums up 16 bits in 16 bits on a GPU, and float16 also on a CPU.
+    A product with ones, which sums up bfloat16 in float32 on every device, and is two to three
+    times as fast as casts and a sum. TensorFlow itself sums up float16 in float16.
     """
-    return tf.cast(tf.reduce_sum(_at_least_float32(_rows(x)), axis=0), x.dtype)
+    rows = _rows(x)
+    if x.dtype == tf.float16:
+        return tf.cast(tf.reduce_sum(_at_least_float32(rows), axis=0), x.dtype)
+    return tf.matmul(tf.ones((1, size(rows, 0)), x.dtype), rows)[0]
 
 
 def _rows(x):

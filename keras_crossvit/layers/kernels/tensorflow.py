@@ -182,7 +182,8 @@ def _mlp_forward(x, kernel_1, bias_1, kernel_2, bias_2):
 def _mlp_backward(dy, x, hidden, kernel_1, kernel_2):
     dy = _rows(dy)
     d_activated = tf.matmul(dy, kernel_2, transpose_b=True)
-    activated, d_hidden = _gelu_backward(hidden, d_activated)
+    # As one kernel, which would keep what they share in memory, these take half as long again.
+    activated, d_hidden = _one_kernel_gelu(hidden), _gelu_backward(hidden, d_activated)
     return (
         _unflatten(tf.matmul(d_hidden, kernel_1, transpose_b=True), x),
         tf.matmul(_rows(x), d_hidden, transpose_a=True),
@@ -194,12 +195,12 @@ def _mlp_backward(dy, x, hidden, kernel_1, kernel_2):
 
 @_one_kernel
 def _gelu_backward(x, gradient):
-    """`x Phi(x)`, and `gradient` times its derivative, `Phi(x) + x phi(x)`."""
+    """`gradient` times the derivative of `x Phi(x)`, `Phi(x) + x phi(x)`."""
     dtype = x.dtype
     x, gradient = _at_least_float32(x), _at_least_float32(gradient)
     share = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
     density = tf.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
-    return tf.cast(x * share, dtype), tf.cast(gradient * (share + x * density), dtype)
+    return tf.cast(gradient * (share + x * density), dtype)
 
 
 def _attention(qkv, num_heads):
@@ -282,8 +283,24 @@ def _scale(queries):
     return tf.constant(queries.shape[-1] ** -0.5, queries.dtype)
 
 
-def _layer_norm(x, gamma, beta, epsilon):
-    normal, _ = _normalise(_rows(x), epsilon)
+def _mean(x):
+    """Of each row, `(n, 1)`."""
+    return tf.reduce_mean(x, axis=-1, keepdims=True)
+
+
+def _compiled_mean(x):
+    """The same for kernels that XLA compiles.
+
+    On a CPU it sums up a row in several passes, and a product with ones takes half the time. On
+    other devices a sum becomes part of the kernel, and a product may lose precision.
+    """
+    if any(device.device_type != "CPU" for device in tf.config.list_logical_devices()):
+        return _mean(x)
+    return tf.matmul(x, tf.ones((x.shape[-1], 1), x.dtype)) / x.shape[-1]
+
+
+def _layer_norm(x, gamma, beta, epsilon, mean=_mean):
+    normal, _ = _normalise(_rows(x), epsilon, mean)
     return _unflatten(tf.cast(normal * gamma + beta, x.dtype), x)
 
 
@@ -300,24 +317,24 @@ def _trained_layer_norm(x, gamma, beta, epsilon):
 
 @_one_kernel
 def _layer_norm_backward(x, gamma, dy, epsilon):
-    normal, inverse = _normalise(_rows(x), epsilon)
+    normal, inverse = _normalise(_rows(x), epsilon, _compiled_mean)
     dy = _at_least_float32(_rows(dy))
     along = dy * normal
     d_normal = dy * gamma
     # Shifting or scaling all channels of a token changes nothing: remove these components.
-    d_normal -= tf.reduce_mean(d_normal, axis=-1, keepdims=True)
-    d_normal -= normal * tf.reduce_mean(along * gamma, axis=-1, keepdims=True)
+    d_normal -= _compiled_mean(d_normal)
+    d_normal -= normal * _compiled_mean(along * gamma)
     dx = _unflatten(tf.cast(d_normal * inverse, x.dtype), x)
     return dx, tf.reduce_sum(along, axis=0), tf.reduce_sum(dy, axis=0)
 
 
-def _normalise(x, epsilon):
+def _normalise(x, epsilon, mean):
     """Rows of mean 0 and variance 1, and the inverse of the standard deviation."""
     x = _at_least_float32(x)
-    x -= tf.reduce_mean(x, axis=-1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
+    x -= mean(x)
+    inverse = tf.math.rsqrt(mean(tf.square(x)) + epsilon)
     return x * inverse, inverse
 
 
-_one_kernel_layer_norm = _one_kernel(_layer_norm)
+_one_kernel_layer_norm = _one_kernel(functools.partial(_layer_norm, mean=_compiled_mean))
 _one_kernel_gelu = _one_kernel(lambda x: tf.cast(gelu(_at_least_float32(x)), x.dtype))

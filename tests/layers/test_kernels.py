@@ -117,7 +117,7 @@ def _gpu_without_libdevice(monkeypatch):
         raise tf.errors.InternalError(None, None, "libdevice not found at ./libdevice.10.bc\n...")
 
     devices = tf.config.list_logical_devices("CPU")
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: devices)
     monkeypatch.setattr(module, "_probe", fail)
     module._xla_compiles.cache_clear()
     yield
@@ -143,6 +143,18 @@ def test_a_gpu_for_which_xla_cannot_compile_trains_without_it():
     for value, expected in zip(traced(), gradients(portable.mlp), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
     both("layer_norm")
+
+
+@pytest.mark.parametrize("others", [[], ["GPU"], ["TPU_SYSTEM", "TPU"]])
+def test_means_of_compiled_kernels_are_products_on_a_cpu_alone(others, monkeypatch):
+    module = sys.modules[kernels.mlp.__module__]
+    devices = [tf.config.LogicalDevice(f"/device:{kind}:0", kind) for kind in ["CPU", *others]]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
+    (x,) = draws((5, 7))
+    mean = tf.function(module._compiled_mean, autograph=False)
+    np.testing.assert_allclose(mean(x), x.numpy().mean(1, keepdims=True), atol=1e-6)
+    operations = {op.type for op in mean.get_concrete_function(x).graph.get_operations()}
+    assert ("MatMul" in operations, "Mean" in operations) == (not others, bool(others))
 
 
 def test_layer_norm_computes_in_float32():

@@ -146,15 +146,20 @@ def test_a_gpu_for_which_xla_cannot_compile_trains_without_it():
 
 
 @pytest.mark.parametrize("others", [[], ["GPU"], ["TPU_SYSTEM", "TPU"]])
-def test_means_of_compiled_kernels_are_products_on_a_cpu_alone(others, monkeypatch):
+def test_sums_and_means_are_products_on_cpus_alone(others, monkeypatch):
     module = sys.modules[kernels.mlp.__module__]
     devices = [tf.config.LogicalDevice(f"/device:{kind}:0", kind) for kind in ["CPU", *others]]
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
     (x,) = draws((5, 7))
-    mean = tf.function(module._compiled_mean, autograph=False)
-    np.testing.assert_allclose(mean(x), x.numpy().mean(1, keepdims=True), atol=1e-6)
-    operations = {op.type for op in mean.get_concrete_function(x).graph.get_operations()}
-    assert ("MatMul" in operations, "Mean" in operations) == (not others, bool(others))
+    for function, expected in (
+        (module._compiled_mean, x.numpy().mean(1, keepdims=True)),
+        (module._sum_of_rows, x.numpy().sum(0)),
+    ):
+        traced = tf.function(function, autograph=False)
+        np.testing.assert_allclose(traced(x), expected, atol=1e-6)
+        operations = {op.type for op in traced.get_concrete_function(x).graph.get_operations()}
+        assert ("MatMul" in operations) == (not others)
+        assert bool({"Mean", "Sum"} & operations) == bool(others)
 
 
 def test_layer_norm_computes_in_float32():

@@ -138,13 +138,18 @@ def _at_least_float32(x):
 def _sum_of_rows(x):
     """The sum over all but the last axis.
 
-    A product with ones, which sums up bfloat16 in float32 on every device, and is two to three
-    times as fast as casts and a sum. TensorFlow itself sums up float16 in float16.
+    In float32, since TensorFlow itself sums up 16 bits in 16 bits on a GPU, and float16 also on a
+    CPU. There a product does so, too, except in float16, and is two to three times as fast.
     """
     rows = _rows(x)
-    if x.dtype == tf.float16:
-        return tf.cast(tf.reduce_sum(_at_least_float32(rows), axis=0), x.dtype)
-    return tf.matmul(tf.ones((1, size(rows, 0)), x.dtype), rows)[0]
+    if _only_cpus() and x.dtype != tf.float16:
+        return tf.matmul(tf.ones((1, size(rows, 0)), x.dtype), rows)[0]
+    return tf.cast(tf.reduce_sum(_at_least_float32(rows), axis=0), x.dtype)
+
+
+def _only_cpus():
+    """Whether sums may be products with ones; a GPU may round their float32 to TF32."""
+    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
 
 
 def _rows(x):
@@ -291,12 +296,11 @@ def _mean(x):
 def _compiled_mean(x):
     """The same for kernels that XLA compiles.
 
-    On a CPU it sums up a row in several passes, and a product with ones takes half the time. On
-    other devices a sum becomes part of the kernel, and a product may lose precision.
+    On a CPU it sums up a row in several passes, and a product takes half the time.
     """
-    if any(device.device_type != "CPU" for device in tf.config.list_logical_devices()):
-        return _mean(x)
-    return tf.matmul(x, tf.ones((x.shape[-1], 1), x.dtype)) / x.shape[-1]
+    if _only_cpus():
+        return tf.matmul(x, tf.ones((x.shape[-1], 1), x.dtype)) / x.shape[-1]
+    return _mean(x)
 
 
 def _layer_norm(x, gamma, beta, epsilon, mean=_mean):

@@ -162,6 +162,37 @@ def test_sums_and_means_are_products_on_cpus_alone(others, monkeypatch):
         assert bool({"Mean", "Sum"} & operations) == bool(others)
 
 
+@pytest.fixture
+def _checked_numbers():
+    """TensorFlow looks for NaN and infinity after each operation, which XLA cannot."""
+    tf.debugging.enable_check_numerics()
+    yield
+    tf.debugging.disable_check_numerics()
+
+
+@pytest.mark.usefixtures("_checked_numbers")
+@pytest.mark.parametrize("name", CASES)
+def test_training_while_tensorflow_checks_its_numbers(name):
+    shapes, further = CASES[name]
+    shapes = [(2, 11, *shapes[0][2:]), *shapes[1:]]  # which no test traced before
+
+    def gradients(module, *more):
+        def compute(*tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                result = getattr(module, name)(*tensors, *further, *more)
+            return tape.gradient(result, tensors)
+
+        return tf.function(compute, autograph=False)
+
+    tensors = draws(*shapes)
+    found, wanted = gradients(kernels, True)(*tensors), gradients(portable)(*tensors)
+    for value, expected in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="had NaN values"):
+        gradients(kernels, True)(tensors[0] * np.nan, *tensors[1:])
+
+
 def test_layer_norm_computes_in_float32():
     (x,) = draws((4, 64), dtype="bfloat16")
     gamma, beta = tf.ones(64), tf.zeros(64)

@@ -23,6 +23,9 @@ import math
 import warnings
 
 import tensorflow as tf
+from tensorflow.python.framework.op_callbacks import (  # not exported elsewhere
+    should_invoke_op_callbacks,
+)
 
 from keras_crossvit.common.tf_data import noinline
 from keras_crossvit.common.typing import Tensor
@@ -36,13 +39,16 @@ def _one_kernel(function):
     In 16 bits they should compute in float32, where no result between them has to be rounded: it
     is more exact, and takes half the time.
 
-    Used in training only: a SavedModel must not need XLA, which a server may lack.
+    Used in training only: a SavedModel must not need XLA, which a server may lack. Not used either
+    while TensorFlow checks the result of each operation (`tf.debugging.enable_check_numerics`):
+    XLA has no such operation.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def call(*arguments):
-        return (compiled if _xla_compiles() else function)(*arguments)
+        by_xla = not should_invoke_op_callbacks() and _xla_compiles()
+        return (compiled if by_xla else function)(*arguments)
 
     return call
 

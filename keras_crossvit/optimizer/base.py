@@ -112,12 +112,21 @@ class Optimizer(keras.optimizers.Optimizer):
     def put_average_in_place(self, variables: Sequence[keras.Variable]) -> None:
         """Assigns their moving average to variables that the optimizer was built for.
 
-        The scales of float8 have no average and stay as they are.
+        The scales of float8 have no average and stay as they are, and so does everything before
+        the first step, with which the average begins.
 
         Raises:
-            ValueError: If the optimizer was built for other variables; nothing is assigned.
+            ValueError: If there is no average, or the optimizer was built for other variables;
+                nothing is assigned.
         """
+        if self.average_momentum is None:
+            raise ValueError(
+                "`ema_momentum` of the optimizer must be a number for it to have an average. "
+                "Received: ema_momentum=None"
+            )
         averages = [self._average_of(variable) for variable in variables]
+        if not ops.convert_to_numpy(self.iterations):
+            return  # the averages are still zeros
         for variable, average in zip(variables, averages, strict=True):
             if average is not None:
                 variable.assign(ops.convert_to_numpy(average))

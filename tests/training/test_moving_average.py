@@ -121,3 +121,20 @@ def test_the_average_of_other_weights_is_refused_before_any_is_assigned():
     with pytest.raises(ValueError, match=message):
         optimizer.put_average_in_place([kernel, *other.trainable_variables])
     np.testing.assert_array_equal(kernel, before)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_weights_stay_before_the_first_step(kind):
+    model = small()
+    optimizer = make_optimizer(model, 0.1, 0.0, 10**6, 0, optimizer=kind, ema_momentum=0.5)
+    before = [np.array(variable) for variable in model.trainable_variables]
+    optimizer.put_average_in_place(model.trainable_variables)
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_an_optimizer_without_an_average_says_so():
+    model = small()
+    optimizer = make_optimizer(model, 0.1, 0.0, 10**6, 0)
+    with pytest.raises(ValueError, match=r"^`ema_momentum` .* Received: ema_momentum=None$"):
+        optimizer.put_average_in_place(model.trainable_variables)

@@ -24,7 +24,8 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         The `pathlib.Path` of the temporary file, to be written in the context.
     """
     path = pathlib.Path(path)
-    aside = path.parent.absolute() / f".writing-{secrets.token_urlsafe(6)}{path.name}"
+    # Its end alone, for 255 bytes are all that a name may have, and a character has up to 4.
+    aside = path.parent.absolute() / f".writing-{secrets.token_urlsafe(6)}{path.name[-50:]}"
     name = os.fspath(aside)
     try:
         handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)

@@ -22,6 +22,13 @@ def test_contents_replace_the_file_at_once(tmp_path):
     assert os.listdir(tmp_path) == ["values.json"]
 
 
+@pytest.mark.parametrize("name", ["a" * 251 + ".csv", "\U0001f408" * 62 + ".csv"])
+def test_a_name_may_be_as_long_as_file_systems_allow(tmp_path, name):
+    files.write_text(tmp_path / name, "text")
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "text"
+
+
 def test_a_failure_leaves_what_was_there(tmp_path):
     path = tmp_path / "values.json"
     path.write_text("old")
